@@ -1,0 +1,2 @@
+//! The tussah binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The whole road, from submission to receipt.
