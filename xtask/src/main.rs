@@ -1,2 +1,50 @@
-//! Automation.
-fn main() {}
+//! All automation of the workspace: `cargo xtask <task>`.
+//!
+//! In: a task's name and flags, and the machine it runs on.
+//! Out: a ready machine, a demonstration, or a verdict on the checkout; the exit code says which.
+//! Never: changes a tracked file, or needs anything but Rust, a C compiler and Python's pip.
+
+mod command;
+mod home;
+mod setup;
+mod toolchain;
+mod ui;
+mod wasm_std;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "All automation of Tussah"
+)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Make this machine ready: Rust's wasm target; safe to run twice
+    Setup(setup::SetupArgs),
+}
+
+fn main() -> ExitCode {
+    // While std is built, cargo calls this same program in rustc's place.
+    if std::env::var_os(wasm_std::WRAPPER_SWITCH).is_some() {
+        return wasm_std::run_as_rustc_wrapper();
+    }
+    let result = match Cli::parse().task {
+        Task::Setup(args) => setup::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            ui::say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
