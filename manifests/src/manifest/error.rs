@@ -1,0 +1,211 @@
+//! `ManifestError`: what is wrong with a manifest, where, and what to write instead.
+
+use std::fmt;
+
+use crate::digest::DigestError;
+use crate::names::NameError;
+
+/// A place in a text; both numbers start at 1, columns count characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// The line.
+    pub line: usize,
+    /// The character in it.
+    pub column: usize,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}, column {}", self.line, self.column)
+    }
+}
+
+/// Why a text is no manifest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ManifestError {
+    /// The bytes are not UTF-8.
+    #[error("line {line}: byte {byte:#04x} is not UTF-8; save the file as UTF-8 text")]
+    NotUtf8 {
+        /// The line of the first wrong byte.
+        line: usize,
+        /// That byte.
+        byte: u8,
+    },
+    /// More text than any manifest needs.
+    #[error("the manifest has {bytes} bytes, of at most {max}; this is another kind of file")]
+    TooLong {
+        /// How many there are.
+        bytes: usize,
+        /// How many there can be.
+        max: usize,
+    },
+    /// Not TOML.
+    #[error("{at}: {message}")]
+    Syntax {
+        /// Where.
+        at: Position,
+        /// What the TOML reader says.
+        message: String,
+    },
+    /// A field that no manifest has.
+    #[error("{at}: unknown field `{field}`{}; {}", did_you_mean(*.suggestion), known_fields(.known))]
+    UnknownField {
+        /// Where the field's name stands.
+        at: Position,
+        /// Its whole path.
+        field: String,
+        /// The known field that is nearest to it.
+        suggestion: Option<&'static str>,
+        /// The fields of this table.
+        known: Vec<&'static str>,
+    },
+    /// A field that has to be there.
+    #[error("{at}: `{field}` is missing; add `{example}`")]
+    MissingField {
+        /// Where its table starts.
+        at: Position,
+        /// Its whole path.
+        field: String,
+        /// What it could look like.
+        example: &'static str,
+    },
+    /// A value of another kind.
+    #[error("{at}: `{field}` is {found}, where {expected} belongs")]
+    WrongType {
+        /// Where the value stands.
+        at: Position,
+        /// The field's whole path.
+        field: String,
+        /// What belongs there.
+        expected: &'static str,
+        /// What stands there.
+        found: &'static str,
+    },
+    /// A size in units that are not known.
+    #[error(
+        "{at}: `{field}` = {value:?} is no size; write a number of bytes, or a whole number and one of B, KiB, MiB, GiB, TiB, such as \"64 MiB\"{hint}"
+    )]
+    WrongUnit {
+        /// Where the value stands.
+        at: Position,
+        /// The field's whole path.
+        field: String,
+        /// What stands there.
+        value: String,
+        /// About the unit that was written.
+        hint: &'static str,
+    },
+    /// A number outside the field's range.
+    #[error("{at}: `{field}` is {value}; it can be {min} to {max} {unit}")]
+    OutOfRange {
+        /// Where the value stands.
+        at: Position,
+        /// The field's whole path.
+        field: String,
+        /// The value as it was written.
+        value: String,
+        /// The least it may be.
+        min: u64,
+        /// The most it may be.
+        max: u64,
+        /// What it counts, in the plural.
+        unit: &'static str,
+    },
+    /// A name with a wrong character or length.
+    #[error("{at}: `{field}` is no good name: {problem}")]
+    Name {
+        /// Where the name stands.
+        at: Position,
+        /// The field's whole path.
+        field: String,
+        /// What is wrong.
+        problem: NameError,
+    },
+    /// A digest that is none.
+    #[error("{at}: `{field}` is no digest: {problem}")]
+    Digest {
+        /// Where the value stands.
+        at: Position,
+        /// The field's whole path.
+        field: String,
+        /// What is wrong.
+        problem: DigestError,
+    },
+    /// A word that is none of the field's.
+    #[error("{at}: `{field}` = {value:?} is unknown{}; it can be {}", did_you_mean(*.suggestion), words(.known))]
+    UnknownWord {
+        /// Where the value stands.
+        at: Position,
+        /// The field's whole path.
+        field: String,
+        /// What stands there.
+        value: String,
+        /// The known word that is nearest to it.
+        suggestion: Option<&'static str>,
+        /// The words it can be.
+        known: &'static [&'static str],
+    },
+    /// A manifest of another time.
+    #[error("{at}: manifest version {found} is not known to this build, which reads version 1")]
+    Version {
+        /// Where the number stands.
+        at: Position,
+        /// The number.
+        found: String,
+    },
+    /// More models than a job can have.
+    #[error("{at}: {count} models, of at most {max}")]
+    TooManyModels {
+        /// Where the table starts.
+        at: Position,
+        /// How many there are.
+        count: usize,
+        /// How many there can be.
+        max: usize,
+    },
+    /// A `[module]` table in a job's source folder.
+    #[error(
+        "{at}: `module` does not belong into tussah.toml; `tussah build` writes it into the manifest it makes"
+    )]
+    ModuleInSource {
+        /// Where the table starts.
+        at: Position,
+    },
+}
+
+impl ManifestError {
+    /// The place of the error, where it has one.
+    pub const fn position(&self) -> Option<Position> {
+        match self {
+            Self::NotUtf8 { .. } | Self::TooLong { .. } => None,
+            Self::Syntax { at, .. }
+            | Self::UnknownField { at, .. }
+            | Self::MissingField { at, .. }
+            | Self::WrongType { at, .. }
+            | Self::WrongUnit { at, .. }
+            | Self::OutOfRange { at, .. }
+            | Self::Name { at, .. }
+            | Self::Digest { at, .. }
+            | Self::UnknownWord { at, .. }
+            | Self::Version { at, .. }
+            | Self::TooManyModels { at, .. }
+            | Self::ModuleInSource { at } => Some(*at),
+        }
+    }
+}
+
+fn did_you_mean(suggestion: Option<&str>) -> String {
+    suggestion.map_or_else(String::new, |name| format!(", did you mean `{name}`?"))
+}
+
+fn known_fields(known: &[&str]) -> String {
+    format!("known here: {}", known.join(", "))
+}
+
+fn words(known: &[&str]) -> String {
+    known
+        .iter()
+        .map(|word| format!("\"{word}\""))
+        .collect::<Vec<_>>()
+        .join(" or ")
+}
