@@ -4,12 +4,17 @@
 //! Out: a ready machine, a demonstration, or a verdict on the checkout; the exit code says which.
 //! Never: changes a tracked file, or needs anything but Rust, a C compiler and Python's pip.
 
+mod ci;
 mod command;
 mod home;
+mod licences;
 mod setup;
+mod test;
+mod tidy;
 mod toolchain;
 mod ui;
 mod wasm_std;
+mod workspace;
 
 use std::process::ExitCode;
 
@@ -30,6 +35,12 @@ struct Cli {
 enum Task {
     /// Make this machine ready: Rust's wasm target; safe to run twice
     Setup(setup::SetupArgs),
+    /// Run all tests, setting up what they need first
+    Test,
+    /// Check everything that a change must pass
+    Ci,
+    /// Check the house rules that no other tool checks; quick
+    Tidy,
 }
 
 fn main() -> ExitCode {
@@ -39,6 +50,9 @@ fn main() -> ExitCode {
     }
     let result = match Cli::parse().task {
         Task::Setup(args) => setup::run(&args),
+        Task::Test => test::run(),
+        Task::Ci => ci::run(),
+        Task::Tidy => workspace::Workspace::ask().and_then(|workspace| tidy::check(&workspace)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

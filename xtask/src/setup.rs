@@ -11,8 +11,8 @@ use crate::{home, ui, wasm_std};
 /// The target that jobs are built for.
 pub(crate) const JOB_TARGET: &str = "wasm32-wasip2";
 
-/// Flags of `setup`.
-#[derive(Debug, clap::Args)]
+/// Flags of `setup`; the other tasks set up with the defaults.
+#[derive(Debug, Default, clap::Args)]
 pub(crate) struct SetupArgs {
     /// Where std for wasm comes from: `auto` takes the first of the other ways that works
     #[arg(long, value_enum, default_value_t, env = "TUSSAH_WASM_STD")]

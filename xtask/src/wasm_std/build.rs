@@ -56,7 +56,7 @@ pub(super) fn build(
     ];
     ui::say("setup: compiling std");
     command::output(
-        command::cargo()
+        command::cargo_without_settings()
             .current_dir(&krate)
             .args([
                 "build",

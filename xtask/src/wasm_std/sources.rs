@@ -46,13 +46,13 @@ pub(super) fn find(toolchain: &Toolchain, target: &str, work: &Path) -> Result<S
     let rust = env::var_os("TUSSAH_RUST_SRC").filter(|path| !path.is_empty());
     let libc = env::var_os("TUSSAH_WASI_LIBC").filter(|path| !path.is_empty());
     match (rust, libc) {
-        (Some(rust), Some(libc)) => named(Path::new(&rust), Path::new(&libc), target),
+        (Some(rust), Some(libc)) => named(Path::new(&rust), Path::new(&libc), target, work),
         (None, None) => packaged(toolchain, target, work).context(ADVICE),
         _ => bail!("set both TUSSAH_RUST_SRC and TUSSAH_WASI_LIBC, or neither"),
     }
 }
 
-fn named(rust: &Path, libc: &Path, target: &str) -> Result<Sources> {
+fn named(rust: &Path, libc: &Path, target: &str, work: &Path) -> Result<Sources> {
     let library = [rust.join("library"), rust.to_path_buf()]
         .into_iter()
         .find(|folder| folder.join("std/Cargo.toml").is_file())
@@ -67,11 +67,53 @@ fn named(rust: &Path, libc: &Path, target: &str) -> Result<Sources> {
     .with_context(|| format!("TUSSAH_WASI_LIBC: no {target}/libc.a in {}", libc.display()))?;
     Ok(Sources {
         // Paths that std is built from are replaced by prefix, so they must be the real ones.
-        library: fs::canonicalize(library)?,
+        library: fs::canonicalize(with_present_members(library, work)?)?,
         libc,
         rust_origin: "TUSSAH_RUST_SRC".to_owned(),
         libc_origin: "TUSSAH_WASI_LIBC".to_owned(),
     })
+}
+
+/// Std's workspace without the members that its copy lacks: a source packed for building often
+/// leaves std's own tests out, and cargo refuses a workspace with a member missing.
+fn with_present_members(library: PathBuf, work: &Path) -> Result<PathBuf> {
+    let manifest = library.join("Cargo.toml");
+    let mut table: toml::Table = fs::read_to_string(&manifest)?
+        .parse()
+        .with_context(|| format!("{} is not a manifest", manifest.display()))?;
+    let members = table
+        .get_mut("workspace")
+        .and_then(|workspace| workspace.get_mut("members"))
+        .and_then(toml::Value::as_array_mut)
+        .with_context(|| format!("{} is no workspace", manifest.display()))?;
+    let all = members.len();
+    members.retain(|member| {
+        member
+            .as_str()
+            .is_some_and(|name| library.join(name).is_dir())
+    });
+    if members.len() == all {
+        return Ok(library);
+    }
+    let copy = work.join("library");
+    copy_folder(&library, &copy)?;
+    fs::remove_file(copy.join("Cargo.toml"))?;
+    fs::write(copy.join("Cargo.toml"), toml::to_string(&table)?)?;
+    Ok(copy)
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else if entry.path().is_file() {
+            fs::copy(entry.path(), &target)?;
+        }
+    }
+    Ok(())
 }
 
 fn packaged(toolchain: &Toolchain, target: &str, work: &Path) -> Result<Sources> {
@@ -289,7 +331,8 @@ mod tests {
     #[test]
     fn named_sources_are_checked() {
         let folder = tempfile::tempdir().unwrap();
-        let error = named(folder.path(), folder.path(), "wasm32-wasip2").unwrap_err();
+        let error =
+            named(folder.path(), folder.path(), "wasm32-wasip2", folder.path()).unwrap_err();
         assert!(
             error
                 .to_string()
