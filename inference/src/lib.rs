@@ -1,1 +1,52 @@
-//! (being written)
+//! Models to tokens: GGUF files, tokenizers, chat templates, sessions. No wasm, no network.
+//!
+//! ```text
+//! file ─ gguf ─┬─ tokenizer ── text ↔ tokens
+//!              ├─ chat ─────── messages → prompt
+//!              └─ model ────── plan ── backend ── session ── text_stream ── text
+//!                                      cpu::exact │ sampler
+//!                                      cpu::oracle
+//! ```
+//!
+//! A model file is untrusted input: everything in it is checked before use, and nothing in it can make
+//! this crate panic or allocate without bound. The exact engine's results are the same bits on every
+//! device, width of SIMD and number of threads; `docs/exact-arithmetic.md` is its contract.
+
+mod arithmetic;
+mod backend;
+mod cancel;
+mod chat;
+mod cpu;
+mod gguf;
+mod model;
+mod quant;
+mod sampler;
+mod session;
+mod text_stream;
+mod tokenizer;
+
+pub use arithmetic::PROFILE_VERSION;
+pub use backend::BackendError;
+pub use cancel::CancelToken;
+pub use chat::{ChatError, ChatMessage, PROMPT_BYTES_MAX, TEMPLATE_BYTES_MAX};
+pub use cpu::simd::{SimdLevel, SimdUnavailable};
+pub use gguf::{
+    ALLOCATION_FACTOR, Gguf, GgufError, KEY_BYTES_MAX, METADATA_KEYS_MAX, TENSOR_NAME_BYTES_MAX,
+    TENSORS_MAX,
+};
+pub use model::{Engine, LoadOptions, LoadProgress, Model, ModelError, ModelInfo, THREADS_MAX};
+pub use quant::QuantType;
+pub use sampler::{Sampling, SamplingError};
+pub use session::{Candidate, Session, SessionError, SessionOptions, Usage};
+pub use text_stream::{
+    Chunk, FinishReason, STOP_STRING_BYTES_MAX, STOP_STRINGS_MAX, StopStrings, StopStringsError,
+    TextStream,
+};
+pub use tokenizer::{
+    AddBos, EncodeOptions, TokenId, TokenizeError, Tokenizer, TokenizerError, VOCABULARY_MAX,
+};
+
+/// The name and version of the exact engine's arithmetic, as receipts state it.
+pub fn exact_profile() -> &'static str {
+    "exact/0"
+}

@@ -1,0 +1,69 @@
+//! The seam between a layer plan and a device.
+//! In: token ids and where they stand. Out: logits. Two implementations: the scalar f32 oracle and
+//! the exact CPU engine. It knows nothing of text, sampling or files.
+
+use std::fmt;
+
+use crate::tokenizer::TokenId;
+
+/// Why a device could not run a step.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BackendError {
+    /// Memory could not be had.
+    #[error("out of memory: could not allocate {bytes} bytes for {what}")]
+    OutOfMemory {
+        /// What it was for.
+        what: &'static str,
+        /// How much.
+        bytes: u64,
+    },
+    /// A value became NaN or infinite: the model is broken or does not fit the arithmetic.
+    #[error("{what} of token position {position} is not a finite number")]
+    NotFinite {
+        /// Which values, with their layer.
+        what: String,
+        /// Where in the sequence.
+        position: usize,
+    },
+}
+
+/// A loaded model on a device; shared by all sequences.
+pub(crate) trait Backend: fmt::Debug + Send + Sync {
+    /// Makes room for a sequence of up to `context_tokens` tokens.
+    fn open(&self, context_tokens: usize) -> Result<Box<dyn Sequence>, BackendError>;
+
+    /// What [`Backend::open`] takes, all told.
+    fn sequence_bytes(&self, context_tokens: usize) -> u64;
+
+    /// The most tokens one [`Sequence::run`] takes.
+    fn batch_tokens_max(&self) -> usize;
+}
+
+/// The state of one sequence on a device.
+pub(crate) trait Sequence: fmt::Debug + Send {
+    /// Runs `tokens`, which stand at `position` and after, and writes the last one's logits.
+    ///
+    /// The caller keeps `tokens` within the batch and the context, and ids within the vocabulary.
+    fn run(
+        &mut self,
+        tokens: &[TokenId],
+        position: usize,
+        logits: Option<&mut [f32]>,
+    ) -> Result<(), BackendError>;
+
+    /// A copy that shares nothing, of the first `positions` positions.
+    fn fork(&self, positions: usize) -> Result<Box<dyn Sequence>, BackendError>;
+}
+
+/// A zeroed vector, or an error that says what could not be had.
+pub(crate) fn zeroed<T: Clone + Default>(
+    length: usize,
+    what: &'static str,
+) -> Result<Vec<T>, BackendError> {
+    let mut vector = Vec::new();
+    let bytes = (length as u64).saturating_mul(size_of::<T>() as u64);
+    let reserved = vector.try_reserve_exact(length);
+    reserved.map_err(|_| BackendError::OutOfMemory { what, bytes })?;
+    vector.resize(length, T::default());
+    Ok(vector)
+}

@@ -1,0 +1,262 @@
+//! The scalar f32 path: what every other backend is compared with.
+//! In: a plan and the file's own weights. Out: logits by the textbook formulas in f32.
+//! It is slow and obvious; it keeps no promise about bits, and no product runs on it.
+
+use std::sync::Arc;
+
+use crate::backend::{Backend, BackendError, Sequence, zeroed};
+use crate::gguf::Gguf;
+use crate::model::plan::{Gate, Matrix, Plan, RopePairs};
+use crate::tokenizer::TokenId;
+
+/// Tokens of one step; each weight is read from the file once a step.
+const BATCH: usize = 64;
+
+/// A model for the oracle: the file and its plan.
+#[derive(Debug)]
+pub(crate) struct Oracle {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    gguf: Arc<Gguf>,
+    plan: Arc<Plan>,
+    threads: usize,
+}
+
+impl Oracle {
+    pub(crate) fn new(gguf: Arc<Gguf>, plan: Arc<Plan>, threads: usize) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                gguf,
+                plan,
+                threads,
+            }),
+        }
+    }
+}
+
+impl Backend for Oracle {
+    fn open(&self, context_tokens: usize) -> Result<Box<dyn Sequence>, BackendError> {
+        let plan = &self.shared.plan;
+        let values = plan.layers.len() * context_tokens * plan.kv_heads * plan.head_size;
+        Ok(Box::new(OracleSequence {
+            shared: Arc::clone(&self.shared),
+            context_tokens,
+            keys: zeroed(values, "keys")?,
+            values: zeroed(values, "values")?,
+        }))
+    }
+
+    fn sequence_bytes(&self, context_tokens: usize) -> u64 {
+        let plan = &self.shared.plan;
+        let position = plan.layers.len() * plan.kv_heads * plan.head_size;
+        (context_tokens as u64).saturating_mul(position as u64 * 8)
+    }
+
+    fn batch_tokens_max(&self) -> usize {
+        BATCH
+    }
+}
+
+#[derive(Debug)]
+struct OracleSequence {
+    shared: Arc<Shared>,
+    context_tokens: usize,
+    /// `[layer][position][kv head][head size]`
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+impl Sequence for OracleSequence {
+    fn run(
+        &mut self,
+        tokens: &[TokenId],
+        position: usize,
+        logits: Option<&mut [f32]>,
+    ) -> Result<(), BackendError> {
+        let shared = Arc::clone(&self.shared);
+        let plan = &shared.plan;
+        let mut states: Vec<Vec<f32>> = tokens.iter().map(|token| shared.embed(*token)).collect();
+        for (index, layer) in plan.layers.iter().enumerate() {
+            let normed = shared.norms(&states, &layer.attention_norm);
+            let mut queries = shared.products(&layer.query, &normed);
+            let mut keys = shared.products(&layer.key, &normed);
+            let values = shared.products(&layer.value, &normed);
+            for (offset, (query, key)) in queries.iter_mut().zip(&mut keys).enumerate() {
+                shared.rope(query, position + offset);
+                shared.rope(key, position + offset);
+                self.store(index, position + offset, key, &values[offset]);
+            }
+            let attended: Vec<Vec<f32>> = (0..tokens.len())
+                .map(|offset| self.attend(index, position + offset, &queries[offset]))
+                .collect();
+            add_all(
+                &mut states,
+                &shared.products(&layer.attention_output, &attended),
+            );
+            let normed = shared.norms(&states, &layer.feed_forward_norm);
+            let mut gates = shared.products(&layer.gate, &normed);
+            let ups = shared.products(&layer.up, &normed);
+            for (gate, up) in gates.iter_mut().flatten().zip(ups.iter().flatten()) {
+                *gate = match plan.gate {
+                    Gate::Silu => *gate / (1.0 + (-*gate).exp()) * up,
+                };
+            }
+            add_all(&mut states, &shared.products(&layer.down, &gates));
+        }
+        if let (Some(logits), Some(last)) = (logits, states.pop()) {
+            let normed = shared.norms(&[last], &plan.output_norm);
+            logits.copy_from_slice(&shared.products(&plan.head, &normed)[0]);
+            if logits.iter().any(|logit| !logit.is_finite()) {
+                let position = position + tokens.len() - 1;
+                return Err(BackendError::NotFinite {
+                    what: "a logit".to_owned(),
+                    position,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn fork(&self, _positions: usize) -> Result<Box<dyn Sequence>, BackendError> {
+        let mut keys = zeroed(self.keys.len(), "keys")?;
+        let mut values = zeroed(self.values.len(), "values")?;
+        keys.copy_from_slice(&self.keys);
+        values.copy_from_slice(&self.values);
+        let (shared, context_tokens) = (Arc::clone(&self.shared), self.context_tokens);
+        Ok(Box::new(Self {
+            shared,
+            context_tokens,
+            keys,
+            values,
+        }))
+    }
+}
+
+impl OracleSequence {
+    fn at(&self, layer: usize, position: usize) -> usize {
+        let plan = &self.shared.plan;
+        (layer * self.context_tokens + position) * plan.kv_heads * plan.head_size
+    }
+
+    fn store(&mut self, layer: usize, position: usize, key: &[f32], value: &[f32]) {
+        let at = self.at(layer, position);
+        self.keys[at..at + key.len()].copy_from_slice(key);
+        self.values[at..at + value.len()].copy_from_slice(value);
+    }
+
+    fn attend(&self, layer: usize, position: usize, query: &[f32]) -> Vec<f32> {
+        let plan = &self.shared.plan;
+        let size = plan.head_size;
+        let mut out = vec![0.0; query.len()];
+        for (head, (query, out)) in query
+            .chunks_exact(size)
+            .zip(out.chunks_exact_mut(size))
+            .enumerate()
+        {
+            let kv_head = head * plan.kv_heads / plan.heads;
+            let at = |position| self.at(layer, position) + kv_head * size;
+            let mut scores: Vec<f32> = (0..=position)
+                .map(|earlier| dot(query, &self.keys[at(earlier)..][..size]))
+                .map(|score| score / (size as f32).sqrt())
+                .collect();
+            let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            scores
+                .iter_mut()
+                .for_each(|score| *score = (*score - most).exp());
+            let sum: f32 = scores.iter().sum();
+            for (earlier, score) in scores.iter().enumerate() {
+                let value = &self.values[at(earlier)..][..size];
+                for (out, value) in out.iter_mut().zip(value) {
+                    *out += score / sum * value;
+                }
+            }
+        }
+        out
+    }
+}
+
+impl Shared {
+    fn embed(&self, token: TokenId) -> Vec<f32> {
+        let matrix = &self.plan.token_embedding;
+        let mut out = vec![0.0; matrix.columns];
+        matrix
+            .quant()
+            .dequantize(matrix.row(&self.gguf, token.index()), &mut out);
+        out
+    }
+
+    fn norms(&self, states: &[Vec<f32>], weights: &[f32]) -> Vec<Vec<f32>> {
+        let norm = |state: &Vec<f32>| -> Vec<f32> {
+            let mean = dot(state, state) / state.len() as f32;
+            let scale = 1.0 / (mean + self.plan.norm_epsilon).sqrt();
+            state
+                .iter()
+                .zip(weights)
+                .map(|(value, weight)| value * scale * weight)
+                .collect()
+        };
+        states.iter().map(norm).collect()
+    }
+
+    /// Turns each head's pairs by their angle at `position`.
+    fn rope(&self, heads: &mut [f32], position: usize) {
+        let n = self.plan.rope_dimensions;
+        for head in heads.chunks_exact_mut(self.plan.head_size) {
+            for pair in 0..n / 2 {
+                let power = -2.0 * pair as f64 / n as f64;
+                let angle = position as f64 * f64::from(self.plan.rope_base).powf(power);
+                let (sin, cos) = (angle.sin() as f32, angle.cos() as f32);
+                let (first, second) = match self.plan.rope_pairs {
+                    RopePairs::Adjacent => (2 * pair, 2 * pair + 1),
+                };
+                let (a, b) = (head[first], head[second]);
+                head[first] = a * cos - b * sin;
+                head[second] = a * sin + b * cos;
+            }
+        }
+    }
+
+    /// The matrix times each vector; rows are shared out to threads.
+    fn products(&self, matrix: &Matrix, vectors: &[Vec<f32>]) -> Vec<Vec<f32>> {
+        let share = matrix.rows.div_ceil(self.threads.max(1)).max(1);
+        let mut by_row = vec![vec![0.0; vectors.len()]; matrix.rows];
+        std::thread::scope(|scope| {
+            for (part, rows) in by_row.chunks_mut(share).enumerate() {
+                scope.spawn(move || {
+                    let mut weights = vec![0.0; matrix.columns];
+                    for (offset, out) in rows.iter_mut().enumerate() {
+                        let row = matrix.row(&self.gguf, part * share + offset);
+                        matrix.quant().dequantize(row, &mut weights);
+                        for (out, vector) in out.iter_mut().zip(vectors) {
+                            *out = dot(&weights, vector);
+                        }
+                    }
+                });
+            }
+        });
+        (0..vectors.len())
+            .map(|vector| by_row.iter().map(|row| row[vector]).collect())
+            .collect()
+    }
+}
+
+fn add_all(states: &mut [Vec<f32>], branch: &[Vec<f32>]) {
+    for (state, value) in states.iter_mut().flatten().zip(branch.iter().flatten()) {
+        *state += value;
+    }
+}
+
+/// Sixteen partial sums, so that the compiler can keep them in registers.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0.0; 16];
+    let (a, b) = (a.chunks(16), b.chunks(16));
+    for (a, b) in a.zip(b) {
+        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+            *sum += a * b;
+        }
+    }
+    sums.iter().sum()
+}

@@ -1,0 +1,312 @@
+//! A model file → a model that sessions run on.
+//! In: a GGUF file, untrusted, and which engine to load it into. Out: [`Model`], shared by all sessions.
+//! It never runs a model whose plan it does not fully understand.
+
+mod llama;
+pub(crate) mod plan;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::backend::{Backend, BackendError};
+use crate::chat::{ChatError, ChatMessage, ChatTemplate};
+use crate::cpu::oracle::Oracle;
+use crate::cpu::simd::{SimdLevel, SimdUnavailable};
+use crate::gguf::{Gguf, GgufError};
+use crate::quant::QuantType;
+use crate::tokenizer::{Tokenizer, TokenizerError};
+use plan::Plan;
+
+/// The most threads a model may use.
+pub const THREADS_MAX: usize = 256;
+
+/// Which arithmetic runs the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Engine {
+    /// Scalar f32, slow and obvious; for tests to compare with.
+    #[default]
+    Oracle,
+}
+
+/// How to load a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LoadOptions {
+    /// The arithmetic.
+    pub engine: Engine,
+    /// Threads of one step; 0 takes one for each CPU that this process may use.
+    pub threads: usize,
+    /// Kernels of the exact engine; the bits do not depend on it.
+    pub simd: SimdLevel,
+}
+
+/// How far a load has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoadProgress {
+    /// Bytes of the file's tensors that are ready.
+    pub done_bytes: u64,
+    /// All of them.
+    pub total_bytes: u64,
+}
+
+/// What a model is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelInfo {
+    /// `general.architecture`.
+    pub architecture: String,
+    /// `general.name`, or the empty text.
+    pub name: String,
+    /// The storage type of most weights, such as `Q4_1`.
+    pub quantization: String,
+    /// The longest sequence.
+    pub context_tokens_max: u32,
+    /// Tokens in the vocabulary.
+    pub vocabulary_size: u32,
+    /// Number of weights.
+    pub parameters: u64,
+    /// Number of transformer layers.
+    pub layers: u32,
+    /// Length of a token's vector.
+    pub embedding_length: u32,
+    /// Size of the file.
+    pub file_bytes: u64,
+    /// The engine that runs it, such as `exact/0 avx512-vnni 2 threads`; evidence, not part of any result.
+    pub engine: String,
+    /// Whether the file carries a chat template.
+    pub has_chat_template: bool,
+}
+
+/// Why a file did not become a model.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The file is not well-formed.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    /// Its vocabulary is not usable.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// Its chat template is not usable.
+    #[error(transparent)]
+    Chat(#[from] ChatError),
+    /// An architecture that we do not have.
+    #[error("architecture `{architecture}` is not supported, only `llama`")]
+    UnsupportedArchitecture {
+        /// `general.architecture` of the file.
+        architecture: String,
+    },
+    /// A metadata value out of range.
+    #[error("metadata key `{key}` is {value}, wanted {wanted}")]
+    Metadata {
+        /// The key.
+        key: String,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        wanted: String,
+    },
+    /// A tensor's shape does not fit the metadata.
+    #[error("tensor `{tensor}` has the shape {found:?}, wanted {wanted:?}")]
+    Shape {
+        /// The tensor.
+        tensor: String,
+        /// Its dimensions, the fastest-moving first.
+        found: Vec<u64>,
+        /// What the metadata calls for.
+        wanted: Vec<u64>,
+    },
+    /// A tensor that the architecture does not have; ignoring it would give wrong answers.
+    #[error("tensor `{tensor}` is no part of the architecture's plan")]
+    UnknownTensor {
+        /// The tensor.
+        tensor: String,
+    },
+    /// A weight or a scale is NaN or infinite.
+    #[error("tensor `{tensor}` has a value that is not finite in row {row}")]
+    NotFinite {
+        /// The tensor.
+        tensor: String,
+        /// The row.
+        row: usize,
+    },
+    /// A storage type that the engine cannot use there.
+    #[error("tensor `{tensor}` is {}, which is not supported for {what}", quant.name())]
+    UnsupportedQuant {
+        /// The tensor.
+        tensor: String,
+        /// Its type.
+        quant: QuantType,
+        /// What it would be used for.
+        what: &'static str,
+    },
+    /// A size the exact engine has no kernels for.
+    #[error("{what} is {value}, the exact engine wants {wanted}")]
+    UnsupportedSize {
+        /// Which size.
+        what: String,
+        /// What it is.
+        value: usize,
+        /// What it may be.
+        wanted: &'static str,
+    },
+    /// Kernels that this CPU cannot run were asked for.
+    #[error(transparent)]
+    Simd(#[from] SimdUnavailable),
+    /// Too many threads.
+    #[error("{threads} threads, at most {THREADS_MAX} are allowed")]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+    },
+    /// A thread could not be started.
+    #[error("could not start a worker thread")]
+    Spawn(#[source] std::io::Error),
+    /// Memory ran out while loading.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}
+
+/// A loaded model; share it by `Arc`.
+#[derive(Debug)]
+pub struct Model {
+    info: ModelInfo,
+    tokenizer: Tokenizer,
+    chat: ChatTemplate,
+    plan: Arc<Plan>,
+    backend: Box<dyn Backend>,
+}
+
+impl Model {
+    /// Opens, checks and loads a model file.
+    ///
+    /// `progress` is called on this thread, about a hundred times at most.
+    ///
+    /// # Errors
+    /// [`ModelError`]: the file is not a well-formed model that this build can run, or memory ran out.
+    pub fn open(
+        path: &Path,
+        options: &LoadOptions,
+        progress: &mut dyn FnMut(LoadProgress),
+    ) -> Result<Self, ModelError> {
+        Self::from_gguf(Gguf::open(path)?, options, progress)
+    }
+
+    /// Loads a model from a file that was opened before.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn from_gguf(
+        gguf: Gguf,
+        options: &LoadOptions,
+        progress: &mut dyn FnMut(LoadProgress),
+    ) -> Result<Self, ModelError> {
+        if options.threads > THREADS_MAX {
+            return Err(ModelError::Threads {
+                threads: options.threads,
+            });
+        }
+        let architecture = gguf.string_needed("general.architecture")?.to_owned();
+        if architecture != "llama" {
+            return Err(ModelError::UnsupportedArchitecture { architecture });
+        }
+        let tokenizer = Tokenizer::from_gguf(&gguf)?;
+        let chat = chat_template(&gguf, &tokenizer)?;
+        let plan = Arc::new(llama::plan(&gguf, tokenizer.len())?);
+        let mut info = info(&gguf, &plan, architecture)?;
+        let gguf = Arc::new(gguf);
+        let threads = match options.threads {
+            0 => std::thread::available_parallelism()
+                .map_or(1, usize::from)
+                .min(THREADS_MAX),
+            threads => threads,
+        };
+        let backend: Box<dyn Backend> = match options.engine {
+            Engine::Oracle => {
+                info.engine = format!("oracle {threads} threads");
+                let total_bytes = gguf.size_bytes();
+                progress(LoadProgress {
+                    done_bytes: total_bytes,
+                    total_bytes,
+                });
+                Box::new(Oracle::new(gguf, Arc::clone(&plan), threads))
+            }
+        };
+        Ok(Self {
+            info,
+            tokenizer,
+            chat,
+            plan,
+            backend,
+        })
+    }
+
+    /// What the model is.
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    /// Text to token ids and back.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The prompt for a conversation, by the model's own template.
+    /// Encode it with `parse_special`: the template writes special tokens out.
+    ///
+    /// # Errors
+    /// [`ChatError`]: the model has no template, or the template refuses or overruns a limit.
+    pub fn render_chat(
+        &self,
+        messages: &[ChatMessage],
+        add_generation_prompt: bool,
+    ) -> Result<String, ChatError> {
+        self.chat.render(messages, add_generation_prompt)
+    }
+
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        self.backend.as_ref()
+    }
+}
+
+fn chat_template(gguf: &Gguf, tokenizer: &Tokenizer) -> Result<ChatTemplate, ModelError> {
+    let mut special = BTreeMap::new();
+    for (name, key) in [("bos_token", "bos"), ("eos_token", "eos")] {
+        if let Some(id) = gguf.u32(&format!("tokenizer.ggml.{key}_token_id"))? {
+            let text = tokenizer.token_bytes(crate::TokenId(id));
+            special.insert(name, String::from_utf8_lossy(text).into_owned());
+        }
+    }
+    Ok(ChatTemplate::new(
+        gguf.string("tokenizer.chat_template")?,
+        special,
+    )?)
+}
+
+fn info(gguf: &Gguf, plan: &Plan, architecture: String) -> Result<ModelInfo, ModelError> {
+    let mut elements_of: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut parameters = 0;
+    for (_, tensor) in gguf.tensors() {
+        parameters += tensor.elements();
+        *elements_of.entry(tensor.quant.name()).or_default() += tensor.elements();
+    }
+    let most = elements_of
+        .into_iter()
+        .max_by_key(|(_, elements)| *elements);
+    let number = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
+    Ok(ModelInfo {
+        architecture,
+        name: gguf.string("general.name")?.unwrap_or_default().to_owned(),
+        quantization: most.map_or(String::new(), |(name, _)| name.to_owned()),
+        context_tokens_max: plan.context_tokens_max,
+        vocabulary_size: number(plan.vocabulary()),
+        parameters,
+        layers: number(plan.layers.len()),
+        embedding_length: number(plan.embedding_length),
+        file_bytes: gguf.size_bytes(),
+        engine: String::new(),
+        has_chat_template: gguf.has("tokenizer.chat_template"),
+    })
+}

@@ -1,0 +1,230 @@
+//! The typed layer plan: everything a backend needs to know of a model, checked.
+//! In: what an architecture's file in this folder read from the metadata. Out: sizes that fit each other
+//! and tensors whose shapes fit the sizes. It holds no weights.
+
+use crate::gguf::{Gguf, TensorInfo};
+use crate::quant::QuantType;
+
+use super::ModelError;
+
+/// Rule 4 of the exact arithmetic: sums fit 64 bits up to this many columns.
+pub(crate) const COLUMNS_MAX: u32 = 1 << 18;
+/// The longest context; the KV cache of a real model would take hundreds of gigabytes there.
+pub(crate) const CONTEXT_MAX: u32 = 1 << 20;
+/// The deepest published models have under 200 layers.
+pub(crate) const LAYERS_MAX: u32 = 1024;
+/// The largest head of a published model has 576.
+pub(crate) const HEAD_SIZE_MAX: u32 = 1024;
+
+/// A weight matrix that lies in the file.
+#[derive(Debug, Clone)]
+pub(crate) struct Matrix {
+    pub(crate) name: String,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) tensor: TensorInfo,
+}
+
+impl Matrix {
+    pub(crate) fn quant(&self) -> QuantType {
+        self.tensor.quant
+    }
+
+    /// Bytes of one row.
+    pub(crate) fn row_bytes(&self) -> usize {
+        self.quant().bytes_for(self.columns)
+    }
+
+    /// One row's bytes.
+    pub(crate) fn row<'a>(&self, gguf: &'a Gguf, row: usize) -> &'a [u8] {
+        &gguf.data(&self.tensor)[row * self.row_bytes()..][..self.row_bytes()]
+    }
+
+    /// Multiply-accumulates of one product with a vector.
+    fn units(&self) -> u64 {
+        self.rows as u64 * self.columns as u64
+    }
+}
+
+/// Which values a rotation of RoPE pairs up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RopePairs {
+    /// (2i, 2i+1): the Llama plan as GGUF stores it.
+    Adjacent,
+}
+
+/// The gate of the feed-forward part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gate {
+    Silu,
+}
+
+/// One transformer layer.
+#[derive(Debug, Clone)]
+pub(crate) struct Layer {
+    pub(crate) attention_norm: Vec<f32>,
+    pub(crate) query: Matrix,
+    pub(crate) key: Matrix,
+    pub(crate) value: Matrix,
+    pub(crate) attention_output: Matrix,
+    pub(crate) feed_forward_norm: Vec<f32>,
+    pub(crate) gate: Matrix,
+    pub(crate) up: Matrix,
+    pub(crate) down: Matrix,
+}
+
+/// A whole decoder.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) context_tokens_max: u32,
+    pub(crate) embedding_length: usize,
+    pub(crate) feed_forward_length: usize,
+    pub(crate) heads: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) head_size: usize,
+    pub(crate) norm_epsilon: f32,
+    pub(crate) rope_base: f32,
+    pub(crate) rope_dimensions: usize,
+    pub(crate) rope_pairs: RopePairs,
+    pub(crate) gate: Gate,
+    pub(crate) token_embedding: Matrix,
+    pub(crate) layers: Vec<Layer>,
+    pub(crate) output_norm: Vec<f32>,
+    /// The embedding's matrix again where the two are tied.
+    pub(crate) head: Matrix,
+}
+
+impl Plan {
+    pub(crate) fn vocabulary(&self) -> usize {
+        self.token_embedding.rows
+    }
+
+    /// Every matrix that is multiplied with, the head last.
+    pub(crate) fn matrices(&self) -> impl Iterator<Item = &Matrix> {
+        let layers = self.layers.iter().flat_map(|layer| {
+            let Layer {
+                query,
+                key,
+                value,
+                attention_output,
+                gate,
+                up,
+                down,
+                ..
+            } = layer;
+            [query, key, value, attention_output, gate, up, down]
+        });
+        layers.chain([&self.head])
+    }
+
+    /// Multiply-accumulates of one token's way through all layers, without the attention to earlier tokens.
+    pub(crate) fn units_per_token(&self) -> u64 {
+        let all: u64 = self.matrices().map(Matrix::units).sum();
+        all - self.units_of_head()
+    }
+
+    /// Multiply-accumulates of the attention of a token at `position`: scores and weighted values.
+    pub(crate) fn units_of_attention(&self, position: usize) -> u64 {
+        let row = (self.heads * self.head_size * self.layers.len()) as u64;
+        2 * row * (position as u64 + 1)
+    }
+
+    /// Multiply-accumulates of one position's logits.
+    pub(crate) fn units_of_head(&self) -> u64 {
+        self.head.units()
+    }
+}
+
+/// Takes tensors out of a file by name and shape, and knows which nobody took.
+#[derive(Debug)]
+pub(crate) struct Tensors<'a> {
+    gguf: &'a Gguf,
+    left: std::collections::BTreeSet<&'a str>,
+}
+
+impl<'a> Tensors<'a> {
+    pub(crate) fn new(gguf: &'a Gguf) -> Self {
+        Self {
+            gguf,
+            left: gguf.tensor_names().collect(),
+        }
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.left.contains(name)
+    }
+
+    fn take(&mut self, name: &str, shape: &[usize]) -> Result<TensorInfo, ModelError> {
+        let tensor = self.gguf.tensor(name)?;
+        let mut wanted: Vec<u64> = shape.iter().map(|size| *size as u64).collect();
+        wanted.resize(shape.len().max(tensor.dimensions.len()), 1);
+        let mut found = tensor.dimensions.clone();
+        found.resize(wanted.len(), 1);
+        if found != wanted {
+            return Err(ModelError::Shape {
+                tensor: name.to_owned(),
+                found: tensor.dimensions.clone(),
+                wanted: shape.iter().map(|size| *size as u64).collect(),
+            });
+        }
+        self.left.remove(name);
+        Ok(tensor.clone())
+    }
+
+    /// A matrix of `rows` × `columns`.
+    pub(crate) fn matrix(
+        &mut self,
+        name: &str,
+        rows: usize,
+        columns: usize,
+    ) -> Result<Matrix, ModelError> {
+        let tensor = self.take(name, &[columns, rows])?;
+        if let Some(block) = tensor.quant.first_nonfinite_block(self.gguf.data(&tensor)) {
+            let row = block * tensor.quant.block_elements() / columns;
+            return Err(ModelError::NotFinite {
+                tensor: name.to_owned(),
+                row,
+            });
+        }
+        Ok(Matrix {
+            name: name.to_owned(),
+            rows,
+            columns,
+            tensor,
+        })
+    }
+
+    /// A vector of `length` values in F32, which all published files use for norms.
+    pub(crate) fn vector(&mut self, name: &str, length: usize) -> Result<Vec<f32>, ModelError> {
+        let tensor = self.take(name, &[length])?;
+        if tensor.quant != QuantType::F32 {
+            let (tensor, quant) = (name.to_owned(), tensor.quant);
+            return Err(ModelError::UnsupportedQuant {
+                tensor,
+                quant,
+                what: "a norm",
+            });
+        }
+        let mut values = vec![0.0; length];
+        tensor
+            .quant
+            .dequantize(self.gguf.data(&tensor), &mut values);
+        if values.iter().any(|value| !value.is_finite()) {
+            return Err(ModelError::NotFinite {
+                tensor: name.to_owned(),
+                row: 0,
+            });
+        }
+        Ok(values)
+    }
+
+    /// A model with a tensor that the plan ignores would run and be wrong.
+    pub(crate) fn finish(self) -> Result<(), ModelError> {
+        match self.left.first() {
+            None => Ok(()),
+            Some(name) => Err(ModelError::UnknownTensor {
+                tensor: (*name).to_owned(),
+            }),
+        }
+    }
+}

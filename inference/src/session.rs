@@ -1,0 +1,406 @@
+//! One sequence of tokens on a model: context, sampling state, usage.
+//! In: prompt tokens. Out: one token after the other. It runs on the caller's thread and the model's
+//! workers; it never outgrows its context, and stops between steps when its token is cancelled.
+
+use std::sync::Arc;
+
+use crate::backend::{BackendError, Sequence, zeroed};
+use crate::cancel::CancelToken;
+use crate::model::Model;
+use crate::sampler::{Sampler, Sampling, SamplingError, logit_of, order_key, token_of};
+use crate::tokenizer::TokenId;
+
+/// How to open a session.
+#[derive(Debug, Clone)]
+pub struct SessionOptions {
+    /// The most tokens, prompt and generated together; memory for them is taken at once.
+    pub context_tokens_max: u32,
+    /// How to pick tokens.
+    pub sampling: Sampling,
+    /// Where the sampler's random numbers come from; equal seeds give equal texts.
+    pub seed: [u8; 32],
+    /// Stops the session from another thread.
+    pub cancel: CancelToken,
+}
+
+/// Why a session could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The context has no room for more tokens.
+    #[error("context is full: {used} of {max} tokens are used, {wanted} more were asked for")]
+    ContextFull {
+        /// Tokens in the context.
+        used: u32,
+        /// What fits.
+        max: u32,
+        /// How many more there should be.
+        wanted: u64,
+    },
+    /// The context asked for is empty or longer than the model allows.
+    #[error("a context of {wanted} tokens was asked for, this model allows 1 to {max}")]
+    ContextSize {
+        /// What was asked for.
+        wanted: u32,
+        /// What the model allows.
+        max: u32,
+    },
+    /// A token id outside the vocabulary.
+    #[error("token {token} is outside the vocabulary of {vocabulary}")]
+    UnknownToken {
+        /// The token.
+        token: TokenId,
+        /// Size of the vocabulary.
+        vocabulary: u32,
+    },
+    /// The next token was asked for before there was a first one.
+    #[error("the session is empty: append a prompt first")]
+    Empty,
+    /// A sampling parameter is out of range.
+    #[error(transparent)]
+    Sampling(#[from] SamplingError),
+    /// The session's token was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+    /// Memory ran out, or a value stopped being finite.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// An earlier error left the sequence half done; open another session.
+    #[error("the session failed before and cannot go on")]
+    Failed,
+}
+
+/// What a session has used so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Tokens that were appended.
+    pub prompt_tokens: u64,
+    /// Tokens that were picked or accepted.
+    pub generated_tokens: u64,
+    /// Multiply-accumulates, from shapes alone, so every re-run counts the same. A token at position p costs
+    /// the sizes of all layers' matrices + 2 · layers · heads · head size · (p + 1); each computation of
+    /// logits adds the size of the head. They are counted when they run.
+    pub inference_units: u64,
+}
+
+/// A possible next token.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Candidate {
+    /// The token.
+    pub token: TokenId,
+    /// Its logit, before any penalty or temperature.
+    pub logit: f32,
+}
+
+/// One sequence on a model.
+#[derive(Debug)]
+pub struct Session {
+    model: Arc<Model>,
+    sequence: Box<dyn Sequence>,
+    sampler: Sampler,
+    cancel: CancelToken,
+    context_tokens_max: u32,
+    /// Tokens that have been through the model.
+    run: u32,
+    /// An accepted token that has not: its step is taken when its logits are wanted.
+    pending: Option<TokenId>,
+    /// Of the last token that was run; empty before the first.
+    logits: Vec<f32>,
+    at_end: bool,
+    failed: bool,
+    usage: Usage,
+}
+
+impl Session {
+    /// Opens an empty session and takes its memory.
+    ///
+    /// # Errors
+    /// [`SessionError`]: the context size or a sampling parameter is out of range, or there is not enough memory.
+    pub fn open(model: &Arc<Model>, options: SessionOptions) -> Result<Self, SessionError> {
+        let SessionOptions {
+            context_tokens_max,
+            sampling,
+            seed,
+            cancel,
+        } = options;
+        sampling.check()?;
+        let max = model.info().context_tokens_max;
+        if !(1..=max).contains(&context_tokens_max) {
+            return Err(SessionError::ContextSize {
+                wanted: context_tokens_max,
+                max,
+            });
+        }
+        Ok(Self {
+            sequence: model.backend().open(context_tokens_max as usize)?,
+            sampler: Sampler::new(sampling, &seed, model.plan().vocabulary()),
+            model: Arc::clone(model),
+            cancel,
+            context_tokens_max,
+            run: 0,
+            pending: None,
+            logits: Vec::new(),
+            at_end: false,
+            failed: false,
+            usage: Usage::default(),
+        })
+    }
+
+    /// The model it runs on.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// Appends tokens to the sequence and computes the logits of the next position.
+    ///
+    /// Long prompts run in chunks. An empty list changes nothing.
+    ///
+    /// # Errors
+    /// [`SessionError::ContextFull`] and [`SessionError::UnknownToken`] before anything is run;
+    /// [`SessionError::Cancelled`] between chunks; after a backend's error the session is of no more use.
+    pub fn append(&mut self, tokens: &[TokenId]) -> Result<(), SessionError> {
+        if tokens.is_empty() {
+            return Ok(());
+        }
+        self.check_room(tokens.len() as u64)?;
+        tokens
+            .iter()
+            .try_for_each(|token| self.check_token(*token))?;
+        self.at_end = false;
+        for token in tokens {
+            self.sampler.note(*token);
+        }
+        let mut all = Vec::with_capacity(tokens.len() + 1);
+        all.extend(self.pending.take());
+        all.extend_from_slice(tokens);
+        self.usage.prompt_tokens += tokens.len() as u64;
+        let chunks = all.chunks(self.model.backend().batch_tokens_max());
+        let last = chunks.len() - 1;
+        for (index, chunk) in chunks.enumerate() {
+            self.step(chunk, index == last)?;
+        }
+        Ok(())
+    }
+
+    /// Picks the next token by the session's sampling and accepts it; `None` where the model ends its text.
+    ///
+    /// The ending token is not accepted: the sequence stays as it was, and so does the answer until
+    /// something is appended.
+    ///
+    /// # Errors
+    /// [`SessionError::Empty`] before the first append, [`SessionError::ContextFull`] without room for the
+    /// token, [`SessionError::Cancelled`].
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an iterator cannot say why it stopped"
+    )]
+    pub fn next(&mut self) -> Result<Option<TokenId>, SessionError> {
+        if self.at_end {
+            return Ok(None);
+        }
+        self.check_room(1)?;
+        self.settle()?;
+        let token = self
+            .sampler
+            .pick(&self.logits)
+            .map_err(|_| BackendError::NotFinite {
+                what: "a logit or its scaled value".to_owned(),
+                position: self.run as usize - 1,
+            })?;
+        if self.model.tokenizer().is_end(token) {
+            self.at_end = true;
+            return Ok(None);
+        }
+        self.take(token);
+        Ok(Some(token))
+    }
+
+    /// The `k` most likely next tokens, the likeliest first, lower ids first on ties.
+    ///
+    /// # Errors
+    /// [`SessionError::Empty`] before the first append; [`SessionError::Cancelled`].
+    pub fn candidates(&mut self, k: usize) -> Result<Vec<Candidate>, SessionError> {
+        self.settle()?;
+        let mut order: Vec<u64> = self
+            .logits
+            .iter()
+            .zip(0u32..)
+            .map(|(logit, token)| order_key(*logit, token))
+            .collect();
+        if k < order.len() {
+            order.select_nth_unstable(k);
+            order.truncate(k);
+        }
+        order.sort_unstable();
+        let candidate = |key: u64| Candidate {
+            token: token_of(key),
+            logit: logit_of(key),
+        };
+        Ok(order.into_iter().map(candidate).collect())
+    }
+
+    /// Accepts a token of the caller's choice as the next generated one.
+    ///
+    /// # Errors
+    /// [`SessionError::UnknownToken`], [`SessionError::ContextFull`], [`SessionError::Cancelled`].
+    pub fn accept(&mut self, token: TokenId) -> Result<(), SessionError> {
+        self.check_token(token)?;
+        self.check_room(1)?;
+        self.settle_pending()?;
+        self.at_end = false;
+        self.take(token);
+        Ok(())
+    }
+
+    /// A second session that goes on from here by itself, sampling state included.
+    ///
+    /// # Errors
+    /// [`SessionError::Backend`] if there is not enough memory.
+    pub fn fork(&self) -> Result<Self, SessionError> {
+        if self.failed {
+            return Err(SessionError::Failed);
+        }
+        let mut logits = zeroed(self.logits.len(), "logits")?;
+        logits.copy_from_slice(&self.logits);
+        Ok(Self {
+            model: Arc::clone(&self.model),
+            sequence: self.sequence.fork(self.run as usize)?,
+            sampler: self.sampler.fork(),
+            cancel: self.cancel.clone(),
+            context_tokens_max: self.context_tokens_max,
+            run: self.run,
+            pending: self.pending,
+            logits,
+            at_end: self.at_end,
+            failed: false,
+            usage: self.usage,
+        })
+    }
+
+    /// The logits of the next position, one a token of the vocabulary.
+    ///
+    /// # Errors
+    /// [`SessionError::Empty`] before the first append; [`SessionError::Cancelled`].
+    pub fn logits(&mut self) -> Result<&[f32], SessionError> {
+        self.settle()?;
+        Ok(&self.logits)
+    }
+
+    /// Tokens in the sequence.
+    pub fn position(&self) -> u32 {
+        self.run + u32::from(self.pending.is_some())
+    }
+
+    /// The most tokens the sequence can have.
+    pub fn context_tokens_max(&self) -> u32 {
+        self.context_tokens_max
+    }
+
+    /// Whether the model ended its text at the last [`Session::next`].
+    pub fn at_end(&self) -> bool {
+        self.at_end
+    }
+
+    /// What has been used so far; a fork begins with what its origin had used.
+    pub fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    /// The memory this session holds.
+    pub fn memory_bytes(&self) -> u64 {
+        Self::memory_bytes_for(&self.model, self.context_tokens_max)
+    }
+
+    /// The memory a session of this size would hold: KV cache, buffers of a step, logits and sampling.
+    pub fn memory_bytes_for(model: &Model, context_tokens: u32) -> u64 {
+        // Logits, and in the sampler at most a copy of them, a key of 8 bytes and a weight of 4.
+        let sampling = model.plan().vocabulary() as u64 * (4 + 4 + 8 + 4);
+        model
+            .backend()
+            .sequence_bytes(context_tokens as usize)
+            .saturating_add(sampling)
+    }
+
+    fn check_token(&self, token: TokenId) -> Result<(), SessionError> {
+        let vocabulary = self.model.info().vocabulary_size;
+        if token.0 < vocabulary {
+            Ok(())
+        } else {
+            Err(SessionError::UnknownToken { token, vocabulary })
+        }
+    }
+
+    fn check_room(&self, wanted: u64) -> Result<(), SessionError> {
+        let (used, max) = (self.position(), self.context_tokens_max);
+        if u64::from(used) + wanted > u64::from(max) {
+            return Err(SessionError::ContextFull { used, max, wanted });
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, token: TokenId) {
+        self.sampler.note(token);
+        self.pending = Some(token);
+        self.usage.generated_tokens += 1;
+    }
+
+    /// Runs the pending token, if there is one.
+    fn settle_pending(&mut self) -> Result<(), SessionError> {
+        match self.pending {
+            None => Ok(()),
+            Some(token) => {
+                self.check_cancelled()?;
+                self.pending = None;
+                self.step(&[token], true)
+            }
+        }
+    }
+
+    /// Makes `logits` those of the next position.
+    fn settle(&mut self) -> Result<(), SessionError> {
+        if self.failed {
+            return Err(SessionError::Failed);
+        }
+        self.check_cancelled()?;
+        self.settle_pending()?;
+        if self.logits.is_empty() {
+            Err(SessionError::Empty)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn check_cancelled(&self) -> Result<(), SessionError> {
+        if self.cancel.is_cancelled() {
+            Err(SessionError::Cancelled)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Runs tokens that were checked; an error leaves the sequence of no use.
+    fn step(&mut self, tokens: &[TokenId], wants_logits: bool) -> Result<(), SessionError> {
+        if self.failed {
+            return Err(SessionError::Failed);
+        }
+        self.failed = true;
+        self.check_cancelled()?;
+        let plan = self.model.plan();
+        if wants_logits && self.logits.is_empty() {
+            self.logits = zeroed(plan.vocabulary(), "logits")?;
+        }
+        let position = self.run as usize;
+        let logits = wants_logits.then_some(self.logits.as_mut_slice());
+        self.sequence.run(tokens, position, logits)?;
+        let attention: u64 = (position..position + tokens.len())
+            .map(|at| plan.units_of_attention(at))
+            .sum();
+        self.usage.inference_units += plan.units_per_token() * tokens.len() as u64 + attention;
+        if wants_logits {
+            self.usage.inference_units += plan.units_of_head();
+        }
+        // The context has at most 2^20 tokens.
+        self.run += u32::try_from(tokens.len()).unwrap_or(u32::MAX);
+        self.failed = false;
+        Ok(())
+    }
+}
