@@ -437,3 +437,6 @@ pub enum ProofError {
         expected: TreeHash,
     },
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,6 +51,17 @@ impl Digest {
     pub fn to_hex(&self) -> String {
         to_hex(&self.0)
     }
+
+    /// Reads what [`Digest::to_hex`] writes.
+    ///
+    /// # Errors
+    /// [`DigestError`] if it is anything else.
+    pub fn from_hex(hex: &str) -> Result<Self, DigestError> {
+        parse_hex(hex).map(Self).map_err(|error| match error {
+            HexError::Length(digits) => DigestError::Length { digits },
+            HexError::Digit(index, found) => DigestError::Digit { index, found },
+        })
+    }
 }
 
 impl fmt::Display for Digest {
@@ -69,13 +80,9 @@ impl FromStr for Digest {
     type Err = DigestError;
 
     fn from_str(text: &str) -> Result<Self, DigestError> {
-        let Some(hex) = text.strip_prefix(PREFIX) else {
-            return Err(DigestError::Prefix);
-        };
-        parse_hex(hex).map(Self).map_err(|error| match error {
-            HexError::Length(digits) => DigestError::Length { digits },
-            HexError::Digit(index, found) => DigestError::Digit { index, found },
-        })
+        text.strip_prefix(PREFIX)
+            .ok_or(DigestError::Prefix)
+            .and_then(Self::from_hex)
     }
 }
 
@@ -98,16 +105,16 @@ pub enum DigestError {
     /// The text does not start with `blake3:`.
     #[error("a digest starts with `blake3:`, followed by 64 lowercase hex digits")]
     Prefix,
-    /// Too few or too many characters after the prefix.
-    #[error("a digest has 64 hex digits after `blake3:`, this has {digits} characters there")]
+    /// Too few or too many hex digits.
+    #[error("a digest has 64 hex digits, this has {digits}")]
     Length {
-        /// Characters after the prefix.
+        /// How many there are.
         digits: usize,
     },
     /// A character that is no lowercase hex digit.
-    #[error("`{found}` at place {index} after `blake3:` is no lowercase hex digit")]
+    #[error("`{found}` is no lowercase hex digit (after {index} of them)")]
     Digit {
-        /// Characters between the prefix and the wrong one.
+        /// Good digits before the wrong character.
         index: usize,
         /// The wrong character.
         found: char,

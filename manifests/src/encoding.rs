@@ -80,7 +80,7 @@ pub enum EncodingError {
         found: usize,
     },
     /// No CBOR, or not the fields that the document has.
-    #[error("{document}: {message}; the bytes are damaged, cut off or of another kind of file")]
+    #[error("{document}: {message} (damaged, cut off, or of another format or version)")]
     Malformed {
         /// Which document was expected.
         document: &'static str,
@@ -148,7 +148,7 @@ impl<'b, C> Decode<'b, C> for Version {
         match decoder.u64()? {
             1 => Ok(Self::V1),
             other => Err(minicbor::decode::Error::message(format!(
-                "format version {other} is not known to this build, which reads version 1"
+                "format version {other}, and this build reads version 1"
             ))
             .at(at)),
         }

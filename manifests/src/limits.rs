@@ -238,6 +238,22 @@ pub enum Unit {
 }
 
 impl Unit {
+    /// A number of them as people write it: `64 KiB`, `10_000_000_000 units of fuel`.
+    pub fn show(self, value: u64) -> String {
+        match self {
+            Self::Bytes => size(value).unwrap_or_else(|| format!("{} bytes", grouped(value))),
+            other => format!("{} {}", grouped(value), other.plural()),
+        }
+    }
+
+    /// A range as people write it: `64 KiB to 4 GiB`, `1 to 1_000_000 calls`.
+    pub fn show_range(self, min: u64, max: u64) -> String {
+        match self {
+            Self::Bytes => format!("{} to {}", self.show(min), self.show(max)),
+            other => format!("{} to {}", grouped(min), other.show(max)),
+        }
+    }
+
     /// The word for several of them.
     pub const fn plural(self) -> &'static str {
         match self {
@@ -252,9 +268,30 @@ impl Unit {
     }
 }
 
+/// Bytes in the largest binary unit that leaves no fraction, if there is one above the byte.
+pub(crate) fn size(bytes: u64) -> Option<String> {
+    [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")]
+        .into_iter()
+        .find(|(shift, _)| bytes > 0 && bytes.trailing_zeros() >= *shift)
+        .map(|(shift, unit)| format!("{} {unit}", bytes >> shift))
+}
+
+/// Digits in groups of three, as TOML takes them.
+pub(crate) fn grouped(value: u64) -> String {
+    let digits = value.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push('_');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// A limit outside its bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("limits.{field} is {value}; it can be {min} to {max} {}", unit.plural())]
+#[error("limits.{field} is {}; it can be {}", unit.show(*value), unit.show_range(*min, *max))]
 pub struct LimitError {
     /// The field's name.
     pub field: &'static str,

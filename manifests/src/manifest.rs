@@ -25,8 +25,6 @@ pub use error::{ManifestError, Position};
 pub const MANIFEST_TEXT_BYTES_MAX: usize = 64 * 1024;
 /// The most models a job can name.
 pub const MODELS_MAX: usize = 16;
-/// The most bytes of a module: what any provider has to be ready to compile.
-pub(crate) const MODULE_BYTES_MAX: u64 = 256 << 20;
 
 /// What a job is, before it is built: `tussah.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, minicbor::Encode, minicbor::Decode)]
@@ -195,8 +193,8 @@ pub struct ModuleRef {
 impl ModuleRef {
     /// The fewest bytes of a module: its magic number and version.
     pub const SIZE_BYTES_MIN: u64 = 8;
-    /// The most bytes of a module, 256 MiB.
-    pub const SIZE_BYTES_MAX: u64 = MODULE_BYTES_MAX;
+    /// The most bytes of a module, 256 MiB: what any provider has to be ready to compile.
+    pub const SIZE_BYTES_MAX: u64 = 256 << 20;
 
     /// The reference to these bytes.
     pub fn of(module: &[u8]) -> Self {

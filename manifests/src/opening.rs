@@ -55,6 +55,11 @@ impl Document for Opening {
 }
 
 impl Opening {
+    /// The transcript digest that the receipt's evidence has to hold.
+    pub fn transcript(&self) -> Digest {
+        transcript::digest_of(&self.host_calls)
+    }
+
     /// The digest that an output has in a receipt of this job.
     pub fn output_digest(&self, output: &[u8]) -> Digest {
         Digest::salted(&self.salt, Domain::Output, output)
@@ -105,8 +110,7 @@ impl Opening {
         same("module", body.module, consensus.module)?;
         same("manifest", body.manifest, consensus.manifest)?;
         same("profile", self.profile.digest(), consensus.profile)?;
-        let transcript = transcript::digest_of(&self.host_calls);
-        same("transcript", transcript, receipt.evidence.transcript)?;
+        same("transcript", self.transcript(), receipt.evidence.transcript)?;
         if body.channel != consensus.channel {
             return Err(OpeningError::Channel {
                 opening: body.channel.to_string(),

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::digest::DigestError;
+use crate::limits::Unit;
 use crate::names::NameError;
 
 /// A place in a text; both numbers start at 1, columns count characters.
@@ -48,7 +49,7 @@ pub enum ManifestError {
         message: String,
     },
     /// A field that no manifest has.
-    #[error("{at}: unknown field `{field}`{}; {}", did_you_mean(*.suggestion), known_fields(.known))]
+    #[error("{at}: unknown field `{field}`{}; known here: {}", did_you_mean(*.suggestion), .known.join(", "))]
     UnknownField {
         /// Where the field's name stands.
         at: Position,
@@ -96,7 +97,7 @@ pub enum ManifestError {
         hint: &'static str,
     },
     /// A number outside the field's range.
-    #[error("{at}: `{field}` is {value}; it can be {min} to {max} {unit}")]
+    #[error("{at}: `{field}` is {value}; it can be {}", unit.show_range(*.min, *.max))]
     OutOfRange {
         /// Where the value stands.
         at: Position,
@@ -108,8 +109,8 @@ pub enum ManifestError {
         min: u64,
         /// The most it may be.
         max: u64,
-        /// What it counts, in the plural.
-        unit: &'static str,
+        /// What it counts.
+        unit: Unit,
     },
     /// A name with a wrong character or length.
     #[error("{at}: `{field}` is no good name: {problem}")]
@@ -163,6 +164,11 @@ pub enum ManifestError {
         /// How many there can be.
         max: usize,
     },
+    /// A manifest without a module.
+    #[error(
+        "`module` is missing: this is the description of a job that is not built yet; run `tussah build`, which writes its manifest"
+    )]
+    ModuleMissing,
     /// A `[module]` table in a job's source folder.
     #[error(
         "{at}: `module` does not belong into tussah.toml; `tussah build` writes it into the manifest it makes"
@@ -177,7 +183,7 @@ impl ManifestError {
     /// The place of the error, where it has one.
     pub const fn position(&self) -> Option<Position> {
         match self {
-            Self::NotUtf8 { .. } | Self::TooLong { .. } => None,
+            Self::NotUtf8 { .. } | Self::TooLong { .. } | Self::ModuleMissing => None,
             Self::Syntax { at, .. }
             | Self::UnknownField { at, .. }
             | Self::MissingField { at, .. }
@@ -195,11 +201,7 @@ impl ManifestError {
 }
 
 fn did_you_mean(suggestion: Option<&str>) -> String {
-    suggestion.map_or_else(String::new, |name| format!(", did you mean `{name}`?"))
-}
-
-fn known_fields(known: &[&str]) -> String {
-    format!("known here: {}", known.join(", "))
+    suggestion.map_or_else(String::new, |name| format!(" (did you mean `{name}`?)"))
 }
 
 fn words(known: &[&str]) -> String {

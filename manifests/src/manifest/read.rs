@@ -46,7 +46,7 @@ pub(super) fn manifest(text: &str) -> Result<Manifest, ManifestError> {
     let module = root.table("module", MODULE_FIELDS)?;
     let job = read_job(&mut root)?;
     let Some(mut module) = module else {
-        return Err(root.missing("module", "[module] with digest and size_bytes"));
+        return Err(ManifestError::ModuleMissing);
     };
     let digest = module.required_digest()?;
     let (min, max) = (ModuleRef::SIZE_BYTES_MIN, ModuleRef::SIZE_BYTES_MAX);
@@ -308,7 +308,15 @@ impl<'a> Table<'a> {
             return Ok(None);
         };
         let (number, written) = match &value {
-            DeValue::Integer(written) => (integer(&value), written.as_str().to_owned()),
+            DeValue::Integer(written) => {
+                let prefix = match written.radix() {
+                    2 => "0b",
+                    8 => "0o",
+                    16 => "0x",
+                    _ => "",
+                };
+                (integer(&value), format!("{prefix}{}", written.as_str()))
+            }
             DeValue::String(text) if unit == Unit::Bytes => {
                 let wrong = |hint| ManifestError::WrongUnit {
                     at,
@@ -319,10 +327,10 @@ impl<'a> Table<'a> {
                 (Some(size(text).map_err(wrong)?), text.to_string())
             }
             other => {
-                let expected = if unit == Unit::Bytes {
-                    "a number of bytes or a size such as \"64 MiB\""
-                } else {
-                    "a whole number"
+                let expected = match unit {
+                    Unit::Bytes => "a number of bytes or a size such as \"64 MiB\"",
+                    Unit::Milliseconds => "a whole number of milliseconds",
+                    _ => "a whole number",
                 };
                 return Err(self.wrong_type(at, field, expected, other));
             }
@@ -335,7 +343,7 @@ impl<'a> Table<'a> {
                 value: written,
                 min,
                 max,
-                unit: unit.plural(),
+                unit,
             }),
         }
     }
@@ -444,10 +452,18 @@ fn nearest(word: &str, known: &[&'static str]) -> Option<&'static str> {
     known
         .iter()
         .map(|name| {
-            // `memory_mb_max` means `memory_bytes_max`: the same thing in another unit.
+            // `memory_mb_max` means `memory_bytes_max`, the same thing in another unit; `fuel`
+            // means `fuel_max`.
             let same_ends = name.contains('_') && ends(name) == ends(&lower);
-            let distance = distance(&lower, name);
-            (if same_ends { distance.min(2) } else { distance }, *name)
+            let start = name
+                .strip_prefix(lower.as_str())
+                .is_some_and(|rest| rest.starts_with('_'));
+            let distance = if same_ends || start {
+                1
+            } else {
+                distance(&lower, name)
+            };
+            (distance, *name)
         })
         .filter(|(distance, name)| *distance <= (name.len() / 3).max(1))
         .min()

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::{JobDescription, ModuleRef};
-use crate::limits::{LimitField, Limits, Unit};
+use crate::limits::{LimitField, Limits, Unit, grouped, size};
 
 /// Names and digests need no escapes: their alphabets hold neither quotes nor backslashes.
 pub(super) fn to_toml(job: &JobDescription, module: Option<&ModuleRef>) -> String {
@@ -61,20 +61,8 @@ fn line(out: &mut String, content: std::fmt::Arguments<'_>) {
 
 /// Sizes in the largest unit that leaves no fraction, other numbers in groups of three digits.
 fn limit(field: &LimitField, value: u64) -> String {
-    if field.unit == Unit::Bytes && value > 0 {
-        for (shift, unit) in [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")] {
-            if value.trailing_zeros() >= shift {
-                return format!("\"{} {unit}\"", value >> shift);
-            }
-        }
+    match size(value) {
+        Some(size) if field.unit == Unit::Bytes => format!("\"{size}\""),
+        _ => grouped(value),
     }
-    let digits = value.to_string();
-    let mut grouped = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            grouped.push('_');
-        }
-        grouped.push(digit);
-    }
-    grouped
 }

@@ -1,0 +1,124 @@
+//! Receipts: what their signature covers, and what none of them can say.
+
+use proptest::prelude::*;
+use tussah_manifest::{
+    Consensus, Determinism, Document as _, Evidence, ExitStatus, Nanograms, Receipt,
+};
+
+use crate::samples;
+
+#[test]
+fn every_flipped_bit_is_noticed() {
+    let bytes = samples::receipt().to_bytes();
+    Receipt::from_verified_bytes(&bytes).expect("untouched");
+    for bit in 0..bytes.len() * 8 {
+        let mut bytes = bytes.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let noticed = Receipt::from_verified_bytes(&bytes).is_err();
+        assert!(noticed, "bit {} of byte {}", bit % 8, bit / 8);
+    }
+}
+
+#[test]
+fn the_signature_covers_both_parts_and_the_key() {
+    let good = samples::receipt();
+    let mut other = good.clone();
+    other.consensus.fuel_used += 1;
+    assert!(other.verify().is_err());
+    let mut other = good.clone();
+    other.evidence.wall_ns += 1;
+    assert!(other.verify().is_err());
+    let mut other = good.clone();
+    other.provider_key = samples::client().public_key();
+    assert!(other.verify().is_err());
+    let again = Receipt::sign(
+        good.consensus.clone(),
+        good.evidence.clone(),
+        &samples::client(),
+    );
+    assert_ne!(again.expect("another provider").signature, good.signature);
+}
+
+#[test]
+fn equal_runs_have_equal_consensus_whatever_the_evidence() {
+    let slower = Evidence {
+        wall_ns: 9,
+        threads: 1,
+        ..samples::evidence()
+    };
+    let other = Receipt::sign(samples::consensus(), slower, &samples::client()).expect("good");
+    assert_eq!(
+        other.consensus.digest(),
+        samples::receipt().consensus.digest()
+    );
+    assert_ne!(other.digest(), samples::receipt().digest());
+}
+
+#[test]
+fn what_ended_by_the_clock_cannot_be_called_exact() {
+    for exit in [
+        ExitStatus::Cancelled,
+        ExitStatus::DeadlineExceeded,
+        ExitStatus::DeviceLost,
+        ExitStatus::HostFailure,
+    ] {
+        for determinism in [Determinism::Exact, Determinism::Tolerant] {
+            let consensus = Consensus {
+                exit,
+                determinism,
+                ..samples::consensus()
+            };
+            let error = Receipt::sign(consensus, samples::evidence(), &samples::provider())
+                .expect_err("a contradiction")
+                .to_string();
+            assert_eq!(
+                error,
+                format!("receipt: a run that ended as {exit} is not-rerunnable")
+            );
+        }
+        let determinism = Determinism::NotRerunnable;
+        let consensus = Consensus {
+            exit,
+            determinism,
+            ..samples::consensus()
+        };
+        Receipt::sign(consensus, samples::evidence(), &samples::provider()).expect("said so");
+    }
+}
+
+#[test]
+fn a_price_past_all_there_is_does_not_decode() {
+    let mut bytes = samples::consensus().to_bytes();
+    // Key 11 with 0 becomes key 11 with 2^64 - 1.
+    let at = bytes
+        .windows(3)
+        .rposition(|w| w == [0x0b, 0x00, 0x0c])
+        .expect("the price");
+    bytes.splice(at + 1..at + 2, [0x1b].into_iter().chain([0xff; 8]));
+    let error = Consensus::from_bytes(&bytes)
+        .expect_err("too much")
+        .to_string();
+    assert!(error.contains(&Nanograms::MAX.to_string()), "{error}");
+}
+
+proptest! {
+    #[test]
+    fn signed_receipts_hold_and_changed_ones_do_not(
+        receipt in samples::any_receipt(),
+        place in any::<usize>(),
+        mask in 1u8..,
+    ) {
+        let mut bytes = receipt.to_bytes();
+        prop_assert_eq!(Receipt::from_verified_bytes(&bytes), Ok(receipt));
+        let place = place % bytes.len();
+        bytes[place] ^= mask;
+        prop_assert!(Receipt::from_verified_bytes(&bytes).is_err());
+    }
+
+    #[test]
+    fn no_view_panics((receipt, opening) in samples::any_run()) {
+        for view in [receipt.to_json(), opening.to_json(), opening.request.to_json(), opening.profile.to_json()] {
+            serde_json::from_str::<serde_json::Value>(&view).expect("JSON");
+        }
+    }
+}
