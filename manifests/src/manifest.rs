@@ -6,7 +6,9 @@
 //! `tussah build` adds the module and makes a [`Manifest`] of it.
 
 mod error;
+mod nearest;
 mod read;
+mod table;
 mod write;
 
 use std::collections::BTreeMap;
