@@ -255,7 +255,8 @@ codes! {
         Exact = 0 "exact",
         /// The same up to the rounding of another inference profile.
         Tolerant = 1 "tolerant",
-        /// Not at all: it was cancelled, ran out of time or lost its device.
+        /// Not at all: it was cancelled, ran out of time, lost its device, or ended at
+        /// something that differs from machine to machine, such as the size of a stack frame.
         NotRerunnable = 2 "not-rerunnable",
     }
 }
