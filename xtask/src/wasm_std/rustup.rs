@@ -4,7 +4,7 @@
 //! Never: waits for a server that does not answer, or asks rustup for another toolchain.
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -15,10 +15,10 @@ use anyhow::{Context, Result, bail};
 use crate::toolchain::Toolchain;
 use crate::{command, ui};
 
-/// Without a word from rustup and without a byte downloaded for this long, its server is out of reach.
+/// Without a word or a byte from rustup for this long, its server is out of reach.
 const SILENCE_MAX: Duration = Duration::from_secs(25);
 
-/// How often the download's size is looked at.
+/// How often the sizes are looked at.
 const POLL: Duration = Duration::from_millis(200);
 
 /// Lets rustup add `target` to the toolchain that is in use.
@@ -48,7 +48,12 @@ pub(super) fn add_target(toolchain: &Toolchain, target: &str) -> Result<()> {
         .arg(name)
         .arg(target);
     rustup.env("RUSTUP_MAX_RETRIES", "0");
-    watch(&mut rustup, &rustup_home.join("downloads"))?;
+    let written = [
+        rustup_home.join("downloads"),
+        rustup_home.join("tmp"),
+        toolchain.sysroot.join("lib/rustlib").join(target),
+    ];
+    watch(&mut rustup, &written)?;
     if !toolchain.has_std(target) {
         bail!("rustup ended well, yet {target} is not in the toolchain");
     }
@@ -56,8 +61,8 @@ pub(super) fn add_target(toolchain: &Toolchain, target: &str) -> Result<()> {
     Ok(())
 }
 
-/// Runs rustup and ends it once it neither speaks nor downloads.
-fn watch(rustup: &mut Command, downloads: &Path) -> Result<()> {
+/// Runs rustup and ends it once it neither speaks nor writes: an install is never cut short.
+fn watch(rustup: &mut Command, written: &[PathBuf]) -> Result<()> {
     let mut child = rustup
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -75,7 +80,7 @@ fn watch(rustup: &mut Command, downloads: &Path) -> Result<()> {
     });
     let mut last = String::new();
     let mut heard = Instant::now();
-    let mut bytes = downloaded_bytes(downloads);
+    let mut bytes = written_bytes(written);
     let status = loop {
         // Disconnected means that rustup closed its stderr: it has ended or is about to.
         match lines.recv_timeout(POLL) {
@@ -88,7 +93,7 @@ fn watch(rustup: &mut Command, downloads: &Path) -> Result<()> {
             Err(mpsc::RecvTimeoutError::Timeout) => {}
             Err(mpsc::RecvTimeoutError::Disconnected) => break child.wait()?,
         }
-        let now = downloaded_bytes(downloads);
+        let now = written_bytes(written);
         if now != bytes {
             bytes = now;
             heard = Instant::now();
@@ -108,13 +113,10 @@ fn watch(rustup: &mut Command, downloads: &Path) -> Result<()> {
     Ok(())
 }
 
-fn downloaded_bytes(downloads: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(downloads) else {
-        return 0;
-    };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.metadata().ok())
-        .map(|meta| meta.len())
+fn written_bytes(folders: &[PathBuf]) -> u64 {
+    // A folder that is not there yet, or changes while it is read, is looked at again soon.
+    folders
+        .iter()
+        .map(|folder| super::folder_bytes(folder).unwrap_or(0))
         .sum()
 }
