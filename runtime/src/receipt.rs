@@ -1,0 +1,125 @@
+//! `Outcome` → `Receipt`: what happened, signed, with the opening beside it.
+//!
+//! In: a job's documents, what its run came to, the provider's key. Out: the receipt,
+//! which anyone may see, and its opening, which only client and provider may. Nothing in
+//! the consensus part depends on this machine, the time or the build.
+
+use tussah_manifest::{
+    Consensus, Determinism, Digest, Domain, EncodingError, Evidence, ExitStatus, Label, LabelError,
+    Nanograms, Opening, Profile, Receipt, SigningKey, Trap, Version,
+};
+
+use crate::{
+    Outcome, Runtime,
+    sandbox::{CLOCK_POLICY, Documents, SEED_POLICY, WASM_ENGINE, config_digest, features},
+};
+
+/// A run with its signed account.
+#[derive(Debug)]
+pub struct SignedRun {
+    /// What the provider says happened.
+    pub receipt: Receipt,
+    /// What lets its holder check that; private.
+    pub opening: Opening,
+    /// What happened; its transcript's digests went into the opening.
+    pub outcome: Outcome,
+}
+
+/// Why no receipt could be made of a run.
+#[derive(Debug, thiserror::Error)]
+pub enum SignError {
+    /// A description of this host is no label.
+    #[error("this host's description of itself does not fit a receipt")]
+    Label(#[from] LabelError),
+    /// The documents do not fit together.
+    #[error("the receipt cannot be encoded")]
+    Encoding(#[from] EncodingError),
+}
+
+/// Signs a run.
+///
+/// # Errors
+/// [`SignError`] if this host describes itself in a way that a receipt cannot hold.
+pub(crate) fn sign(
+    runtime: &Runtime,
+    documents: Documents,
+    outcome: Outcome,
+    key: &SigningKey,
+) -> Result<SignedRun, SignError> {
+    let Documents { request, manifest } = documents;
+    let body = &request.body;
+    let salt = body.nonce.derive_salt();
+    let profile = profile(runtime, &manifest)?;
+    let consensus = Consensus {
+        version: Version::V1,
+        job: body.job_id(),
+        module: body.module,
+        manifest: body.manifest,
+        models: manifest.model_digests(),
+        output: Digest::salted(&salt, Domain::Output, &outcome.output),
+        exit: outcome.exit,
+        determinism: determinism(&outcome.exit),
+        profile: profile.digest(),
+        fuel_used: outcome.used.fuel,
+        inference_units_used: outcome.used.inference_units,
+        // A local run is nobody's expense; paid ones are priced by the daemon.
+        price_nanograms: Nanograms::ZERO,
+        channel: body.channel,
+    };
+    let engine = outcome.inference_engine.as_deref().unwrap_or("none");
+    let evidence = Evidence {
+        host_build: Label::new(runtime.config.host_build.as_str())?,
+        wasm_engine: Label::new(WASM_ENGINE)?,
+        inference_engine: Label::new(engine)?,
+        kernels: None,
+        adapter: None,
+        driver: None,
+        threads: outcome.inference_threads,
+        wall_ns: u64::try_from(outcome.wall.as_nanos()).unwrap_or(u64::MAX),
+        gpu_ns: None,
+        transcript: outcome.transcript.digest(),
+    };
+    let receipt = Receipt::sign(consensus, evidence, key)?;
+    let opening = Opening {
+        version: Version::V1,
+        host_calls: outcome.transcript.calls().to_vec(),
+        request,
+        salt,
+        profile,
+    };
+    Ok(SignedRun {
+        receipt,
+        opening,
+        outcome,
+    })
+}
+
+/// How closely a re-run must match.
+///
+/// Where the stack overflows depends on how large the frames are that this CPU's code has:
+/// another machine may get further.
+fn determinism(exit: &ExitStatus) -> Determinism {
+    match exit {
+        ExitStatus::Trapped {
+            trap: Trap::StackOverflow,
+        } => Determinism::NotRerunnable,
+        exit if exit.is_rerunnable() => Determinism::Exact,
+        _ => Determinism::NotRerunnable,
+    }
+}
+
+/// All that decides a result besides the documents.
+fn profile(runtime: &Runtime, manifest: &tussah_manifest::Manifest) -> Result<Profile, LabelError> {
+    Ok(Profile {
+        version: Version::V1,
+        wasm_engine: Label::new(WASM_ENGINE)?,
+        wasm_features: features()
+            .map(Label::new)
+            .collect::<Result<_, LabelError>>()?,
+        engine_config: config_digest(),
+        arithmetic: Label::new(runtime.config.arithmetic.as_str())?,
+        seed_policy: Label::new(SEED_POLICY)?,
+        clock_policy: Label::new(CLOCK_POLICY)?,
+        limits: manifest.job.limits,
+    })
+}

@@ -1,0 +1,193 @@
+//! Components to code, and the authenticated code cache.
+//!
+//! In: a verified module. Out: code that wasmtime can instantiate. Compiled code is native
+//! code: whoever can write the cache could run anything, so every file carries a MAC under
+//! a key of this host, and the bytes that were checked are the bytes that are loaded.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use tussah_manifest::Digest;
+use wasmtime::{Engine, component::Component};
+
+/// Bytes of the MAC before the code in a cache file.
+const MAC_BYTES: usize = 32;
+/// The largest cache file that is read; code is some ten times the size of its module.
+const FILE_BYTES_MAX: u64 = 1 << 30;
+
+/// Where the code of a module came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CodeOrigin {
+    Cache,
+    Compiler,
+}
+
+/// Compiled code on disk, by module digest and engine.
+pub(crate) struct CodeCache {
+    folder: Option<PathBuf>,
+    key: [u8; 32],
+    /// What code depends on besides the module: the engine's version, settings and CPU.
+    engine_id: [u8; 32],
+}
+
+impl CodeCache {
+    pub(crate) fn new(folder: Option<PathBuf>, key: &[u8; 32], engine: &Engine) -> Self {
+        let mut id = IdHasher(blake3::Hasher::new_derive_key(
+            "tussah 2026-11 code cache engine v1",
+        ));
+        std::hash::Hash::hash(&engine.precompile_compatibility_hash(), &mut id);
+        Self {
+            folder,
+            key: *key,
+            engine_id: *id.0.finalize().as_bytes(),
+        }
+    }
+
+    /// The code of a module: from the cache if it is there and authentic, else compiled
+    /// and put there. A cache that cannot be written costs the next start its time and is
+    /// reported through `warn`; it fails nothing.
+    pub(crate) fn load_or_compile(
+        &self,
+        engine: &Engine,
+        digest: &Digest,
+        module: &[u8],
+        warn: &mut dyn FnMut(String),
+    ) -> wasmtime::Result<(Component, CodeOrigin)> {
+        let path = self.path(digest);
+        if let Some(path) = &path
+            && let Some(component) = self.load(engine, path, digest, warn)
+        {
+            return Ok((component, CodeOrigin::Cache));
+        }
+        let component = Component::from_binary(engine, module)?;
+        if let Some(path) = &path
+            && let Err(error) = self.store(path, digest, &component.serialize()?)
+        {
+            warn(format!(
+                "compiled code could not be kept in {}: {error}; the job runs, but its next start compiles again",
+                path.display()
+            ));
+        }
+        Ok((component, CodeOrigin::Compiler))
+    }
+
+    fn path(&self, digest: &Digest) -> Option<PathBuf> {
+        let engine = Digest::from_bytes(self.engine_id).to_hex();
+        let name = format!("{}-{}.code", digest.to_hex(), &engine[..16]);
+        self.folder.as_ref().map(|folder| folder.join(name))
+    }
+
+    fn load(
+        &self,
+        engine: &Engine,
+        path: &Path,
+        digest: &Digest,
+        warn: &mut dyn FnMut(String),
+    ) -> Option<Component> {
+        let file = match read(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                warn(format!(
+                    "compiled code in {} could not be read: {error}",
+                    path.display()
+                ));
+                return None;
+            }
+        };
+        let code = file.split_at_checked(MAC_BYTES).and_then(|(mac, code)| {
+            let mac: [u8; MAC_BYTES] = mac.try_into().ok()?;
+            // Equality of `blake3::Hash` takes the same time wherever the first difference is.
+            (self.mac(digest, code) == blake3::Hash::from_bytes(mac)).then_some(code)
+        });
+        let Some(code) = code else {
+            warn(format!(
+                "compiled code in {} was damaged or made with another key; compiling again",
+                path.display()
+            ));
+            return None;
+        };
+        #[expect(unsafe_code, reason = "wasmtime cannot check code; the MAC does")]
+        // SAFETY: `code` is the very slice whose MAC under this host's key was checked just
+        // above, over the module's digest and this engine's id too, so it is what
+        // `Component::serialize` gave for this module on an engine like this one.
+        let component = unsafe { Component::deserialize(engine, code) };
+        component
+            .map_err(|error| {
+                warn(format!(
+                    "compiled code in {} is not usable: {error}",
+                    path.display()
+                ))
+            })
+            .ok()
+    }
+
+    /// Writes a file beside and renames it, so that nobody ever reads half of one; leaves
+    /// nothing behind if that fails.
+    fn store(&self, path: &Path, digest: &Digest, code: &[u8]) -> io::Result<()> {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let folder = path.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(folder)?;
+        let serial = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let temporary = folder.join(format!(".{}-{serial}.part", std::process::id()));
+        let written = write(&temporary, self.mac(digest, code).as_bytes(), code)
+            .and_then(|()| fs::rename(&temporary, path));
+        if written.is_err() {
+            // The file is useless; failing to remove it changes nothing for the caller.
+            let _ = fs::remove_file(&temporary);
+        }
+        written
+    }
+
+    fn mac(&self, digest: &Digest, code: &[u8]) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        hasher.update(b"tussah 2026-11 compiled code v1");
+        hasher.update(&self.engine_id);
+        hasher.update(digest.as_bytes());
+        hasher.update(code);
+        hasher.finalize()
+    }
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    use io::Read as _;
+    let file = fs::File::open(path)?;
+    let length = file.metadata()?.len();
+    if length > FILE_BYTES_MAX {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            "the file is over 1 GiB",
+        ));
+    }
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn write(path: &Path, mac: &[u8], code: &[u8]) -> io::Result<()> {
+    use io::Write as _;
+    let mut file = fs::File::create_new(path)?;
+    file.write_all(mac)?;
+    file.write_all(code)?;
+    file.sync_all()
+}
+
+/// Feeds what `std::hash::Hash` gives to BLAKE3: wasmtime's own answer is 64 bits wide.
+struct IdHasher(blake3::Hasher);
+
+impl std::hash::Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+            .finalize()
+            .as_bytes()
+            .first_chunk()
+            .map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    }
+}
