@@ -1,2 +1,30 @@
-//! The tussah binary.
-fn main() {}
+//! `tussah`, the one binary: developers and providers run AI jobs with it.
+//!
+//! In: a command line. Out: results on standard output, everything else on standard error,
+//! and an exit code of `docs/exit-codes.md`. It never calls `exit`: every command returns,
+//! so that temporary files go.
+
+mod cli;
+
+mod build;
+mod road;
+
+mod engine;
+mod toolchain;
+
+mod blobs;
+mod home;
+mod keys;
+mod models;
+
+mod exit_code;
+mod failure;
+mod input;
+mod interrupt;
+mod ui;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main().into()
+}

@@ -1,0 +1,113 @@
+//! The command line: one file a command in `cli/`.
+//!
+//! In: arguments. Out: an exit code, after the command's result or its error was shown.
+
+mod audit;
+mod build;
+mod doctor;
+mod model;
+mod new;
+mod receipt;
+mod run;
+
+use clap::{Parser, Subcommand};
+
+use crate::{exit_code::Exit, failure::Failure, ui::Ui};
+
+const EXAMPLES: &str = "\
+Examples:
+  tussah new hello && cd hello         Start a job that builds and runs at once
+  tussah run . --input input.txt       Build it, run it, stream its output
+  tussah run . --input input.txt --receipt r.cbor
+                                       The same, and keep a signed receipt
+  tussah receipt verify r.cbor         Check the receipt's signature
+  tussah audit r.cbor --input input.txt
+                                       Run it again and compare, byte for byte
+  tussah model add smollm2 FILE.gguf   Give a model file a name
+  tussah model generate smollm2 --prompt 'Why is the sky blue?'
+
+Files are kept in TUSSAH_HOME, or in your data folder. `tussah doctor` shows where, and
+what is missing. Exit codes: 0 done, 1 job failed, 2 usage, 3 not verified, 4 limit hit,
+5 host failed, 130 interrupted.";
+
+/// Runs AI jobs in a sandbox, and keeps evidence of what ran.
+#[derive(Debug, Parser)]
+#[command(name = "tussah", version, after_help = EXAMPLES, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    New(new::Arguments),
+    Build(build::Arguments),
+    Run(run::Arguments),
+    #[command(subcommand)]
+    Receipt(receipt::Command),
+    Audit(audit::Arguments),
+    #[command(subcommand)]
+    Model(model::Command),
+    Doctor(doctor::Arguments),
+}
+
+impl Command {
+    fn json(&self) -> bool {
+        match self {
+            Self::New(arguments) => arguments.json,
+            Self::Build(arguments) => arguments.json,
+            Self::Run(arguments) => arguments.json,
+            Self::Receipt(command) => command.json(),
+            Self::Audit(arguments) => arguments.json,
+            Self::Model(command) => command.json(),
+            Self::Doctor(arguments) => arguments.json,
+        }
+    }
+
+    fn run(self, ui: &Ui) -> Result<Exit, Failure> {
+        match self {
+            Self::New(arguments) => arguments.run(ui),
+            Self::Build(arguments) => arguments.run(ui),
+            Self::Run(arguments) => arguments.run(ui),
+            Self::Receipt(command) => command.run(ui),
+            Self::Audit(arguments) => arguments.run(ui),
+            Self::Model(command) => command.run(ui),
+            Self::Doctor(arguments) => arguments.run(ui),
+        }
+    }
+}
+
+/// Runs the process's command line.
+pub(crate) fn main() -> Exit {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
+    let ui = Ui::new(cli.command.json());
+    match cli.command.run(&ui) {
+        Ok(exit) => exit,
+        Err(failure) => {
+            ui.fail(&failure);
+            failure.exit
+        }
+    }
+}
+
+/// Shows clap's own message: help and version are results, the rest is an error.
+fn refuse(error: &clap::Error) -> Exit {
+    let json = std::env::args_os().any(|argument| argument == "--json");
+    if json && error.use_stderr() {
+        let message = error.to_string();
+        let message = message.trim_start_matches("error: ").trim_end();
+        let failure = Failure::usage(message.to_owned());
+        Ui::new(true).fail(&failure);
+        return failure.exit;
+    }
+    // Nobody is left to tell if the stream is gone.
+    let _ = error.print();
+    if error.use_stderr() {
+        Exit::USAGE
+    } else {
+        Exit::DONE
+    }
+}

@@ -1,0 +1,363 @@
+//! `tussah audit`: run it again and compare.
+
+use std::{path::PathBuf, sync::Arc};
+
+use clap::Args;
+use serde::Serialize;
+use tussah_manifest::{Consensus, Determinism, Document, Manifest, ModuleRef, Opening, Receipt};
+use tussah_runtime::{NoEvents, SignedRun};
+
+use super::{
+    receipt,
+    run::{ModelArgument, Sources, model_argument},
+};
+use crate::{
+    blobs::Blobs,
+    exit_code::Exit,
+    failure::Failure,
+    home::Home,
+    input,
+    interrupt::Interrupt,
+    models::Models,
+    road::{self, Job, Settings},
+    ui::{self, Ui},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  tussah audit r.cbor --input article.txt
+  tussah audit r.cbor --input article.txt --opening other/r.cbor.opening
+  tussah audit r.cbor --input article.txt --model smollm2=model.gguf
+
+Finds module, manifest and model by their digests in TUSSAH_HOME, where `tussah run` left
+them, runs the job again under the same request and compares all that a receipt promises.
+Exit code 0: the same in every field. Exit code 3: what differs is named.";
+
+/// Run a receipt's job again, and compare.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    /// The receipt.
+    receipt: PathBuf,
+    /// The input of the run; `-` is standard input. Nothing if not given.
+    #[arg(long, value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// The opening; RECEIPT.opening if not given.
+    #[arg(long, value_name = "FILE")]
+    opening: Option<PathBuf>,
+    /// Where a model is that the store lacks; it must have the receipt's digest.
+    #[arg(long, value_name = "NAME=SOURCE", value_parser = model_argument)]
+    model: Vec<ModelArgument>,
+    /// CPU threads of inference; 0 is one a CPU. No result depends on it.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=256))]
+    threads: u32,
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// One thing that the receipt and what was found here say differently.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Difference {
+    field: String,
+    receipt: String,
+    found: String,
+}
+
+#[derive(Serialize)]
+struct View<'a> {
+    reproduced: bool,
+    consensus_digest: String,
+    differences: &'a [Difference],
+    /// The first host call, counted from 0, in which the two runs differ.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_host_call: Option<usize>,
+}
+
+impl Arguments {
+    pub(super) fn run(self, ui: &Ui) -> Result<Exit, Failure> {
+        let receipt = receipt::read(&self.receipt)?;
+        let opening = self.read_opening(&receipt)?;
+        check_rerunnable(&receipt)?;
+        let interrupt = Interrupt::install()?;
+        let home = Home::open()?;
+        let blobs = Blobs::open(&home)?;
+        let sources = Sources {
+            models: Models::open(&home)?,
+            blobs,
+            home,
+            interrupt: interrupt.clone(),
+        };
+        let (manifest, module) = documents(&sources.blobs, &receipt.consensus)?;
+
+        let mut differences = Vec::new();
+        let input = self.input.as_deref();
+        let most = manifest.job.limits.input_bytes_max;
+        let input = input.map_or(Ok(Vec::new()), |path| {
+            // What is over the limit cannot be the receipt's input, which was within it.
+            input::bytes_up_to(path, most.saturating_add(1))
+        })?;
+        if !opening.request.body.is_for_input(&input) {
+            differences.push(Difference {
+                field: "input".to_owned(),
+                receipt: opening.request.body.input.to_string(),
+                found: input_digest(&opening, &input),
+            });
+        }
+        self.compare_models(&sources, &receipt.consensus, ui, &mut differences)?;
+        if !differences.is_empty() {
+            // Another input or model is another job: running it would compare nothing.
+            return self.answer(ui, &receipt, &differences, None);
+        }
+
+        let job = Job {
+            manifest,
+            module,
+            input,
+        };
+        let settings = Settings {
+            threads: self.threads,
+            ..Settings::default()
+        };
+        let request = opening.request.clone();
+        let events = Arc::new(NoEvents);
+        let again = {
+            let _spinner = ui.spinner("running it again");
+            road::run(
+                &sources.home,
+                &sources.blobs,
+                request,
+                job,
+                settings,
+                events,
+                &interrupt,
+            )?
+        };
+        if interrupt.requested() {
+            return Err(Failure::interrupted());
+        }
+        differences.extend(compare(&receipt, &opening, &again));
+        let first_host_call = opening.first_difference(&again.opening.host_calls);
+        self.answer(ui, &receipt, &differences, first_host_call)
+    }
+
+    fn read_opening(&self, receipt: &Receipt) -> Result<Opening, Failure> {
+        let path = self
+            .opening
+            .clone()
+            .unwrap_or_else(|| road::opening_path(&self.receipt));
+        if self.opening.is_none() && !path.exists() {
+            let message = format!("the opening {} is not there", path.display());
+            return Err(Failure::usage(message).help(
+                "name it with --opening FILE: without the request in it nothing can be run again",
+            ));
+        }
+        let most = u64::try_from(Opening::BYTES_MAX).unwrap_or(u64::MAX);
+        let bytes = input::bytes_up_to(&path, most.saturating_add(1))?;
+        let wrong = |failure: Failure| {
+            failure.context(format!(
+                "{} is not the opening of this receipt",
+                path.display()
+            ))
+        };
+        let opening =
+            Opening::from_bytes(&bytes).map_err(|error| wrong(Failure::not_verified(error)))?;
+        opening
+            .matches(receipt)
+            .map_err(|error| wrong(Failure::not_verified(error)))?;
+        Ok(opening)
+    }
+
+    /// The models that the user names must be the receipt's.
+    fn compare_models(
+        &self,
+        sources: &Sources,
+        consensus: &Consensus,
+        ui: &Ui,
+        differences: &mut Vec<Difference>,
+    ) -> Result<(), Failure> {
+        for argument in &self.model {
+            let Some(expected) = consensus.models.get(&argument.name) else {
+                let message = format!("the receipt names no model `{}`", argument.name);
+                return Err(Failure::usage(message));
+            };
+            let found = sources.model(&argument.source, ui)?;
+            if found != *expected {
+                differences.push(Difference {
+                    field: format!("models.{}", argument.name),
+                    receipt: expected.to_string(),
+                    found: found.to_string(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(
+        &self,
+        ui: &Ui,
+        receipt: &Receipt,
+        differences: &[Difference],
+        first_host_call: Option<usize>,
+    ) -> Result<Exit, Failure> {
+        let reproduced = differences.is_empty();
+        let exit = if reproduced {
+            Exit::DONE
+        } else {
+            Exit::NOT_VERIFIED
+        };
+        let consensus = &receipt.consensus;
+        if ui.json() {
+            let consensus_digest = consensus.digest().to_string();
+            ui.document(&View {
+                reproduced,
+                consensus_digest,
+                differences,
+                first_host_call,
+            })?;
+            return Ok(exit);
+        }
+        if reproduced {
+            ui.line("reproduced: the same job gave the same result in every field")?;
+            ui.line(&format!("output     {}", consensus.output))?;
+            ui.line(&format!("consensus  {}", consensus.digest()))?;
+            ui.line(&format!(
+                "           {}, fuel {}, inference units {}",
+                consensus.exit,
+                ui::count(consensus.fuel_used),
+                ui::count(consensus.inference_units_used)
+            ))?;
+            return Ok(exit);
+        }
+        for difference in differences {
+            ui.line(&format!("{} differs", difference.field))?;
+            ui.line(&format!("  receipt  {}", difference.receipt))?;
+            ui.line(&format!("  found    {}", difference.found))?;
+        }
+        if let Some(call) = first_host_call {
+            ui.line(&format!("the runs part at host call {call}"))?;
+        }
+        let names: Vec<&str> = differences
+            .iter()
+            .map(|difference| difference.field.as_str())
+            .collect();
+        Err(Failure::not_verified(format!(
+            "not reproduced: {} differs",
+            names.join(", ")
+        )))
+    }
+}
+
+/// A run that was stopped from outside cannot be told from a false one.
+fn check_rerunnable(receipt: &Receipt) -> Result<(), Failure> {
+    let consensus = &receipt.consensus;
+    if consensus.determinism != Determinism::NotRerunnable {
+        return Ok(());
+    }
+    let message = format!(
+        "this receipt is of a run that ended as {} and is not-rerunnable: it can be neither \
+         confirmed nor refuted",
+        consensus.exit
+    );
+    Err(Failure::usage(message)
+        .help("run the job again to its end; `tussah receipt verify` still checks the signature"))
+}
+
+/// What the receipt is about, by digest.
+fn documents(blobs: &Blobs, consensus: &Consensus) -> Result<(Manifest, Vec<u8>), Failure> {
+    let missing = |what: &str, failure: Failure| {
+        let failure = failure.context(format!("the receipt's {what} cannot be had"));
+        match failure.help {
+            Some(_) => failure,
+            None => failure.help("run the job once with this TUSSAH_HOME, which keeps it"),
+        }
+    };
+    let most = u64::try_from(Manifest::BYTES_MAX).unwrap_or(u64::MAX);
+    let bytes = blobs
+        .read(&consensus.manifest, most)
+        .map_err(|error| missing("manifest", error.into()))?;
+    let manifest = Manifest::from_bytes(&bytes).map_err(Failure::not_verified)?;
+    let module = blobs
+        .read(&consensus.module, ModuleRef::SIZE_BYTES_MAX)
+        .map_err(|error| missing("module", error.into()))?;
+    Ok((manifest, module))
+}
+
+fn input_digest(opening: &Opening, input: &[u8]) -> String {
+    tussah_manifest::RequestBody::input_digest(&opening.request.body.nonce, input).to_string()
+}
+
+/// All fields of the consensus part, one by one.
+fn compare(receipt: &Receipt, opening: &Opening, again: &SignedRun) -> Vec<Difference> {
+    let (was, is) = (&receipt.consensus, &again.receipt.consensus);
+    let mut differences = Vec::new();
+    let mut field = |name: &str, receipt: String, found: String| {
+        if receipt != found {
+            differences.push(Difference {
+                field: name.to_owned(),
+                receipt,
+                found,
+            });
+        }
+    };
+    field(
+        "version",
+        was.version.number().to_string(),
+        is.version.number().to_string(),
+    );
+    field("job", was.job.to_string(), is.job.to_string());
+    field("module", was.module.to_string(), is.module.to_string());
+    field(
+        "manifest",
+        was.manifest.to_string(),
+        is.manifest.to_string(),
+    );
+    field(
+        "models",
+        format!("{:?}", was.models),
+        format!("{:?}", is.models),
+    );
+    field("output", was.output.to_string(), is.output.to_string());
+    field("exit", format!("{:?}", was.exit), format!("{:?}", is.exit));
+    field(
+        "determinism",
+        was.determinism.to_string(),
+        is.determinism.to_string(),
+    );
+    field(
+        "fuel_used",
+        was.fuel_used.to_string(),
+        is.fuel_used.to_string(),
+    );
+    field(
+        "inference_units_used",
+        was.inference_units_used.to_string(),
+        is.inference_units_used.to_string(),
+    );
+    field(
+        "price_nanograms",
+        was.price_nanograms.to_string(),
+        is.price_nanograms.to_string(),
+    );
+    field("channel", was.channel.to_string(), is.channel.to_string());
+    if was.profile != is.profile {
+        // Which setting it is says more than two digests.
+        for difference in opening.profile.differences(&again.opening.profile) {
+            let name = format!("profile.{}", difference.field);
+            differences.push(Difference {
+                field: name,
+                receipt: difference.this,
+                found: difference.other,
+            });
+        }
+    }
+    // Whatever else there is in a consensus part: equal bytes, or not reproduced.
+    if differences.is_empty() && was.digest() != is.digest() {
+        differences.push(Difference {
+            field: "consensus".to_owned(),
+            receipt: was.digest().to_string(),
+            found: is.digest().to_string(),
+        });
+    }
+    differences
+}

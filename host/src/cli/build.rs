@@ -1,0 +1,109 @@
+//! `tussah build`: source to module and manifest.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::{
+    build::{self, Built},
+    exit_code::Exit,
+    failure::Failure,
+    home::Home,
+    interrupt::Interrupt,
+    ui::{self, Ui},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  tussah build                 Build the job of this folder
+  tussah build jobs/summarize  Build another one
+  tussah build --json | jq -r .module.digest
+
+Writes module.wasm and manifest.toml to tussah/<name>/ in cargo's target folder. The same
+source, Cargo.lock and toolchain give the same bytes in every folder and for every user;
+flags and profiles of your own environment do not go in.";
+
+/// Build a job: its module, and its manifest with the module's digest.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    /// The job's folder, with Cargo.toml and tussah.toml.
+    #[arg(default_value = ".")]
+    folder: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Serialize)]
+struct View<'a> {
+    name: &'a str,
+    module: ModuleView<'a>,
+    manifest: ManifestView<'a>,
+    toolchain: &'a str,
+    build_ms: u128,
+}
+
+#[derive(Serialize)]
+struct ModuleView<'a> {
+    digest: String,
+    size_bytes: u64,
+    path: &'a std::path::Path,
+}
+
+#[derive(Serialize)]
+struct ManifestView<'a> {
+    digest: String,
+    path: &'a std::path::Path,
+}
+
+impl Arguments {
+    pub(super) fn run(self, ui: &Ui) -> Result<Exit, Failure> {
+        let interrupt = Interrupt::install()?;
+        let built = build::build(&Home::open()?, &self.folder, ui, &interrupt)?;
+        if ui.json() {
+            ui.document(&view(&built))?;
+            return Ok(Exit::DONE);
+        }
+        let shown = |path: &std::path::Path| {
+            // Short where the user stands above it.
+            let here = std::env::current_dir().unwrap_or_default();
+            path.strip_prefix(here)
+                .unwrap_or(path)
+                .display()
+                .to_string()
+        };
+        ui.line(&format!(
+            "module    {}  {}",
+            built.module,
+            ui::size(built.size_bytes)
+        ))?;
+        ui.line(&format!("          {}", shown(&built.module_path)))?;
+        ui.line(&format!("manifest  {}", built.manifest.digest()))?;
+        ui.line(&format!("          {}", shown(&built.manifest_path)))?;
+        ui.note(&format!(
+            "built in {} with {}",
+            ui::duration(built.took),
+            built.toolchain.version
+        ));
+        Ok(Exit::DONE)
+    }
+}
+
+fn view(built: &Built) -> View<'_> {
+    View {
+        name: built.manifest.job.name.as_str(),
+        module: ModuleView {
+            digest: built.module.to_string(),
+            size_bytes: built.size_bytes,
+            path: &built.module_path,
+        },
+        manifest: ManifestView {
+            digest: built.manifest.digest().to_string(),
+            path: &built.manifest_path,
+        },
+        toolchain: &built.toolchain.version,
+        build_ms: built.took.as_millis(),
+    }
+}

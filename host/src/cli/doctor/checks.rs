@@ -1,0 +1,186 @@
+//! The checks of `tussah doctor`. None of them changes anything but the home folder, which
+//! is made if it is not there.
+
+use std::path::Path;
+
+use sysinfo::{Disks, MemoryRefreshKind, RefreshKind, System};
+use tussah_inference::SimdLevel;
+
+use super::Check;
+use crate::{
+    blobs::Blobs,
+    failure::Failure,
+    home::Home,
+    keys::{self, KeyName},
+    models::Models,
+    toolchain::{Toolchain, ToolchainError, WASM_TARGET, WasmStd},
+    ui,
+};
+
+/// A small model and its blobs fit; less is worth a warning.
+const DISK_FREE_BYTES_MIN: u64 = 2_000_000_000;
+/// A small model and its sessions fit.
+const MEMORY_FREE_BYTES_MIN: u64 = 1_000_000_000;
+
+pub(super) fn all() -> Vec<Check> {
+    let mut checks = vec![];
+    let home = match Home::open() {
+        Ok(home) => home,
+        Err(error) => return vec![Check::fail("home", &error.into())],
+    };
+    checks.push(writable(&home));
+    checks.push(disk(home.root()));
+    checks.push(keys(&home));
+    checks.push(models(&home));
+    checks.extend(toolchain(&home));
+    checks.push(cpu());
+    checks.push(memory());
+    checks.push(Check::warn(
+        "gpu",
+        "this build has no GPU backend",
+        "jobs that ask for a GPU are refused; nothing falls back to the CPU in silence",
+    ));
+    checks
+}
+
+fn writable(home: &Home) -> Check {
+    let shown = home.root().display();
+    match tempfile::tempfile_in(home.root()) {
+        Ok(_) => Check::ok("home", format!("{shown}, writable")),
+        Err(error) => {
+            let failure = Failure::host(error).context(format!("cannot write to {shown}"));
+            Check::fail(
+                "home",
+                &failure.help("set TUSSAH_HOME to a folder that you can write to"),
+            )
+        }
+    }
+}
+
+fn disk(home: &Path) -> Check {
+    let disks = Disks::new_with_refreshed_list();
+    // The deepest mount point above the folder is the one that counts.
+    let disk = disks
+        .iter()
+        .flat_map(|disks| disks.iter())
+        .filter(|disk| home.starts_with(disk.mount_point()))
+        .max_by_key(|disk| disk.mount_point().components().count());
+    match disk.map(sysinfo::Disk::available_space) {
+        Some(free) if free >= DISK_FREE_BYTES_MIN => {
+            Check::ok("disk", format!("{} free", ui::size(free)))
+        }
+        Some(free) => Check::warn(
+            "disk",
+            format!("{} free", ui::size(free)),
+            "free some space, or set TUSSAH_HOME to a folder on another disk",
+        ),
+        None => Check::warn(
+            "disk",
+            "free space is not known",
+            "see that models will fit",
+        ),
+    }
+}
+
+fn keys(home: &Home) -> Check {
+    let mut present = 0;
+    for name in KeyName::ALL {
+        match keys::load(home, name) {
+            Ok(Some(_)) => present += 1,
+            Ok(None) => {}
+            Err(error) => return Check::fail("keys", &error.into()),
+        }
+    }
+    let all = KeyName::ALL.len();
+    match present {
+        0 => Check::ok("keys", "none yet; they are made on first use"),
+        _ => Check::ok("keys", format!("{present} of {all}, for their owner alone")),
+    }
+}
+
+fn models(home: &Home) -> Check {
+    let help =
+        "run `tussah model add NAME FILE.gguf`, or `cargo xtask setup` in a checkout of Tussah";
+    let look = || -> Result<(usize, Vec<String>), Failure> {
+        let (models, blobs) = (Models::open(home)?.list()?, Blobs::open(home)?);
+        let missing = models
+            .iter()
+            .filter(|(_, record)| !blobs.contains(&record.digest));
+        Ok((
+            models.len(),
+            missing.map(|(name, _)| name.to_string()).collect(),
+        ))
+    };
+    match look() {
+        Ok((0, _)) => Check::warn("models", "none", help),
+        Ok((count, missing)) if missing.is_empty() => Check::ok("models", count.to_string()),
+        Ok((_, missing)) => Check::warn(
+            "models",
+            format!("without their file: {}", missing.join(", ")),
+            help,
+        ),
+        Err(failure) => Check::fail("models", &failure),
+    }
+}
+
+/// A machine that runs jobs needs no compiler: what is missing there is a warning.
+fn toolchain(home: &Home) -> Vec<Check> {
+    let warn = |name, error: ToolchainError| {
+        let failure = Failure::from(error);
+        Check::warn(
+            name,
+            failure.chain().join(": "),
+            failure.help.unwrap_or_default(),
+        )
+    };
+    let toolchain = match Toolchain::of(Path::new(".")) {
+        Ok(toolchain) => toolchain,
+        Err(error) => return vec![warn("rust", error)],
+    };
+    let wasm = match toolchain.wasm_std(home) {
+        Ok(WasmStd::Installed) => Check::ok("wasm", format!("{WASM_TARGET} is installed")),
+        Ok(WasmStd::Private(path)) => {
+            Check::ok("wasm", format!("{WASM_TARGET} in {}", path.display()))
+        }
+        Err(error) => warn("wasm", error),
+    };
+    vec![Check::ok("rust", toolchain.version), wasm]
+}
+
+fn cpu() -> Check {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let levels: Vec<&str> = SimdLevel::available()
+        .into_iter()
+        .map(SimdLevel::name)
+        .collect();
+    let found = format!("{threads} threads; kernels {}", levels.join(", "));
+    if levels.len() > 1 {
+        return Check::ok("cpu", found);
+    }
+    Check::warn(
+        "cpu",
+        found,
+        "inference is slow on a CPU without AVX2; results are the same",
+    )
+}
+
+fn memory() -> Check {
+    let kind = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
+    let Ok(system) = System::new_with_specifics(kind) else {
+        return Check::warn(
+            "memory",
+            "not known",
+            "see that models and sessions will fit",
+        );
+    };
+    let (free, all) = (system.available_memory(), system.total_memory());
+    let found = format!("{} free of {}", ui::size(free), ui::size(all));
+    if free >= MEMORY_FREE_BYTES_MIN {
+        return Check::ok("memory", found);
+    }
+    Check::warn(
+        "memory",
+        found,
+        "close other programs: models and sessions have to fit",
+    )
+}

@@ -1,0 +1,236 @@
+//! `tussah run`: the road on this machine.
+
+mod events;
+mod limits;
+mod source;
+
+use std::{path::PathBuf, sync::Arc};
+
+use clap::Args;
+use serde::Serialize;
+use tussah_runtime::SignedRun;
+
+use crate::{
+    blobs::Blobs,
+    engine::Device,
+    exit_code::Exit,
+    failure::Failure,
+    home::Home,
+    input,
+    interrupt::Interrupt,
+    models::Models,
+    road::{self, Job, Settings},
+    ui::{self, Ui},
+};
+use events::Shown;
+pub(super) use source::{ModelArgument, Sources, model_argument};
+
+const EXAMPLES: &str = "\
+Examples:
+  tussah run . --input article.txt              Build this folder's job and run it
+  tussah run jobs/summarize --input - < a.txt   Input from standard input
+  tussah run manifests/summarize.toml --input article.txt --receipt r.cbor
+                                                Run a manifest; keep a receipt
+  tussah run job.wasm --model smollm2=model.gguf
+                                                A module alone, with the default limits
+  tussah run . --input article.txt --dry-run    Which limits does it need?
+  tussah run . --input article.txt --json | jq .receipt.consensus
+
+Output streams to standard output as the job emits it; everything else goes to standard
+error. With --receipt FILE, FILE can be shown to anyone; FILE.opening is private: it holds
+what lets you check the receipt against input and output. Ctrl-C cancels the job: its
+receipt says so, and the exit code is 130.";
+
+/// Run a job on this machine.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    /// A manifest, a job's folder (built first), or a module.
+    #[arg(value_name = "MANIFEST|DIR|FILE.wasm")]
+    job: PathBuf,
+    /// The job's input; `-` is standard input. Nothing if not given.
+    #[arg(long, value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// A model for the job: SOURCE is a name of `tussah model list`, a digest, or a GGUF file.
+    #[arg(long, value_name = "NAME=SOURCE", value_parser = model_argument)]
+    model: Vec<ModelArgument>,
+    /// Where inference runs.
+    #[arg(long, value_enum, default_value_t)]
+    device: Device,
+    /// CPU threads of inference; 0 is one a CPU. No result depends on it.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=256))]
+    threads: u32,
+    /// Write the signed receipt here, and its opening beside it.
+    #[arg(long, value_name = "FILE")]
+    receipt: Option<PathBuf>,
+    /// Print the limits that this run needs, in place of its output.
+    #[arg(long, conflicts_with = "receipt")]
+    dry_run: bool,
+    /// Print JSON when done: output, exit, usage, receipt.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// A job's input, within its limit.
+pub(super) fn read_input(path: &std::path::Path, bytes_max: u64) -> Result<Vec<u8>, Failure> {
+    input::bytes(path, bytes_max).map_err(|failure| match failure.exit {
+        Exit::LIMIT => failure
+            .context("the input is larger than the manifest allows (limits.input_bytes_max)")
+            .help("shorten the input, or raise limits.input_bytes_max in the job's tussah.toml"),
+        _ => failure,
+    })
+}
+
+#[derive(Serialize)]
+struct View<'a> {
+    exit: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    /// The job's output as text, or nothing if it is not UTF-8.
+    output: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_hex: Option<String>,
+    job_id: String,
+    consensus_digest: String,
+    output_digest: String,
+    used: UsedView,
+    wall_ms: u128,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receipt_path: Option<&'a std::path::Path>,
+    receipt: &'a tussah_manifest::Receipt,
+}
+
+#[derive(Serialize)]
+struct UsedView {
+    fuel: u64,
+    memory_bytes: u64,
+    model_memory_bytes: u64,
+    inference_units: u64,
+    output_bytes: u64,
+    host_calls: u64,
+}
+
+impl Arguments {
+    pub(super) fn run(self, ui: &Ui) -> Result<Exit, Failure> {
+        self.device.check()?;
+        let interrupt = Interrupt::install()?;
+        let home = Home::open()?;
+        let sources = Sources {
+            blobs: Blobs::open(&home)?,
+            models: Models::open(&home)?,
+            home,
+            interrupt: interrupt.clone(),
+        };
+        let (mut manifest, module) = sources.job(&self.job, &self.model, ui)?;
+        if self.dry_run {
+            manifest.job.limits = limits::generous(&manifest.job.limits);
+        }
+        let input_bytes_max = manifest.job.limits.input_bytes_max;
+        let input = match &self.input {
+            Some(path) => read_input(path, input_bytes_max)?,
+            None => Vec::new(),
+        };
+        let job = Job {
+            manifest,
+            module,
+            input,
+        };
+        if !self.dry_run {
+            road::keep(&sources.blobs, &job)?;
+        }
+        let request = road::local_request(&sources.home, &job)?;
+        let (input_bytes, limits) = (job.input.len(), job.manifest.job.limits);
+        let settings = Settings {
+            device: self.device,
+            threads: self.threads,
+        };
+        let events = Arc::new(Shown::new(*ui, self.json || self.dry_run));
+        let shown: Arc<Shown> = Arc::clone(&events);
+        let run = road::run(
+            &sources.home,
+            &sources.blobs,
+            request,
+            job,
+            settings,
+            events,
+            &interrupt,
+        )?;
+        let delivered = shown.finish();
+        if self.dry_run {
+            return limits::show(ui, &run, input_bytes, &limits);
+        }
+        if let Some(path) = &self.receipt {
+            road::write_receipt(path, &run)?;
+        }
+        delivered?;
+        self.report(ui, &run)
+    }
+
+    fn report(&self, ui: &Ui, run: &SignedRun) -> Result<Exit, Failure> {
+        let consensus = &run.receipt.consensus;
+        let exit = road::exit_of(&consensus.exit);
+        if ui.json() {
+            ui.document(&self.view(run))?;
+            return Ok(exit);
+        }
+        if let Some(error) = &run.outcome.error {
+            ui.fail(&Failure::new(exit, error.clone()));
+        }
+        let used = &run.outcome.used;
+        ui.note(&format!(
+            "{} in {}; fuel {}, inference units {}, memory {}",
+            consensus.exit,
+            ui::duration(run.outcome.wall),
+            ui::count(used.fuel),
+            ui::count(used.inference_units),
+            ui::size(used.memory_bytes),
+        ));
+        if let Some(path) = &self.receipt {
+            ui.note(&format!(
+                "receipt {}, {}",
+                path.display(),
+                consensus.determinism
+            ));
+            ui.note(&format!(
+                "opening {} (private)",
+                road::opening_path(path).display()
+            ));
+        }
+        Ok(exit)
+    }
+
+    fn view<'a>(&'a self, run: &'a SignedRun) -> View<'a> {
+        let consensus = &run.receipt.consensus;
+        let output = std::str::from_utf8(&run.outcome.output).ok();
+        let used = &run.outcome.used;
+        View {
+            exit: consensus.exit.name(),
+            error: run.outcome.error.as_ref().map(ToString::to_string),
+            output,
+            output_hex: match output {
+                Some(_) => None,
+                None => Some(
+                    run.outcome
+                        .output
+                        .iter()
+                        .map(|b| format!("{b:02x}"))
+                        .collect(),
+                ),
+            },
+            job_id: consensus.job.to_string(),
+            consensus_digest: consensus.digest().to_string(),
+            output_digest: consensus.output.to_string(),
+            used: UsedView {
+                fuel: used.fuel,
+                memory_bytes: used.memory_bytes,
+                model_memory_bytes: used.model_memory_bytes,
+                inference_units: used.inference_units,
+                output_bytes: used.output_bytes,
+                host_calls: used.host_calls,
+            },
+            wall_ms: run.outcome.wall.as_millis(),
+            receipt_path: self.receipt.as_deref(),
+            receipt: &run.receipt,
+        }
+    }
+}

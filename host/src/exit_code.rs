@@ -1,0 +1,63 @@
+//! The exit codes of `tussah`, all of them. `docs/exit-codes.md` says the same for users.
+//!
+//! In: nothing. Out: constants. A changed meaning is a breaking change.
+
+use std::process::ExitCode;
+
+/// What the process tells its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Exit(u8);
+
+impl Exit {
+    /// What was asked for was done.
+    pub(crate) const DONE: Self = Self(0);
+    /// The job ran and ended with its own error, or trapped.
+    pub(crate) const JOB_FAILED: Self = Self(1);
+    /// The command line, a document (manifest, receipt's file, model, module) or a job's
+    /// source cannot be used as it is.
+    pub(crate) const USAGE: Self = Self(2);
+    /// A digest, a signature or a re-run does not agree with what it was compared to.
+    pub(crate) const NOT_VERIFIED: Self = Self(3);
+    /// A limit of the job's manifest was hit.
+    pub(crate) const LIMIT: Self = Self(4);
+    /// This machine failed: disk, memory, permissions, a missing toolchain, a defect.
+    pub(crate) const HOST_FAILED: Self = Self(5);
+    /// Ended by Ctrl-C, after cleaning up; 128 + SIGINT, as shells say it.
+    pub(crate) const INTERRUPTED: Self = Self(130);
+
+    /// The number that the caller sees.
+    pub(crate) const fn number(self) -> u8 {
+        self.0
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_documented() {
+        let document = include_str!("../../docs/exit-codes.md");
+        for exit in [
+            Exit::DONE,
+            Exit::JOB_FAILED,
+            Exit::USAGE,
+            Exit::NOT_VERIFIED,
+            Exit::LIMIT,
+            Exit::HOST_FAILED,
+            Exit::INTERRUPTED,
+        ] {
+            let row = format!("| {} |", exit.number());
+            assert!(
+                document.contains(&row),
+                "docs/exit-codes.md lacks a row `{row}`"
+            );
+        }
+    }
+}
