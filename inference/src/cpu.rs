@@ -2,7 +2,8 @@
 //! `oracle` is scalar f32, slow and obvious, for tests to compare with. `exact` keeps the exact profile:
 //! the same bits at every width of SIMD and every number of threads.
 
-//X pub(crate) mod exact;
+mod buffer;
+pub(crate) mod exact;
 pub(crate) mod oracle;
-//X pub(crate) mod pool;
+pub(crate) mod pool;
 pub(crate) mod simd;

@@ -465,7 +465,7 @@ impl<'a> Header<'a> {
         let start = self.cursor.position();
         match element.size() {
             Some(size) => {
-                let length = count.checked_mul(size).unwrap_or(u64::MAX);
+                let length = count.saturating_mul(size);
                 self.cursor
                     .take(length)
                     .map_err(|out| self.truncated(&what, out))?;
@@ -516,11 +516,9 @@ impl<'a> Header<'a> {
                 });
             }
             previous = Some((tensor.name.clone(), end));
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "both are at most the file's length"
-            )]
-            let range = begin as usize..end as usize;
+            // Both are at most the file's length, which is a usize.
+            let to_usize = |at: u128| usize::try_from(at).unwrap_or(usize::MAX);
+            let range = to_usize(begin)..to_usize(end);
             let info = TensorInfo {
                 dimensions: tensor.dimensions,
                 quant: tensor.quant,

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use crate::backend::{Backend, BackendError};
 use crate::chat::{ChatError, ChatMessage, ChatTemplate};
+use crate::cpu::exact::Exact;
 use crate::cpu::oracle::Oracle;
 use crate::cpu::simd::{SimdLevel, SimdUnavailable};
 use crate::gguf::{Gguf, GgufError};
@@ -24,8 +25,10 @@ pub const THREADS_MAX: usize = 256;
 /// Which arithmetic runs the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Engine {
-    /// Scalar f32, slow and obvious; for tests to compare with.
+    /// The exact profile: the same bits on every device, at every width and thread count.
     #[default]
+    Exact,
+    /// Scalar f32, slow and obvious; for tests to compare with.
     Oracle,
 }
 
@@ -228,6 +231,21 @@ impl Model {
                     total_bytes,
                 });
                 Box::new(Oracle::new(gguf, Arc::clone(&plan), threads))
+            }
+            Engine::Exact => {
+                let simd = options.simd.resolve()?;
+                info.engine = format!(
+                    "{} {} {threads} threads",
+                    crate::exact_profile(),
+                    simd.name()
+                );
+                Box::new(Exact::load(
+                    gguf,
+                    Arc::clone(&plan),
+                    threads,
+                    simd,
+                    progress,
+                )?)
             }
         };
         Ok(Self {

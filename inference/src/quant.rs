@@ -148,7 +148,7 @@ impl QuantType {
 /// Low nibbles are columns 0 to 15, high ones 16 to 31; `fifth` has one bit a column.
 fn unpack_nibbles(nibbles: &[u8], fifth: u32, offset: i8, out: &mut [i8; 32]) {
     for (i, byte) in nibbles.iter().enumerate() {
-        let bit = |at: usize| (((fifth >> at) & 1) << 4) as u8;
+        let bit = |at: usize| if fifth >> at & 1 == 1 { 16 } else { 0 };
         out[i] = ((byte & 15) | bit(i)).cast_signed() - offset;
         out[i + 16] = ((byte >> 4) | bit(i + 16)).cast_signed() - offset;
     }

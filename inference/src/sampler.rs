@@ -302,10 +302,6 @@ pub(crate) fn order_key(logit: f32, token: u32) -> u64 {
     u64::from(!rising) << 32 | u64::from(token)
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "takes the upper half of the word"
-)]
 pub(crate) fn logit_of(key: u64) -> f32 {
     let rising = !((key >> 32) as u32);
     f32::from_bits(if rising >> 31 == 1 {

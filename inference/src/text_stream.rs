@@ -75,7 +75,7 @@ pub enum FinishReason {
 }
 
 /// Assembles a session's tokens into text.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct TextStream {
     stops: StopStrings,
     tokens_left: u32,

@@ -208,6 +208,7 @@ impl Shared {
             for pair in 0..n / 2 {
                 let power = -2.0 * pair as f64 / n as f64;
                 let angle = position as f64 * f64::from(self.plan.rope_base).powf(power);
+                #[expect(clippy::cast_possible_truncation, reason = "the oracle works in f32")]
                 let (sin, cos) = (angle.sin() as f32, angle.cos() as f32);
                 let (first, second) = match self.plan.rope_pairs {
                     RopePairs::Adjacent => (2 * pair, 2 * pair + 1),

@@ -1,0 +1,237 @@
+//! The exact profile on CPUs: the arithmetic of `docs/exact-arithmetic.md`, to the letter.
+//! In: a plan and the file's weights, packed at load. Out: logits whose bits do not depend on the width
+//! of SIMD, the number of threads, or how tokens are cut into batches.
+
+mod activations;
+mod attention;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod forward;
+mod generic;
+mod kernels;
+mod pack;
+mod scalar;
+
+use std::sync::Arc;
+
+use crate::arithmetic::flush;
+use crate::backend::{Backend, BackendError, Sequence};
+use crate::cpu::pool::Pool;
+use crate::cpu::simd::SimdLevel;
+use crate::gguf::Gguf;
+use crate::model::plan::{Layer, Matrix, Plan};
+use crate::model::{LoadProgress, ModelError};
+use crate::tokenizer::TokenId;
+use attention::ScoreScale;
+use forward::ExactSequence;
+use kernels::Kernels;
+use pack::Packed;
+
+/// Tokens of one step: enough to share each weight that comes from memory, few enough to stop soon.
+const BATCH: usize = 128;
+/// The largest head: up to here the 32-bit sums of attention cannot overflow.
+const HEAD_SIZE_MAX: usize = 256;
+
+/// A model in the exact profile.
+#[derive(Debug)]
+pub(crate) struct Exact {
+    weights: Arc<Weights>,
+}
+
+/// Everything that sequences share.
+#[derive(Debug)]
+struct Weights {
+    gguf: Arc<Gguf>,
+    plan: Arc<Plan>,
+    pool: Pool,
+    kernels: Kernels,
+    layers: Vec<PackedLayer>,
+    output_norm: Vec<f32>,
+    head: Packed,
+    norm_epsilon: f32,
+    score_scale: ScoreScale,
+    /// base^(-2i/n) for each pair of rotated dimensions.
+    rope_frequencies: Vec<f64>,
+}
+
+#[derive(Debug)]
+struct PackedLayer {
+    attention_norm: Vec<f32>,
+    query: Packed,
+    key: Packed,
+    value: Packed,
+    attention_output: Packed,
+    feed_forward_norm: Vec<f32>,
+    gate: Packed,
+    up: Packed,
+    down: Packed,
+}
+
+/// The shapes that the kernels take.
+fn check_sizes(plan: &Plan) -> Result<(), ModelError> {
+    let size = |what: &str, value: usize, fits: bool, wanted: &'static str| {
+        let what = what.to_owned();
+        if fits {
+            Ok(())
+        } else {
+            Err(ModelError::UnsupportedSize {
+                what,
+                value,
+                wanted,
+            })
+        }
+    };
+    let head = plan.head_size;
+    let fits = head.is_multiple_of(16) && head <= HEAD_SIZE_MAX;
+    size(
+        "the size of a head",
+        head,
+        fits,
+        "a multiple of 16 up to 256",
+    )?;
+    for (what, value) in [
+        ("the embedding length", plan.embedding_length),
+        ("the feed-forward length", plan.feed_forward_length),
+        ("the length of all query heads together", plan.heads * head),
+    ] {
+        size(
+            what,
+            value,
+            value.is_multiple_of(pack::COLUMNS),
+            "a multiple of 32",
+        )?;
+    }
+    Ok(())
+}
+
+/// Packs matrices and reports how far it has come.
+struct Loader<'a> {
+    gguf: &'a Gguf,
+    pool: &'a Pool,
+    progress: &'a mut dyn FnMut(LoadProgress),
+    done_bytes: u64,
+    reported_bytes: u64,
+    total_bytes: u64,
+}
+
+impl Loader<'_> {
+    fn pack(&mut self, matrix: &Matrix) -> Result<Packed, ModelError> {
+        let packed = Packed::new(self.gguf, matrix, self.pool)?;
+        self.done_bytes += (matrix.rows * matrix.row_bytes()) as u64;
+        let step = self.total_bytes / 100;
+        if self.done_bytes == self.total_bytes || self.done_bytes - self.reported_bytes > step {
+            self.reported_bytes = self.done_bytes;
+            let (done_bytes, total_bytes) = (self.done_bytes, self.total_bytes);
+            (self.progress)(LoadProgress {
+                done_bytes,
+                total_bytes,
+            });
+        }
+        Ok(packed)
+    }
+
+    fn layer(&mut self, layer: &Layer) -> Result<PackedLayer, ModelError> {
+        Ok(PackedLayer {
+            attention_norm: norm_weights(&layer.attention_norm),
+            query: self.pack(&layer.query)?,
+            key: self.pack(&layer.key)?,
+            value: self.pack(&layer.value)?,
+            attention_output: self.pack(&layer.attention_output)?,
+            feed_forward_norm: norm_weights(&layer.feed_forward_norm),
+            gate: self.pack(&layer.gate)?,
+            up: self.pack(&layer.up)?,
+            down: self.pack(&layer.down)?,
+        })
+    }
+}
+
+fn norm_weights(weights: &[f32]) -> Vec<f32> {
+    weights.iter().map(|weight| flush(*weight)).collect()
+}
+
+impl Exact {
+    pub(crate) fn load(
+        gguf: Arc<Gguf>,
+        plan: Arc<Plan>,
+        threads: usize,
+        simd: SimdLevel,
+        progress: &mut dyn FnMut(LoadProgress),
+    ) -> Result<Self, ModelError> {
+        check_sizes(&plan)?;
+        let pool = Pool::new(threads).map_err(ModelError::Spawn)?;
+        let sizes = plan
+            .matrices()
+            .map(|matrix| (matrix.rows * matrix.row_bytes()) as u64);
+        let total_bytes = sizes.sum();
+        let mut loader = Loader {
+            gguf: &gguf,
+            pool: &pool,
+            progress,
+            done_bytes: 0,
+            reported_bytes: 0,
+            total_bytes,
+        };
+        let layers: Result<Vec<_>, _> = plan.layers.iter().map(|it| loader.layer(it)).collect();
+        let layers = layers?;
+        let head = loader.pack(&plan.head)?;
+        let n = plan.rope_dimensions;
+        let frequency = |i: usize| libm::pow(f64::from(plan.rope_base), -2.0 * i as f64 / n as f64);
+        let weights = Weights {
+            kernels: Kernels::of(simd),
+            layers,
+            output_norm: norm_weights(&plan.output_norm),
+            head,
+            norm_epsilon: plan.norm_epsilon,
+            score_scale: ScoreScale::of(plan.head_size),
+            rope_frequencies: (0..n / 2).map(frequency).collect(),
+            gguf,
+            plan,
+            pool,
+        };
+        Ok(Self {
+            weights: Arc::new(weights),
+        })
+    }
+}
+
+impl Backend for Exact {
+    fn open(&self, context_tokens: usize) -> Result<Box<dyn Sequence>, BackendError> {
+        Ok(Box::new(ExactSequence::new(
+            Arc::clone(&self.weights),
+            context_tokens,
+        )?))
+    }
+
+    fn sequence_bytes(&self, context_tokens: usize) -> u64 {
+        ExactSequence::bytes(&self.weights.plan, context_tokens)
+    }
+
+    fn batch_tokens_max(&self) -> usize {
+        BATCH
+    }
+}
+
+impl Weights {
+    /// Rule 10: the token's row of the embedding matrix, one rounding a value.
+    fn embed(&self, token: TokenId, out: &mut [f32]) {
+        let matrix = &self.plan.token_embedding;
+        matrix
+            .quant()
+            .dequantize(matrix.row(&self.gguf, token.index()), out);
+        for value in out {
+            *value = flush(*value);
+        }
+    }
+
+    /// Rule 6: cosine and sine of each pair's angle at a position.
+    fn turns(&self, position: usize, out: &mut [(f32, f32)]) {
+        for (turn, frequency) in out.iter_mut().zip(&self.rope_frequencies) {
+            let angle = position as f64 * frequency;
+            #[expect(clippy::cast_possible_truncation, reason = "the one rounding to F")]
+            let rounded = (libm::cos(angle) as f32, libm::sin(angle) as f32);
+            *turn = (flush(rounded.0), flush(rounded.1));
+        }
+    }
+}

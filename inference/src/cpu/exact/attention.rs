@@ -1,0 +1,219 @@
+//! The KV cache of one head, and attention to it: rule 7.
+//! In: Q16 keys and values of earlier positions, a Q16 query. Out: the head's F values.
+//! All sums are exact integers; the cache is laid out for 16 positions at a time.
+
+use crate::arithmetic::{
+    NOT_FINITE, div, exp, int_to_float, magnitude_bits, mul, round_small, scale2, sub,
+};
+
+/// Positions of a block of keys.
+pub(super) const KEYS: usize = 16;
+/// Positions of a block of values: so many products fit 32 bits.
+pub(super) const VALUES: usize = 32;
+
+/// What attention needs to know of a query.
+#[derive(Debug)]
+pub(super) struct Head<'a> {
+    pub(super) query: &'a [i16],
+    pub(super) exponent: i32,
+    pub(super) scale: ScoreScale,
+}
+
+/// How scores are scaled by the size of a head.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum ScoreScale {
+    /// Size 4^m: 2^-m, in the exponent.
+    Power(i32),
+    /// Any other: multiplied by F(1/√d).
+    Factor(f32),
+}
+
+impl ScoreScale {
+    pub(super) fn of(head_size: usize) -> Self {
+        if head_size.is_power_of_two() && head_size.trailing_zeros().is_multiple_of(2) {
+            return Self::Power(head_size.trailing_zeros().cast_signed() / 2);
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "the one rounding to F")]
+        let factor = (1.0 / libm::sqrt(head_size as f64)) as f32;
+        Self::Factor(factor)
+    }
+
+    #[inline(always)]
+    fn apply(self, dot: i64, exponent: i32) -> f32 {
+        match self {
+            Self::Power(m) => scale2(int_to_float(dot), exponent - m),
+            Self::Factor(factor) => mul(scale2(int_to_float(dot), exponent), factor),
+        }
+    }
+}
+
+/// Keys and values of one head's earlier positions.
+#[derive(Debug)]
+pub(super) struct HeadCache<'a> {
+    /// `[block of 16][pair of dimensions][position][2]`
+    pub(super) keys: &'a [i16],
+    /// `[pair of positions][dimension][2]`
+    pub(super) values: &'a [i16],
+    pub(super) key_exponents: &'a [i32],
+    pub(super) value_exponents: &'a [i32],
+    /// How many of them count.
+    pub(super) positions: usize,
+}
+
+/// Writes a position's key into a head's cache.
+pub(super) fn store_key(cache: &mut [i16], position: usize, key: &[i16]) {
+    let block = &mut cache[position / KEYS * KEYS * key.len()..][..KEYS * key.len()];
+    for (pair, two) in key.as_chunks::<2>().0.iter().enumerate() {
+        let at = (pair * KEYS + position % KEYS) * 2;
+        block[at..at + 2].copy_from_slice(two);
+    }
+}
+
+/// Writes a position's value into a head's cache.
+pub(super) fn store_value(cache: &mut [i16], position: usize, value: &[i16]) {
+    let row = &mut cache[position / 2 * 2 * value.len()..][..2 * value.len()];
+    for (dimension, value) in value.iter().enumerate() {
+        row[2 * dimension + position % 2] = *value;
+    }
+}
+
+/// Rule 7, with the two integer products of a level.
+///
+/// `dots` gives the products of the query with 16 positions of keys; `weigh` adds up to 32 positions of
+/// values, each times its coefficient of at most 2^21, to sums of 64 bits.
+#[inline(always)]
+pub(super) fn attend(
+    head: &Head<'_>,
+    cache: &HeadCache<'_>,
+    scratch: &mut Vec<f32>,
+    out: &mut [f32],
+    dots: impl Fn(&[i16], &[i16]) -> [i64; KEYS],
+    weigh: impl Fn(&[i16], &[i32], &mut [i64]),
+) -> bool {
+    let (size, positions) = (head.query.len(), cache.positions);
+    scratch.clear();
+    scratch.resize(positions.next_multiple_of(VALUES), 0.0);
+    let scores = &mut scratch[..];
+    for (block, keys) in cache.keys.chunks_exact(KEYS * size).enumerate() {
+        let first = block * KEYS;
+        if first >= positions {
+            break;
+        }
+        let products = dots(head.query, keys);
+        let count = KEYS.min(positions - first);
+        let exponents = &cache.key_exponents[first..first + count];
+        for ((score, product), exponent) in scores[first..].iter_mut().zip(products).zip(exponents)
+        {
+            *score = head.scale.apply(product, head.exponent + exponent);
+        }
+    }
+    if magnitude_bits(&scores[..positions]) >= NOT_FINITE {
+        return false;
+    }
+    let most = scores[..positions]
+        .iter()
+        .copied()
+        .fold(f32::MIN, |a, b| if b > a { b } else { a });
+    let exponents = &cache.value_exponents[..positions];
+    let largest = exponents.iter().copied().fold(i32::MIN, i32::max);
+    let mut total = 0i64;
+    let mut sums = [0i64; super::HEAD_SIZE_MAX];
+    let sums = &mut sums[..size];
+    for (block, scores) in scores.chunks_exact(VALUES).enumerate() {
+        let first = block * VALUES;
+        let count = VALUES.min(positions - first);
+        let mut coefficients = [0i32; VALUES];
+        for i in 0..count {
+            let weight = exp(sub(scores[i], most));
+            total += i64::from(round_small(weight * TWO_21));
+            let scaled = scale2(weight, exponents[first + i] - largest);
+            coefficients[i] = round_small(scaled * TWO_21);
+        }
+        let values = &cache.values[first * size..(first + VALUES) * size];
+        weigh(values, &coefficients, sums);
+    }
+    let total = int_to_float(total);
+    for (out, sum) in out.iter_mut().zip(sums.iter()) {
+        *out = scale2(div(int_to_float(*sum), total), largest);
+    }
+    true
+}
+
+/// Scales a weight of rule 7 to an integer of 22 bits.
+const TWO_21: f32 = 2_097_152.0;
+
+/// The products of a query with 16 positions of keys.
+#[inline(always)]
+pub(super) fn dots(query: &[i16], keys: &[i16]) -> [i64; KEYS] {
+    // Halves of the query keep 32-bit sums exact: |high| ≤ 128, |low| ≤ 128, so each sum is below
+    // 2^7 · 2^15 · 2^9.
+    let mut high = [0i32; KEYS];
+    let mut low = [0i32; KEYS];
+    for (query, keys) in query
+        .as_chunks::<2>()
+        .0
+        .iter()
+        .zip(keys.as_chunks::<{ 2 * KEYS }>().0)
+    {
+        let halves = query.map(split);
+        for position in 0..KEYS {
+            let (a, b) = (
+                i32::from(keys[2 * position]),
+                i32::from(keys[2 * position + 1]),
+            );
+            high[position] += a * halves[0].0 + b * halves[1].0;
+            low[position] += a * halves[0].1 + b * halves[1].1;
+        }
+    }
+    std::array::from_fn(|i| i64::from(high[i]) * 256 + i64::from(low[i]))
+}
+
+/// `q = 256 · high + low` with both in [-128, 127].
+#[inline(always)]
+pub(super) fn split(q: i16) -> (i32, i32) {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "takes the low byte on purpose"
+    )]
+    let low = i32::from(q as i8);
+    ((i32::from(q) - low) >> 8, low)
+}
+
+/// Adds 32 positions of values, each times its coefficient.
+#[inline(always)]
+pub(super) fn weigh(values: &[i16], coefficients: &[i32], sums: &mut [i64]) {
+    for (pair, two) in values
+        .chunks_exact(2 * sums.len())
+        .zip(coefficients.as_chunks::<2>().0)
+    {
+        if *two == [0, 0] {
+            continue;
+        }
+        for (sum, values) in sums.iter_mut().zip(pair.as_chunks::<2>().0) {
+            *sum += i64::from(values[0]) * i64::from(two[0]);
+            *sum += i64::from(values[1]) * i64::from(two[1]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arithmetic::round_scaled;
+
+    #[test]
+    fn small_rounding_is_the_rule() {
+        // `round_small` stands for rnd(x, -21) where x is a weight from 0 to 1.
+        for x in [
+            0.0f32,
+            1.0,
+            0.5,
+            2.384_185_8e-7,
+            7.152_557e-7,
+            1.192_092_9e-6,
+            0.333_333_34,
+        ] {
+            assert_eq!(round_small(x * TWO_21), round_scaled(x, -21), "{x}");
+        }
+    }
+}

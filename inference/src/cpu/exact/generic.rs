@@ -1,0 +1,69 @@
+//! The float operations of a step, written once.
+//! Rules 5, 6, 9 and 10 of `docs/exact-arithmetic.md`. Loops over lanes that do not depend on each other,
+//! so the compiler may widen them at each level of SIMD without changing a bit.
+
+use crate::arithmetic::{
+    NOT_FINITE, add as add_f, div, int_to_float, magnitude_bits, mul, q16_exponent, round_small,
+    scale2, silu_gate as silu, sqrt, sub,
+};
+
+use super::activations::factors;
+use super::pack::{Group, ROWS};
+
+/// Rule 4's last step: the sums of a group's rows and a token's exponent to F.
+#[inline(always)]
+pub(super) fn finish(sums: &[i64; ROWS], group: &Group, exponent: i32, out: &mut [f32]) {
+    for ((out, sum), row) in out.iter_mut().zip(sums).zip(&group.exponent) {
+        *out = scale2(int_to_float(*sum), row + exponent);
+    }
+}
+
+/// Rule 5.
+#[inline(always)]
+pub(super) fn norm(values: &[f32], weights: &[f32], eps: f32, out: &mut [f32]) -> bool {
+    let largest = magnitude_bits(values);
+    if largest >= NOT_FINITE {
+        return false;
+    }
+    let exponent = q16_exponent(f32::from_bits(largest));
+    let (one, two) = factors(exponent);
+    let mut squares = 0i64;
+    for value in values {
+        let q = round_small(*value * one * two);
+        squares += i64::from(q * q);
+    }
+    let mean = div(
+        scale2(int_to_float(squares), 2 * exponent),
+        values.len() as f32,
+    );
+    let scale = div(1.0, sqrt(add_f(mean, eps)));
+    for ((out, value), weight) in out.iter_mut().zip(values).zip(weights) {
+        *out = mul(mul(*value, scale), *weight);
+    }
+    true
+}
+
+#[inline(always)]
+pub(super) fn silu_gate(gates: &[f32], ups: &[f32], out: &mut [f32]) {
+    for ((out, gate), up) in out.iter_mut().zip(gates).zip(ups) {
+        *out = silu(*gate, *up);
+    }
+}
+
+#[inline(always)]
+pub(super) fn add(values: &mut [f32], branch: &[f32]) {
+    for (value, branch) in values.iter_mut().zip(branch) {
+        *value = add_f(*value, *branch);
+    }
+}
+
+/// Rule 6: turns neighbouring pairs of a head by the angles whose cosines and sines are given.
+pub(super) fn rope_adjacent(head: &mut [f32], turns: &[(f32, f32)]) {
+    for (pair, (cos, sin)) in head.as_chunks_mut::<2>().0.iter_mut().zip(turns) {
+        let [a, b] = *pair;
+        *pair = [
+            sub(mul(a, *cos), mul(b, *sin)),
+            add_f(mul(a, *sin), mul(b, *cos)),
+        ];
+    }
+}

@@ -1,0 +1,124 @@
+//! The operations of a step, once for each width of SIMD.
+//! In: packed weights and quantized activations. Out: F values. Every level gives the same bits: integer
+//! sums are exact in any order, and the float operations are written once (`generic.rs`) and compiled
+//! for each level, without fusing or reassociation.
+
+use crate::cpu::simd::SimdLevel;
+
+use super::activations::{Activations, Writer};
+use super::attention::{Head, HeadCache};
+use super::pack::Packed;
+use super::{generic, scalar};
+
+/// Multiplies one group of 16 rows with all tokens: `out` is `[token][16]`.
+type Product = unsafe fn(&Packed, usize, &Activations, &mut [f32]);
+/// Rule 5: the values, the weights, eps; writes the normed vector. `false` if a value is not finite.
+type Norm = unsafe fn(&[f32], &[f32], f32, &mut [f32]) -> bool;
+/// Q16 of a token's vector into a batch.
+type Quantize = unsafe fn(&Writer<'_>, usize, &[f32]) -> bool;
+/// Q16 of a short vector.
+type Quantize16 = unsafe fn(&[f32], &mut [i16]) -> Option<i32>;
+/// `out[i] = up[i] · silu(gate[i])`, from gates and ups.
+type Gate = unsafe fn(&[f32], &[f32], &mut [f32]);
+/// `values[i] = add(values[i], branch[i])`.
+type Add = unsafe fn(&mut [f32], &[f32]);
+/// Rule 7 for one query head; `false` if a score is not finite.
+type Attend = unsafe fn(&Head<'_>, &HeadCache<'_>, &mut Vec<f32>, &mut [f32]) -> bool;
+
+/// The operations at one level. Calling them is sound on a CPU that has the level, which
+/// [`SimdLevel::resolve`] has checked before [`Kernels::of`] is called.
+#[derive(Clone, Copy)]
+pub(super) struct Kernels {
+    pub(super) product: Product,
+    pub(super) norm: Norm,
+    pub(super) quantize: Quantize,
+    pub(super) quantize16: Quantize16,
+    pub(super) silu_gate: Gate,
+    pub(super) add: Add,
+    pub(super) attend: Attend,
+}
+
+impl std::fmt::Debug for Kernels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Kernels")
+    }
+}
+
+/// Compiles the generic operations for a level.
+macro_rules! generic_at {
+    ($(#[$feature:meta])*) => {
+        $(#[$feature])*
+        pub(in super::super) fn norm(values: &[f32], weights: &[f32], eps: f32, out: &mut [f32]) -> bool {
+            generic::norm(values, weights, eps, out)
+        }
+        $(#[$feature])*
+        #[expect(unsafe_code, reason = "forwards the promise of its caller")]
+        pub(in super::super) unsafe fn quantize(writer: &Writer<'_>, token: usize, values: &[f32]) -> bool {
+            // SAFETY: the caller keeps the tokens of different threads apart.
+            unsafe { writer.write(token, values) }
+        }
+        $(#[$feature])*
+        pub(in super::super) fn quantize16(values: &[f32], out: &mut [i16]) -> Option<i32> {
+            super::super::activations::q16(values, out)
+        }
+        $(#[$feature])*
+        pub(in super::super) fn silu_gate(gates: &[f32], ups: &[f32], out: &mut [f32]) {
+            generic::silu_gate(gates, ups, out);
+        }
+        $(#[$feature])*
+        pub(in super::super) fn add(values: &mut [f32], branch: &[f32]) {
+            generic::add(values, branch);
+        }
+    };
+}
+
+mod at_scalar {
+    use super::{Writer, generic};
+    generic_at!();
+}
+
+#[cfg(target_arch = "x86_64")]
+mod at_avx2 {
+    use super::{Writer, generic};
+    generic_at!(#[target_feature(enable = "avx2,f16c")]);
+}
+
+#[cfg(target_arch = "x86_64")]
+mod at_avx512 {
+    use super::{Writer, generic};
+    generic_at!(#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]);
+}
+
+/// The table of a level: its own products and attention, the generic operations compiled for it.
+macro_rules! table {
+    ($own:ident, $generic:ident) => {
+        Kernels {
+            product: super::$own::product,
+            norm: $generic::norm,
+            quantize: $generic::quantize,
+            quantize16: $generic::quantize16,
+            silu_gate: $generic::silu_gate,
+            add: $generic::add,
+            attend: super::$own::attend,
+        }
+    };
+}
+
+impl Kernels {
+    /// The kernels of a level that was resolved.
+    pub(super) fn of(level: SimdLevel) -> Self {
+        match level {
+            #[cfg(target_arch = "x86_64")]
+            SimdLevel::Avx512Vnni => table!(avx512, at_avx512),
+            #[cfg(target_arch = "x86_64")]
+            SimdLevel::Avx2 => table!(avx2, at_avx2),
+            _ => {
+                let product = scalar::product;
+                Self {
+                    product,
+                    ..table!(scalar, at_scalar)
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! What a user of the crate sees, in the order of the road: file, text, prompt, tokens.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::print_stdout,
+    reason = "a skipped test says why; figures show with --nocapture"
+)]
+
+mod fixture;
+mod goldens;
