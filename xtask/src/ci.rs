@@ -67,7 +67,7 @@ pub(crate) fn run() -> Result<()> {
         ];
         cargo(&workspace, &arguments, &[("RUSTDOCFLAGS", "-D warnings")])
     });
-    steps.run("setup", || setup::run(&SetupArgs::default()));
+    steps.run("setup", || setup::run(&SetupArgs::from_environment()?));
     steps.run("tests", || {
         test::tests(&workspace, workspace.release_binary()?, &mut counts)
     });

@@ -1,10 +1,11 @@
 //! Where Tussah keeps what is not in the checkout.
 //!
 //! In: the environment. Out: the folder `TUSSAH_HOME`, by the same rule as the `tussah` binary.
-//! Never: creates it; who writes into it does.
+//! Never: writes a file into it.
 
 use std::env;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -27,6 +28,19 @@ pub(crate) fn tussah_home() -> Result<PathBuf> {
     };
     let data = data.context("no home folder is known; set TUSSAH_HOME to a folder of your own")?;
     Ok(data.join("tussah"))
+}
+
+/// Creates a folder of the home, for the owner alone, since keys are to lie in it.
+///
+/// # Errors
+/// The folder cannot be created.
+pub(crate) fn create(folder: &Path) -> Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    let created = builder.create(folder);
+    created.with_context(|| format!("cannot create {}; check TUSSAH_HOME", folder.display()))
 }
 
 fn set(name: &str) -> Option<PathBuf> {

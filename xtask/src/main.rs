@@ -4,10 +4,13 @@
 //! Out: a ready machine, a demonstration, or a verdict on the checkout; the exit code says which.
 //! Never: changes a tracked file, or needs anything but Rust, a C compiler and Python's pip.
 
+mod bench;
 mod ci;
 mod command;
+mod demo;
 mod home;
 mod licences;
+mod model;
 mod setup;
 mod test;
 mod tidy;
@@ -33,12 +36,19 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Make this machine ready: Rust's wasm target; safe to run twice
+    /// Make this machine ready: Rust's wasm target and the test model; safe to run twice
     Setup(setup::SetupArgs),
+    /// Summarise a sample article with a real model, then check the receipt and run it again
+    Demo,
     /// Run all tests, setting up what they need first
     Test,
     /// Check everything that a change must pass
     Ci,
+    /// Measure this machine
+    Bench {
+        #[arg(value_enum)]
+        what: bench::Bench,
+    },
     /// Check the house rules that no other tool checks; quick
     Tidy,
 }
@@ -50,8 +60,10 @@ fn main() -> ExitCode {
     }
     let result = match Cli::parse().task {
         Task::Setup(args) => setup::run(&args),
+        Task::Demo => demo::run(),
         Task::Test => test::run(),
         Task::Ci => ci::run(),
+        Task::Bench { what } => bench::run(what),
         Task::Tidy => workspace::Workspace::ask().and_then(|workspace| tidy::check(&workspace)),
     };
     match result {

@@ -1,22 +1,38 @@
 //! `cargo xtask setup`: what a fresh machine lacks.
 //!
 //! In: a machine with Rust, a C compiler and Python's pip.
-//! Out: std for the wasm target, the toolchain's own or a private one under `TUSSAH_HOME`.
+//! Out: std for the wasm target, the toolchain's own or a private one under `TUSSAH_HOME`;
+//! the test model in the store there.
 //! Never: does a finished step again, or leaves half a step behind.
 
 use anyhow::Result;
+use clap::{Args, FromArgMatches};
 
-use crate::{home, ui, wasm_std};
+use crate::workspace::Workspace;
+use crate::{home, model, ui, wasm_std};
 
 /// The target that jobs are built for.
 pub(crate) const JOB_TARGET: &str = "wasm32-wasip2";
 
-/// Flags of `setup`; the other tasks set up with the defaults.
-#[derive(Debug, Default, clap::Args)]
+/// Flags of `setup`.
+#[derive(Debug, clap::Args)]
 pub(crate) struct SetupArgs {
     /// Where std for wasm comes from: `auto` takes the first of the other ways that works
     #[arg(long, value_enum, default_value_t, env = "TUSSAH_WASM_STD")]
     wasm_std: wasm_std::Way,
+}
+
+impl SetupArgs {
+    /// What the tasks that set up by themselves use: no flags, only the environment.
+    ///
+    /// # Errors
+    /// The environment asks for something unknown.
+    pub(crate) fn from_environment() -> Result<SetupArgs> {
+        let none = Self::augment_args(clap::Command::new("setup").no_binary_name(true));
+        Ok(Self::from_arg_matches(
+            &none.try_get_matches_from([""; 0])?,
+        )?)
+    }
 }
 
 /// Does what is missing and says so.
@@ -27,5 +43,5 @@ pub(crate) fn run(args: &SetupArgs) -> Result<()> {
     let home = home::tussah_home()?;
     ui::say(&format!("setup: TUSSAH_HOME is {}", home.display()));
     wasm_std::ensure(&home, JOB_TARGET, args.wasm_std)?;
-    Ok(())
+    model::ensure(&home, || Workspace::ask()?.release_binary())
 }

@@ -30,7 +30,7 @@ impl std::fmt::Display for Counts {
 /// Set-up or a build failed, or a test did.
 pub(crate) fn run() -> Result<()> {
     let workspace = Workspace::ask()?;
-    setup::run(&SetupArgs::default())?;
+    setup::run(&SetupArgs::from_environment()?)?;
     let release = workspace.release_binary()?;
     let mut counts = Counts::default();
     let verdict =

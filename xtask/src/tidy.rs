@@ -54,7 +54,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
         breaches.extend(in_file(&name.to_string_lossy().replace('\\', "/"), &text));
     }
     breaches.extend(arrows(workspace));
-    breaches.extend(undocumented_dependencies(&workspace.root)?);
+    breaches.extend(dependencies(workspace)?);
     if !breaches.is_empty() {
         bail!(
             "{} breaches of the house rules:\n  {}",
@@ -124,14 +124,17 @@ fn in_file(name: &str, text: &str) -> Vec<String> {
 
 /// A path of somebody's own machine in `line`.
 fn machine_path(line: &str) -> Option<&'static str> {
-    ["/root/", "/work/", "/home/", "/Users/", "C:\\Users"]
+    ["/root/", "/work/", "/home/", "/Users/", "C:\\Users\\"]
         .into_iter()
         .find(|path| {
             line.match_indices(path).any(|(at, _)| {
+                let (before, after) = (&line[..at], &line[at + path.len()..]);
                 // `target/work/` and `https://host/home/` are not absolute paths.
-                !line[..at].ends_with(|before: char| {
-                    before.is_alphanumeric() || "_-.}/$~*".contains(before)
-                })
+                let inside = |before: char| before.is_alphanumeric() || "_-.}/$~*".contains(before);
+                // A folder alone names nobody, and Ann is who lives in our examples.
+                !before.ends_with(inside)
+                    && after.starts_with(char::is_alphanumeric)
+                    && !after.starts_with("ann")
             })
         })
 }
@@ -166,23 +169,43 @@ fn arrows(workspace: &Workspace) -> Vec<String> {
     breaches
 }
 
-/// Every dependency in the root manifest has a row that says why it is there.
-fn undocumented_dependencies(root: &Path) -> Result<Vec<String>> {
+/// Every dependency in the root manifest is used, and has a row that says why it is there.
+fn dependencies(workspace: &Workspace) -> Result<Vec<String>> {
     const TABLE: &str = "docs/decisions/0002-dependencies.md";
-    let manifest: toml::Table = fs::read_to_string(root.join("Cargo.toml"))?.parse()?;
-    let table = fs::read_to_string(root.join(TABLE)).unwrap_or_default();
-    let dependencies = manifest
+    let manifest: toml::Table = fs::read_to_string(workspace.root.join("Cargo.toml"))?.parse()?;
+    let listed = manifest
         .get("workspace")
         .and_then(|workspace| workspace.get("dependencies"));
-    let dependencies = dependencies
-        .and_then(toml::Value::as_table)
-        .into_iter()
-        .flatten();
-    let foreign = dependencies.filter(|(_, entry)| entry.get("path").is_none());
-    Ok(foreign
-        .filter(|(name, _)| !table.contains(&format!("| `{name}` |")))
-        .map(|(name, _)| format!("{TABLE}: no row for `{name}`"))
-        .collect())
+    let listed = listed.and_then(toml::Value::as_table).into_iter().flatten();
+    let listed: BTreeSet<&str> = listed
+        .filter(|(_, entry)| entry.get("path").is_none())
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let used: BTreeSet<&str> = workspace
+        .members
+        .iter()
+        .filter_map(|member| member.get("dependencies")?.as_array())
+        .flatten()
+        .filter_map(|dependency| dependency.get("name")?.as_str())
+        .collect();
+    let table = fs::read_to_string(workspace.root.join(TABLE)).unwrap_or_default();
+    // A row begins with the name in backticks.
+    let rows: BTreeSet<&str> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` |"))
+        .map(|(name, _)| name)
+        .collect();
+    let mut breaches = Vec::new();
+    for name in listed.difference(&rows) {
+        breaches.push(format!("{TABLE}: no row for `{name}`"));
+    }
+    for name in rows.difference(&listed) {
+        breaches.push(format!("{TABLE}: `{name}` is no dependency in Cargo.toml"));
+    }
+    for name in listed.difference(&used) {
+        breaches.push(format!("Cargo.toml: nothing uses `{name}`"));
+    }
+    Ok(breaches)
 }
 
 #[cfg(test)]
@@ -223,7 +246,9 @@ mod tests {
 
     #[test]
     fn paths_of_one_machine_are_told_from_relative_ones() {
-        assert_eq!(machine_path("in /home/ann/x"), Some("/home/"));
+        assert_eq!(machine_path("in /home/bob/x"), Some("/home/"));
+        assert_eq!(machine_path("in /home/ann/x"), None);
+        assert_eq!(machine_path("the folder `/root/`"), None);
         assert_eq!(machine_path("\"/work/x\""), Some("/work/"));
         assert_eq!(machine_path("target/work/x"), None);
         assert_eq!(machine_path("${HOME}/work/x"), None);

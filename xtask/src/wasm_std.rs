@@ -19,7 +19,7 @@ use anyhow::{Context, Result, bail};
 pub(crate) use wrapper::{WRAPPER_SWITCH, run_as_rustc_wrapper};
 
 use crate::toolchain::Toolchain;
-use crate::ui;
+use crate::{home, ui};
 
 /// Where std for wasm may come from.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -81,8 +81,7 @@ fn from_source(home: &Path, toolchain: &Toolchain, sysroot: &Path, target: &str)
          this takes one to two minutes and the installed toolchain is not touched",
         toolchain.release
     ));
-    fs::create_dir_all(sysroot)
-        .with_context(|| format!("cannot create {}; check TUSSAH_HOME", sysroot.display()))?;
+    home::create(sysroot)?;
     let work = tempfile::Builder::new()
         .prefix(".build-")
         .tempdir_in(home.join("sysroots"))
