@@ -22,10 +22,9 @@ pub use receipt::{SignError, SignedRun};
 pub use sandbox::imports::ModuleError;
 pub use sandbox::{
     Allocation, Cancel, Event, Events, GuestError, ModelSource, ModelSourceError, NoEvents,
-    Outcome, Preparation, PrepareError, Run, Runtime, RuntimeConfig, RuntimeError, SandboxedJob,
-    Used,
+    Outcome, PrepareError, Run, Runtime, RuntimeConfig, RuntimeError, SandboxedJob, Used,
 };
-pub use verify::{SubmittedJob, VerifiedJob, VerifyError};
+pub use verify::{SubmittedJob, VerifiedJob, VerifyError, verify};
 
 /// Whose change would make a retry succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,10 +75,10 @@ pub async fn run_job(
     run: Run,
     key: &SigningKey,
 ) -> Result<SignedRun, RunError> {
-    let verified = verify::verify(job, runtime)?;
+    let verified = verify(job, runtime)?;
     let sandboxed = runtime.prepare(verified, &run).await?;
-    let (documents, outcome) = sandboxed.run(runtime, run).await;
-    Ok(receipt::sign(runtime, documents, outcome, key)?)
+    let outcome = sandboxed.run(runtime, run).await;
+    Ok(receipt::sign(runtime, sandboxed.documents, outcome, key)?)
 }
 
 /// Shared by the stages: who is told what happens.

@@ -14,7 +14,8 @@ mod llm;
 mod output;
 
 use std::{
-    sync::Arc,
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -220,22 +221,54 @@ impl PrepareError {
 
 /// Compiled code with its imports resolved; starting it takes microseconds.
 #[derive(Clone)]
-pub struct Preparation {
+pub(crate) struct Preparation {
     pre: JobPre<Guest>,
 }
 
-impl std::fmt::Debug for Preparation {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Preparation")
+/// The modules that were prepared last, the latest first.
+#[derive(Default)]
+pub(crate) struct Prepared(Mutex<VecDeque<(Digest, Preparation)>>);
+
+impl Prepared {
+    /// Modules that are kept; code takes memory for as long as it is here.
+    const KEPT: usize = 64;
+
+    fn get(&self, digest: &Digest) -> Option<Preparation> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = kept.iter().position(|(known, _)| known == digest)?;
+        let entry = kept.remove(at)?;
+        let preparation = entry.1.clone();
+        kept.push_front(entry);
+        Some(preparation)
+    }
+
+    fn put(&self, digest: Digest, preparation: Preparation) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.push_front((digest, preparation));
+        kept.truncate(Self::KEPT);
+    }
+
+    /// Whether bytes of this digest were checked and compiled before.
+    pub(crate) fn has(&self, digest: &Digest) -> bool {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.iter().any(|(known, _)| known == digest)
     }
 }
 
 /// A job that can be run: verified, compiled, its models at hand.
-#[derive(Debug)]
 pub struct SandboxedJob {
-    documents: Documents,
+    pub(crate) documents: Documents,
     preparation: Preparation,
     input: Vec<u8>,
+}
+
+impl std::fmt::Debug for SandboxedJob {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("SandboxedJob")
+            .field("documents", &self.documents)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What of a job its receipt names.
@@ -297,9 +330,11 @@ impl Runtime {
                     reason,
                 })?;
         }
-        let preparation = self
-            .compile(manifest.module.digest, module, &run.events)
-            .await?;
+        let digest = manifest.module.digest;
+        let preparation = match self.prepared.get(&digest) {
+            Some(preparation) => preparation,
+            None => self.compile(digest, module, &run.events).await?,
+        };
         Ok(SandboxedJob {
             documents: Documents { request, manifest },
             preparation,
@@ -335,15 +370,18 @@ impl Runtime {
             .linker
             .instantiate_pre(&component)
             .map_err(PrepareError::World)?;
-        Ok(Preparation {
+        let preparation = Preparation {
             pre: JobPre::new(pre).map_err(PrepareError::World)?,
-        })
+        };
+        self.prepared.put(digest, preparation.clone());
+        Ok(preparation)
     }
 }
 
 impl SandboxedJob {
     /// Runs the job to its end, whatever that is.
-    pub(crate) async fn run(self, runtime: &Runtime, run: Run) -> (Documents, Outcome) {
+    /// Another call runs it again.
+    pub async fn run(&self, runtime: &Runtime, run: Run) -> Outcome {
         let Self {
             documents,
             preparation,
@@ -358,8 +396,7 @@ impl SandboxedJob {
         let limits = &documents.manifest.job.limits;
         let nonce = &documents.request.body.nonce;
         let guest = Guest::new(limits, nonce, models, run.events);
-        let outcome = execute(runtime, &preparation, guest, limits, &input, &run.cancel).await;
-        (documents, outcome)
+        execute(runtime, preparation, guest, limits, input, &run.cancel).await
     }
 }
 
@@ -506,13 +543,16 @@ fn exit_of_trap(error: &wasmtime::Error, limits: &Limits) -> (ExitStatus, Option
             ExitStatus::Trapped {
                 trap: trap_code(*trap),
             },
-            format!("the job trapped: {error:?}"),
+            format!("the job trapped: {trap}\n{error}"),
         ),
         None => told(
             ExitStatus::Trapped {
                 trap: Trap::HostCallMisused,
             },
-            format!("the job misused a host call: {error:#}"),
+            format!(
+                "the job misused a host call: {}\n{error}",
+                error.root_cause()
+            ),
         ),
     }
 }

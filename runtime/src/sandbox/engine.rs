@@ -13,6 +13,7 @@ use wasmtime::{
 };
 
 use super::{
+    Prepared,
     compile::CodeCache,
     guest::{self, Guest},
     imports,
@@ -89,6 +90,7 @@ pub struct Runtime {
     pub(crate) engine: Engine,
     pub(crate) linker: Linker<Guest>,
     pub(crate) cache: Arc<CodeCache>,
+    pub(crate) prepared: Prepared,
     pub(crate) config: RuntimeConfig,
 }
 
@@ -120,6 +122,7 @@ impl Runtime {
             engine,
             linker,
             cache,
+            prepared: Prepared::default(),
             config,
         })
     }

@@ -3,7 +3,7 @@
 //! In: module bytes that nobody has looked at. Out: nothing, or why they cannot be run.
 //! The check parses and validates; it compiles nothing.
 
-use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
+use wasmparser::{ComponentTypeRef, Encoding, Parser, Payload, Validator, WasmFeatures};
 
 /// The interfaces that are offered, without their version.
 ///
@@ -76,7 +76,6 @@ pub(crate) const FEATURES: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
     .union(WasmFeatures::TAIL_CALL)
     .union(WasmFeatures::CALL_INDIRECT_OVERLONG)
     .union(WasmFeatures::BULK_MEMORY_OPT)
-    .union(WasmFeatures::GC_TYPES)
     .union(WasmFeatures::COMPONENT_MODEL);
 
 /// The names under which [`FEATURES`] stand in a profile.

@@ -1,0 +1,184 @@
+//! Jobs from a few lines of WebAssembly text, run on the whole road.
+//!
+//! In: the body of a core module's `run`. Out: what a job's owner would see.
+
+use std::sync::{Arc, Mutex};
+
+use tussah_manifest::{
+    Channel, Digest, JobDescription, JobName, Limits, LocalSecret, Manifest, ModuleRef, Nanograms,
+    Nonce, Request, RequestBody, SigningKey, Version,
+};
+use tussah_runtime::{
+    Allocation, Cancel, Event, Events, ModelSource, ModelSourceError, Run, RunError, Runtime,
+    RuntimeConfig, SignedRun, SubmittedJob, run_job,
+};
+
+/// Small limits, so that reaching them takes no time.
+pub(crate) const LIMITS: Limits = Limits {
+    fuel_max: 50_000_000,
+    memory_bytes_max: 4 << 20,
+    output_bytes_max: 1 << 16,
+    input_bytes_max: 1 << 10,
+    log_bytes_max: 1 << 10,
+    host_calls_max: 1000,
+    wall_ms_max: 20_000,
+    ..Limits::DEFAULT
+};
+
+/// A host without models.
+pub(crate) struct NoModels;
+
+impl ModelSource for NoModels {
+    fn check(&self, digest: &Digest) -> Result<(), ModelSourceError> {
+        Err(ModelSourceError {
+            digest: *digest,
+            reason: "there are no models here".into(),
+        })
+    }
+
+    fn threads(&self) -> u32 {
+        1
+    }
+
+    fn load(
+        &self,
+        digest: &Digest,
+        _: &dyn Events,
+    ) -> Result<Arc<tussah_inference::Model>, ModelSourceError> {
+        Err(self.check(digest).expect_err("there are none"))
+    }
+}
+
+/// Keeps what a listener was told.
+#[derive(Default)]
+pub(crate) struct Heard(pub(crate) Mutex<Vec<String>>);
+
+impl Events for Heard {
+    fn event(&self, event: Event<'_>) {
+        let text = match event {
+            Event::Output(bytes) => format!("output {}", String::from_utf8_lossy(bytes)),
+            Event::Progress { done, total, note } => format!("progress {done} of {total:?} {note}"),
+            Event::Log(bytes) => format!("log {}", String::from_utf8_lossy(bytes)),
+            Event::Compiled { cached, .. } => format!("compiled, cached: {cached}"),
+            Event::Warning(text) => format!("warning {text}"),
+            _ => return,
+        };
+        self.0
+            .lock()
+            .expect("no test panics while it holds this")
+            .push(text);
+    }
+}
+
+pub(crate) fn config() -> RuntimeConfig {
+    RuntimeConfig {
+        allocation: Allocation::Pooled { jobs_max: 4 },
+        memory_bytes_max: 64 << 20,
+        cache_dir: None,
+        cache_key: [7; 32],
+        host_build: "tussah-runtime tests".into(),
+        arithmetic: "exact/0".into(),
+    }
+}
+
+pub(crate) fn runtime() -> Runtime {
+    Runtime::new(config()).expect("the engine starts")
+}
+
+pub(crate) fn key(byte: u8) -> SigningKey {
+    SigningKey::from_bytes(&[byte; 32])
+}
+
+/// A component that exports `run`, around a core module.
+///
+/// `module` is the inside of the core module: it has the memory `mem`, the imports `emit`
+/// (ptr, len, retptr), `progress`, `now`, `random`, `sleep` and must define the function
+/// `$run` (ptr, len) → retptr. Address 0 holds an `ok`, address 64 an error with code 7
+/// and the message at 96.
+pub(crate) fn component(module: &str) -> Vec<u8> {
+    let text = include_str!("component.wat").replace(";; GUEST", module);
+    wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}"))
+}
+
+pub(crate) fn submit(module: Vec<u8>, limits: Limits, input: &[u8]) -> SubmittedJob {
+    let job = JobDescription {
+        limits,
+        ..JobDescription::new(JobName::new("guest").expect("a name"))
+    };
+    let manifest = job.with_module(ModuleRef::of(&module));
+    SubmittedJob {
+        request: request(&manifest, input),
+        manifest,
+        module,
+        input: input.to_vec(),
+    }
+}
+
+pub(crate) fn request(manifest: &Manifest, input: &[u8]) -> Request {
+    let secret = LocalSecret::from_bytes([3; 32]);
+    let nonce = Nonce::local(&secret, &manifest.module.digest, &manifest.digest(), input);
+    let client = key(1);
+    let body = RequestBody {
+        version: Version::V1,
+        manifest: manifest.digest(),
+        module: manifest.module.digest,
+        input: RequestBody::input_digest(&nonce, input),
+        nonce,
+        price_nanograms_max: Nanograms::ZERO,
+        channel: Channel::Local,
+        deadline_unix_ms: None,
+        client_key: client.public_key(),
+    };
+    body.sign(&client).expect("the key is the client's")
+}
+
+pub(crate) fn run_with(events: Arc<dyn Events>) -> Run {
+    Run {
+        models: Arc::new(NoModels),
+        events,
+        cancel: Cancel::new(),
+    }
+}
+
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_time()
+        .build()
+        .expect("tokio starts")
+        .block_on(future)
+}
+
+pub(crate) fn run(runtime: &Runtime, job: SubmittedJob) -> Result<SignedRun, RunError> {
+    let run = run_with(Arc::new(tussah_runtime::NoEvents));
+    block_on(run_job(runtime, job, run, &key(2)))
+}
+
+/// What the owner of a job sees of its end, in a line.
+pub(crate) fn ended(result: Result<SignedRun, RunError>) -> String {
+    match result {
+        Ok(run) => {
+            run.receipt.verify().expect("every receipt verifies");
+            run.opening.matches(&run.receipt).expect("its opening fits");
+            let output = String::from_utf8_lossy(&run.outcome.output).into_owned();
+            let error = run.outcome.error.map_or_else(String::new, |error| {
+                format!(": {}", error.message.lines().next().unwrap_or_default())
+            });
+            let consensus = &run.receipt.consensus;
+            format!(
+                "{} [{}] {output:?}{error}",
+                consensus.exit,
+                consensus.determinism.name()
+            )
+        }
+        Err(error) => {
+            let mut text = format!("{:?}: {error}", error.fault());
+            let mut cause = std::error::Error::source(&error);
+            while let Some(error) = cause {
+                text = format!("{text}: {error}");
+                cause = error.source();
+            }
+            text
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The runtime as its owner sees it: jobs in, receipts out, one trick a guest.
+
+mod cache;
+mod ends;
+mod fixture;
+mod repeat;
+mod submitted;
