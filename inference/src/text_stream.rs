@@ -254,8 +254,13 @@ mod tests {
         check(&["END"], &[b"E", b"EN", b"EEND"], &["E", "ENE"], Stop);
         check(&["END"], &[b"EN", b"x"], &["ENx"], EndOfText);
         check(&["END"], &[b"text EN"], &["text ", "EN"], EndOfText);
-        check(&["\n\n", "Q:"], &[b"a\n", b"Q", b":\n\n"], &["a\n"], Stop);
-        check(&["b", "abc"], &[b"xa", b"bc"], &["x", "a"], Stop);
+        check(
+            &["\n\n", "Q:"],
+            &[b"a\n", b"Q", b":\n\n"],
+            &["a", "\n"],
+            Stop,
+        );
+        check(&["b", "abc"], &[b"xa", b"bc"], &["x"], Stop);
         check(&["é"], &[b"x\xc3", b"\xa9"], &["x"], Stop);
     }
 

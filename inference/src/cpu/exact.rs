@@ -13,6 +13,8 @@ mod generic;
 mod kernels;
 mod pack;
 mod scalar;
+#[cfg(test)]
+mod vectors;
 
 use std::sync::Arc;
 

@@ -140,14 +140,18 @@ impl Writer<'_> {
             let at = first + block * stride + offset;
             // SAFETY: each (token, block) has an index of its own, and the caller keeps tokens apart.
             let (out, sums) = unsafe { (&mut self.data.part(at, 1)[0], self.sums.part(at, 1)) };
-            let mut halves = [0; 2];
-            for (k, value) in values.iter().enumerate() {
-                let q = round_small(*value * one * two);
-                halves[k / 16] += q;
-                out.q[k] = narrow(q);
-                out.low[k] = low(q);
-                out.high[k] = low((q - i32::from(low(q))) >> 8);
+            // Loops of one kind of operation each, which the compiler widens.
+            let mut q = [0i32; COLUMNS];
+            for (q, value) in q.iter_mut().zip(values) {
+                *q = round_small(*value * one * two);
             }
+            for k in 0..COLUMNS {
+                out.q[k] = narrow(q[k]);
+                out.low[k] = low(q[k]);
+                out.high[k] = low((q[k] + 128) >> 8);
+            }
+            let (first, last) = q.split_at(COLUMNS / 2);
+            let halves = [first.iter().sum(), last.iter().sum()];
             sums[0] = halves;
         }
         // SAFETY: index `token` belongs to this token alone.

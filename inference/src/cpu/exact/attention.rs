@@ -93,43 +93,42 @@ pub(super) fn attend(
     let (size, positions) = (head.query.len(), cache.positions);
     scratch.clear();
     scratch.resize(positions.next_multiple_of(VALUES), 0.0);
-    let scores = &mut scratch[..];
-    for (block, keys) in cache.keys.chunks_exact(KEYS * size).enumerate() {
-        let first = block * KEYS;
-        if first >= positions {
-            break;
-        }
+    // Whole blocks are computed; what lies past the last position is never looked at.
+    let blocks = scratch.as_chunks_mut::<KEYS>().0.iter_mut();
+    let exponents = cache.key_exponents.as_chunks::<KEYS>().0;
+    let keys = cache.keys.chunks_exact(KEYS * size);
+    for ((scores, exponents), keys) in blocks.zip(exponents).zip(keys) {
         let products = dots(head.query, keys);
-        let count = KEYS.min(positions - first);
-        let exponents = &cache.key_exponents[first..first + count];
-        for ((score, product), exponent) in scores[first..].iter_mut().zip(products).zip(exponents)
-        {
-            *score = head.scale.apply(product, head.exponent + exponent);
+        for i in 0..KEYS {
+            scores[i] = head.scale.apply(products[i], head.exponent + exponents[i]);
         }
     }
-    if magnitude_bits(&scores[..positions]) >= NOT_FINITE {
+    let scores = &scratch[..positions];
+    if magnitude_bits(scores) >= NOT_FINITE {
         return false;
     }
-    let most = scores[..positions]
-        .iter()
-        .copied()
-        .fold(f32::MIN, |a, b| if b > a { b } else { a });
+    let most = largest_of(scores);
     let exponents = &cache.value_exponents[..positions];
     let largest = exponents.iter().copied().fold(i32::MIN, i32::max);
     let mut total = 0i64;
     let mut sums = [0i64; super::HEAD_SIZE_MAX];
     let sums = &mut sums[..size];
-    for (block, scores) in scores.chunks_exact(VALUES).enumerate() {
-        let first = block * VALUES;
-        let count = VALUES.min(positions - first);
-        let mut coefficients = [0i32; VALUES];
-        for i in 0..count {
-            let weight = exp(sub(scores[i], most));
-            total += i64::from(round_small(weight * TWO_21));
-            let scaled = scale2(weight, exponents[first + i] - largest);
-            coefficients[i] = round_small(scaled * TWO_21);
+    let exponents = cache.value_exponents.as_chunks::<VALUES>().0;
+    let values = cache.values.chunks_exact(VALUES * size);
+    let blocks = scratch.as_chunks::<VALUES>().0.iter();
+    for (block, ((scores, exponents), values)) in blocks.zip(exponents).zip(values).enumerate() {
+        let mut weights = [0.0; VALUES];
+        for i in 0..VALUES {
+            weights[i] = exp(sub(scores[i], most));
         }
-        let values = &cache.values[first * size..(first + VALUES) * size];
+        let count = VALUES.min(positions - block * VALUES);
+        weights[count..].fill(0.0);
+        let (mut part, mut coefficients) = (0i32, [0i32; VALUES]);
+        for i in 0..VALUES {
+            part += round_small(weights[i] * TWO_21);
+            coefficients[i] = round_small(scale2(weights[i], exponents[i] - largest) * TWO_21);
+        }
+        total += i64::from(part);
         weigh(values, &coefficients, sums);
     }
     let total = int_to_float(total);
@@ -137,6 +136,22 @@ pub(super) fn attend(
         *out = scale2(div(int_to_float(*sum), total), largest);
     }
     true
+}
+
+/// The largest of finite scores, lane by lane first.
+#[inline(always)]
+fn largest_of(scores: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let (blocks, rest) = scores.as_chunks::<KEYS>();
+    let mut most = [f32::MIN; KEYS];
+    for block in blocks {
+        for i in 0..KEYS {
+            most[i] = larger(most[i], block[i]);
+        }
+    }
+    most.into_iter()
+        .chain(rest.iter().copied())
+        .fold(f32::MIN, larger)
 }
 
 /// Scales a weight of rule 7 to an integer of 22 bits.

@@ -110,18 +110,32 @@ fn four(plane: &[i8; 32], index: usize) -> __m512i {
     _mm512_set1_epi32(i32::from_le_bytes(bytes.map(i8::cast_unsigned)))
 }
 
-/// Σ w·q over some lines of weights, beginning at `start`.
+/// The dot products of a line of weights with four columns of each token, added to the two planes' sums.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vnni")]
-fn dot(start: __m512i, weights: &[__m512i], x: &ActivationBlock, first: usize) -> __m512i {
-    let (mut high, mut low) = ([_mm512_setzero_si512(); 2], [start, _mm512_setzero_si512()]);
-    for (index, line) in weights.iter().enumerate() {
-        let chain = index % 2;
-        high[chain] = _mm512_dpbusd_epi32(high[chain], *line, four(&x.high, first + index));
-        low[chain] = _mm512_dpbusd_epi32(low[chain], *line, four(&x.low, first + index));
+fn dot<const T: usize>(
+    planes: &mut [[__m512i; 2]; T],
+    weights: __m512i,
+    x: &[ActivationBlock; T],
+    index: usize,
+) {
+    for t in 0..T {
+        planes[t][0] = _mm512_dpbusd_epi32(planes[t][0], weights, four(&x[t].high, index));
+        planes[t][1] = _mm512_dpbusd_epi32(planes[t][1], weights, four(&x[t].low, index));
     }
-    let high = _mm512_slli_epi32::<8>(_mm512_add_epi32(high[0], high[1]));
-    _mm512_add_epi32(high, _mm512_add_epi32(low[0], low[1]))
+}
+
+/// Empty sums of the planes; the low one begins at `bias` times the sum of the token's activations.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn planes<const T: usize>(bias: i32, totals: [i32; T]) -> [[__m512i; 2]; T] {
+    totals.map(|total| [_mm512_setzero_si512(), _mm512_set1_epi32(bias * total)])
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn join(planes: [__m512i; 2]) -> __m512i {
+    _mm512_add_epi32(_mm512_slli_epi32::<8>(planes[0]), planes[1])
 }
 
 /// Sums of 64 bits: rows 0 to 7 and 8 to 15.
@@ -162,21 +176,24 @@ fn nibbles<const T: usize, const MINIMUM: bool>(
         .iter()
         .zip(tile.sums.as_chunks::<T>().0);
     for (block, (x, halves)) in blocks.iter().zip(tokens) {
-        let scale = coefficients(&block.scale, group);
-        let minimum = coefficients(&block.minimum, group);
-        let mut weights = [_mm512_setzero_si512(); 8];
+        let totals = halves.map(|[first, last]| first + last);
+        let mut planes = planes(if MINIMUM { 0 } else { -8 }, totals);
         for (j, bytes) in block.weights.iter().enumerate() {
             let both = line(bytes);
-            weights[2 * j] = _mm512_and_si512(both, mask);
-            weights[2 * j + 1] = _mm512_and_si512(_mm512_srli_epi16::<4>(both), mask);
+            dot(&mut planes, _mm512_and_si512(both, mask), x, 2 * j);
+            dot(
+                &mut planes,
+                _mm512_and_si512(_mm512_srli_epi16::<4>(both), mask),
+                x,
+                2 * j + 1,
+            );
         }
+        let scale = coefficients(&block.scale, group);
+        let minimum = coefficients(&block.minimum, group);
         for t in 0..T {
-            let total = halves[t][0] + halves[t][1];
-            let start = if MINIMUM { 0 } else { -8 * total };
-            let product = dot(_mm512_set1_epi32(start), &weights, &x[t], 0);
-            sums[t].add(scale, product);
+            sums[t].add(scale, join(planes[t]));
             if MINIMUM {
-                sums[t].add(minimum, _mm512_set1_epi32(total));
+                sums[t].add(minimum, _mm512_set1_epi32(totals[t]));
             }
         }
     }
@@ -189,6 +206,8 @@ fn bytes<const T: usize, const C: usize, const KIND: u8>(
     blocks: &[ByteBlock<C>],
     tile: &Tile<'_>,
 ) -> [[i64; ROWS]; T] {
+    // The weights are 128 too large.
+    const BIAS: i32 = -128;
     let mut sums = [Sums([_mm512_setzero_si512(); 2]); T];
     let tokens = tile
         .data
@@ -199,22 +218,29 @@ fn bytes<const T: usize, const C: usize, const KIND: u8>(
     for (block, (x, halves)) in blocks.iter().zip(tokens) {
         let first = words(&block.coefficients[0]);
         let last = words(&block.coefficients[C - 1]);
-        let mut weights = [_mm512_setzero_si512(); 8];
-        for (line_out, bytes) in weights.iter_mut().zip(&block.weights) {
-            *line_out = line(bytes);
+        let totals = halves.map(|[first, last]| first + last);
+        let begin = if KIND == HALVES {
+            halves.map(|halves| halves[0])
+        } else {
+            totals
+        };
+        let mut sum_planes = planes(BIAS, begin);
+        for (index, bytes) in block.weights.iter().enumerate() {
+            if KIND == HALVES && index == 4 {
+                for t in 0..T {
+                    sums[t].add(first, join(sum_planes[t]));
+                }
+                sum_planes = planes(BIAS, halves.map(|halves| halves[1]));
+            }
+            dot(&mut sum_planes, line(bytes), x, index);
         }
         for t in 0..T {
-            // The weights are 128 too large.
-            let bias = |sum: i32| _mm512_set1_epi32(-128 * sum);
-            let total = halves[t][0] + halves[t][1];
-            if KIND == HALVES {
-                sums[t].add(first, dot(bias(halves[t][0]), &weights[..4], &x[t], 0));
-                sums[t].add(last, dot(bias(halves[t][1]), &weights[4..], &x[t], 4));
-            } else {
-                sums[t].add(first, dot(bias(total), &weights, &x[t], 0));
-            }
+            sums[t].add(
+                if KIND == HALVES { last } else { first },
+                join(sum_planes[t]),
+            );
             if KIND == SCALE_AND_MINIMUM {
-                sums[t].add(last, _mm512_set1_epi32(total));
+                sums[t].add(last, _mm512_set1_epi32(totals[t]));
             }
         }
     }

@@ -43,15 +43,35 @@ pub(super) fn norm(values: &[f32], weights: &[f32], eps: f32, out: &mut [f32]) -
     true
 }
 
+/// Gates and ups of a group's rows; all three have at most [`ROWS`] values.
 #[inline(always)]
 pub(super) fn silu_gate(gates: &[f32], ups: &[f32], out: &mut [f32]) {
+    // Whole groups have a length that the compiler knows, and so vectors.
+    if let (Some(gates), Some(ups), Some(out)) = (
+        gates.as_array::<ROWS>(),
+        ups.as_array::<ROWS>(),
+        out.as_mut_array::<ROWS>(),
+    ) {
+        for i in 0..ROWS {
+            out[i] = silu(gates[i], ups[i]);
+        }
+        return;
+    }
     for ((out, gate), up) in out.iter_mut().zip(gates).zip(ups) {
         *out = silu(*gate, *up);
     }
 }
 
+/// A group's rows of the residual and of the branch.
 #[inline(always)]
 pub(super) fn add(values: &mut [f32], branch: &[f32]) {
+    if let (Some(values), Some(branch)) = (values.as_mut_array::<ROWS>(), branch.as_array::<ROWS>())
+    {
+        for i in 0..ROWS {
+            values[i] = add_f(values[i], branch[i]);
+        }
+        return;
+    }
     for (value, branch) in values.iter_mut().zip(branch) {
         *value = add_f(*value, *branch);
     }

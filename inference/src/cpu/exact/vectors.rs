@@ -1,0 +1,325 @@
+//! The vectors of `docs/exact-arithmetic.md`, computed anew at every level of SIMD and compared with the text.
+
+use crate::arithmetic::{exp, silu_gate};
+use crate::cpu::pool::Pool;
+use crate::cpu::simd::SimdLevel;
+use crate::gguf::Gguf;
+use crate::model::plan::{Matrix, Tensors};
+use crate::quant::QuantType;
+use crate::sampler::{Sampler, Sampling};
+
+use super::activations::{Activations, q16};
+use super::kernels::Kernels;
+use super::pack::{Packed, ROWS};
+
+/// `s = 1664525 s + 1013904223 mod 2^32`, before each number.
+struct Numbers(u32);
+
+impl Numbers {
+    fn next(&mut self) -> u32 {
+        self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        self.0
+    }
+
+    fn byte(&mut self) -> u8 {
+        self.next().to_be_bytes()[0]
+    }
+
+    /// From -1 to 1, exact.
+    fn float(&mut self) -> f32 {
+        (self.next() >> 8) as f32 / 8_388_608.0 - 1.0
+    }
+}
+
+/// Where the f16 scales of a block stand.
+fn scales_of(quant: QuantType) -> &'static [usize] {
+    match quant {
+        QuantType::Q4_1 | QuantType::Q5_1 => &[0, 2],
+        QuantType::Q6K => &[208],
+        _ => &[0],
+    }
+}
+
+fn code_of(quant: QuantType) -> u32 {
+    (0..32)
+        .find(|code| QuantType::from_code(*code) == Some(quant))
+        .unwrap()
+}
+
+/// Rows of random blocks: every byte from the generator, then scales of magnitude 2^-6 to 2^-3.
+fn weights(quant: QuantType, rows: usize, columns: usize, numbers: &mut Numbers) -> Vec<u8> {
+    let mut bytes: Vec<u8> = (0..quant.bytes_for(rows * columns))
+        .map(|_| numbers.byte())
+        .collect();
+    for block in bytes.chunks_exact_mut(quant.block_bytes()) {
+        for at in scales_of(quant) {
+            block[at + 1] = block[at + 1] & 0x80 | 0x24 + block[at + 1] % 12;
+        }
+    }
+    bytes
+}
+
+/// A file with one matrix, and the matrix.
+fn file(quant: QuantType, rows: usize, columns: usize, data: &[u8]) -> (Gguf, Matrix) {
+    let mut bytes = b"GGUF".to_vec();
+    bytes.extend(3u32.to_le_bytes());
+    bytes.extend([1u64, 0, 1].iter().flat_map(|word| word.to_le_bytes()));
+    bytes.extend(b"w");
+    bytes.extend(2u32.to_le_bytes());
+    bytes.extend(
+        [columns as u64, rows as u64]
+            .iter()
+            .flat_map(|word| word.to_le_bytes()),
+    );
+    bytes.extend(code_of(quant).to_le_bytes());
+    bytes.extend(0u64.to_le_bytes());
+    bytes.resize(bytes.len().next_multiple_of(32), 0);
+    bytes.extend(data);
+    let gguf = Gguf::from_bytes(bytes).unwrap();
+    let matrix = Tensors::new(&gguf).matrix("w", rows, columns).unwrap();
+    (gguf, matrix)
+}
+
+/// Products of a matrix with some vectors at a level: `[vector][row]`.
+fn products(
+    level: SimdLevel,
+    (gguf, matrix): &(Gguf, Matrix),
+    vectors: &[Vec<f32>],
+) -> Vec<Vec<f32>> {
+    let pool = Pool::new(1).unwrap();
+    let packed = Packed::new(gguf, matrix, &pool).unwrap();
+    let kernels = Kernels::of(level.resolve().unwrap());
+    let mut x = Activations::new(matrix.columns, vectors.len()).unwrap();
+    let writer = x.begin(vectors.len());
+    for (token, vector) in vectors.iter().enumerate() {
+        #[expect(unsafe_code, reason = "kernels need their CPU")]
+        // SAFETY: the level was resolved, and this is the only thread.
+        let finite = unsafe { (kernels.quantize)(&writer, token, vector) };
+        assert!(finite);
+    }
+    let mut out = vec![vec![0.0; matrix.rows]; vectors.len()];
+    let mut group_out = vec![0.0; vectors.len() * ROWS];
+    for group in 0..packed.group_count() {
+        #[expect(unsafe_code, reason = "kernels need their CPU")]
+        // SAFETY: the level was resolved.
+        unsafe {
+            (kernels.product)(&packed, group, &x, &mut group_out);
+        }
+        for (out, products) in out.iter_mut().zip(group_out.chunks_exact(ROWS)) {
+            let rows = group * ROWS..matrix.rows.min((group + 1) * ROWS);
+            let count = rows.len();
+            out[rows].copy_from_slice(&products[..count]);
+        }
+    }
+    out
+}
+
+const QUANTS: [QuantType; 6] = [
+    QuantType::Q4_0,
+    QuantType::Q4_1,
+    QuantType::Q5_0,
+    QuantType::Q5_1,
+    QuantType::Q8_0,
+    QuantType::Q6K,
+];
+
+/// Naive sums in f64, which are exact for these scales, and one rounding.
+fn naive(file: &(Gguf, Matrix), row: usize, vector: &[f32]) -> f32 {
+    let (gguf, matrix) = file;
+    let mut weights = vec![0.0; matrix.columns];
+    matrix
+        .quant()
+        .dequantize(matrix.row(gguf, row), &mut weights);
+    let mut q = vec![0; vector.len()];
+    let exponent = q16(vector, &mut q).unwrap();
+    let sum: f64 = weights
+        .iter()
+        .zip(&q)
+        .map(|(w, q)| f64::from(*w) * f64::from(*q))
+        .sum();
+    #[expect(clippy::cast_possible_truncation, reason = "the one rounding")]
+    let rounded = (sum * 2f64.powi(exponent)) as f32;
+    rounded
+}
+
+#[test]
+fn products_of_every_format_are_the_naive_sums() {
+    for quant in QUANTS {
+        for (rows, columns) in [(1, 256), (16, 512), (37, 768), (160, 256)] {
+            let mut numbers = Numbers(rows as u32);
+            let file = file(
+                quant,
+                rows,
+                columns,
+                &weights(quant, rows, columns, &mut numbers),
+            );
+            let mut vectors: Vec<Vec<f32>> = (0..7)
+                .map(|_| (0..columns).map(|_| numbers.float()).collect())
+                .collect();
+            // Edges: all zeros, one spike, the most negative half, very small values.
+            vectors.push(vec![0.0; columns]);
+            vectors.push(
+                (0..columns)
+                    .map(|i| if i == 33 { -1e20 } else { 0.0 })
+                    .collect(),
+            );
+            vectors.push(
+                (0..columns)
+                    .map(|i| if i % 2 == 0 { -1.0 } else { 1.0 })
+                    .collect(),
+            );
+            vectors.push((0..columns).map(|_| numbers.float() * 1e-30).collect());
+            for level in SimdLevel::available() {
+                let found = products(level, &file, &vectors);
+                for (vector, found) in vectors.iter().zip(found) {
+                    for (row, found) in found.iter().enumerate() {
+                        let wanted = naive(&file, row, vector);
+                        assert_eq!(
+                            found.to_bits(),
+                            wanted.to_bits(),
+                            "{} {level:?} row {row} of {rows}x{columns}: {found} for {wanted}",
+                            quant.name()
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn scales_far_below_the_largest_are_rounded_to_even() {
+    // A row of two blocks with scales 1.5 · 2^0 and 1.25 · 2^-14: rule 3's E is -21, so the second
+    // coefficient is 1.25 · 2^7 = 160, exact; with 2^-22 and more between them bits are lost the same way
+    // at every level, which the equality of levels on wild scales shows.
+    let mut numbers = Numbers(7);
+    for quant in QUANTS {
+        let mut data: Vec<u8> = (0..quant.bytes_for(32 * 512))
+            .map(|_| numbers.byte())
+            .collect();
+        for block in data.chunks_exact_mut(quant.block_bytes()) {
+            for at in scales_of(quant) {
+                if block[at + 1] & 0x7c == 0x7c {
+                    block[at + 1] &= 0xbf;
+                }
+            }
+        }
+        let file = file(quant, 32, 512, &data);
+        let vectors: Vec<Vec<f32>> = (0..5)
+            .map(|_| (0..512).map(|_| numbers.float()).collect())
+            .collect();
+        let scalar = products(SimdLevel::Scalar, &file, &vectors);
+        for level in SimdLevel::available() {
+            assert_eq!(
+                products(level, &file, &vectors),
+                scalar,
+                "{} {level:?}",
+                quant.name()
+            );
+        }
+    }
+}
+
+fn hex(value: f32) -> String {
+    format!("{:08x}", value.to_bits())
+}
+
+/// The block of vectors as the document has it.
+fn document_vectors() -> String {
+    let mut lines = vec!["exp: x bits -> bits".to_owned()];
+    for x in [
+        0.0, 1.0, -1.0, 0.5, -0.001, 10.0, -20.5, 87.0, -87.0, -1000.0,
+    ] {
+        lines.push(format!("{} -> {}", hex(x), hex(exp(x))));
+    }
+    lines.push("SiLU gate: gate, up -> bits".to_owned());
+    for (gate, up) in [
+        (0.0, 1.0),
+        (1.0, 1.0),
+        (-1.0, 2.0),
+        (5.5, -0.25),
+        (-90.0, 3.0),
+        (90.0, 3.0),
+    ] {
+        lines.push(format!(
+            "{} {} -> {}",
+            hex(gate),
+            hex(up),
+            hex(silu_gate(gate, up))
+        ));
+    }
+    lines.push("Q16: values -> exponent: integers".to_owned());
+    for values in [
+        [0.0, 0.0, 0.0, 0.0],
+        [1.0, -0.5, 0.25, 1e-5],
+        [1.999_9, 1.0, -1.999_9, 3e-5],
+        [1e-30, -3e-31, 0.0, 2e-38],
+        [3e38, 1.0, -3e38, 0.0],
+    ] {
+        let mut q = [0; 4];
+        let exponent = q16(&values, &mut q).unwrap();
+        lines.push(format!(
+            "{} -> {exponent}: {q:?}",
+            values.map(hex).join(" ")
+        ));
+    }
+    lines.push("mat-vec row: format -> bits".to_owned());
+    for quant in QUANTS {
+        let mut numbers = Numbers(1);
+        let file = file(quant, 1, 256, &weights(quant, 1, 256, &mut numbers));
+        let vectors = vec![(0..256).map(|_| numbers.float()).collect()];
+        for level in SimdLevel::available() {
+            assert_eq!(
+                products(level, &file, &vectors)[0][0],
+                naive(&file, 0, &vectors[0])
+            );
+        }
+        lines.push(format!(
+            "{} -> {}",
+            quant.name(),
+            hex(naive(&file, 0, &vectors[0]))
+        ));
+    }
+    lines.push("sampler: temperature, top-k, top-p, min-p, penalty -> tokens".to_owned());
+    for (temperature, top_k, top_p, min_p, repetition_penalty) in [
+        (0.0, 0, 1.0, 0.0, 1.0),
+        (1.0, 0, 1.0, 0.0, 1.0),
+        (0.7, 5, 1.0, 0.0, 1.0),
+        (1.0, 0, 0.5, 0.0, 1.0),
+        (1.5, 0, 1.0, 0.25, 1.0),
+        (0.8, 40, 0.95, 0.05, 1.3),
+    ] {
+        let sampling = Sampling {
+            temperature,
+            top_k,
+            top_p,
+            min_p,
+            repetition_penalty,
+        };
+        let seed = std::array::from_fn(|i| u8::try_from(i).unwrap());
+        let mut sampler = Sampler::new(sampling, &seed, 100);
+        let mut numbers = Numbers(2);
+        let logits: Vec<f32> = (0..100).map(|_| numbers.float() * 4.0).collect();
+        let tokens: Vec<u32> = (0..8)
+            .map(|_| {
+                let token = sampler.pick(&logits).unwrap();
+                sampler.note(token);
+                token.0
+            })
+            .collect();
+        lines.push(format!(
+            "{temperature} {top_k} {top_p} {min_p} {repetition_penalty} -> {tokens:?}"
+        ));
+    }
+    lines.join("\n")
+}
+
+#[test]
+fn the_document_has_these_vectors() {
+    let document = include_str!("../../../../docs/exact-arithmetic.md");
+    let vectors = document_vectors();
+    assert!(
+        document.contains(&vectors),
+        "docs/exact-arithmetic.md has other vectors than the code; the code's are:\n{vectors}"
+    );
+}
