@@ -40,11 +40,13 @@ pub(crate) struct Models {
 }
 
 /// A guest's handle of a loaded model.
+#[expect(unreachable_pub, reason = "the generated bindings re-export it")]
 pub struct ModelEntry {
     model: Arc<Model>,
 }
 
 /// A guest's handle of a session.
+#[expect(unreachable_pub, reason = "the generated bindings re-export it")]
 pub struct SessionEntry {
     /// Away while a call works on it; a guest that is single-threaded cannot see that.
     active: Option<Box<Active>>,
