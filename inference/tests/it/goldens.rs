@@ -51,12 +51,11 @@ fn teacher_forced(model: &Arc<Model>, case: &Case) -> Vec<u32> {
     top
 }
 
-/// The ids and the text that the model makes by itself.
-fn free_running(model: &Arc<Model>, case: &Case) -> (Vec<u32>, String) {
+/// The first ids that the model makes by itself, and their text.
+fn free_running(model: &Arc<Model>, case: &Case, count: usize) -> (Vec<u32>, String) {
     let mut session = open(model, 512);
     session.append(&ids(&case.prompt_token_ids)).unwrap();
-    let tokens = u32::try_from(case.generated_token_ids.len()).unwrap();
-    let mut stream = TextStream::new(StopStrings::none(), tokens);
+    let mut stream = TextStream::new(StopStrings::none(), u32::try_from(count).unwrap());
     let (mut made, mut text) = (Vec::new(), String::new());
     while let Some(chunk) = stream.next(&mut session).unwrap() {
         made.extend(chunk.tokens.iter().map(|token| token.0));
@@ -79,13 +78,16 @@ fn check(model: &Arc<Model>) {
             equal += usize::from(top == golden);
             positions += 1;
         }
+        // Past the first narrow margin any id is right, so there is nothing to run for.
         let free = margins
             .iter()
             .position(|margin| *margin < MARGIN)
             .unwrap_or(margins.len());
-        let (made, text) = free_running(model, &case);
-        assert_eq!(made[..free], golden[..free]);
-        println!("free-running text: {text:?}, llama.cpp's: {:?}", case.text);
+        if free > 0 {
+            let (made, text) = free_running(model, &case, free);
+            assert_eq!(made, golden[..free]);
+            assert!(case.text.starts_with(&text), "{text:?} for {:?}", case.text);
+        }
     }
     println!("top token equal at {equal} of {positions} positions");
     assert!(

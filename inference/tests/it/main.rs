@@ -6,5 +6,10 @@
     reason = "a skipped test says why; figures show with --nocapture"
 )]
 
+mod builder;
+mod exact;
+mod files;
 mod fixture;
 mod goldens;
+mod sessions;
+mod tokens;

@@ -145,10 +145,14 @@ impl Writer<'_> {
             for (q, value) in q.iter_mut().zip(values) {
                 *q = round_small(*value * one * two);
             }
-            for k in 0..COLUMNS {
-                out.q[k] = narrow(q[k]);
-                out.low[k] = low(q[k]);
-                out.high[k] = low((q[k] + 128) >> 8);
+            for (out, q) in out.q.iter_mut().zip(q) {
+                *out = narrow(q);
+            }
+            for (out, q) in out.low.iter_mut().zip(q) {
+                *out = low(q);
+            }
+            for (out, q) in out.high.iter_mut().zip(q) {
+                *out = low((q + 128) >> 8);
             }
             let (first, last) = q.split_at(COLUMNS / 2);
             let halves = [first.iter().sum(), last.iter().sum()];

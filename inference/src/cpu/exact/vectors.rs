@@ -53,7 +53,7 @@ fn weights(quant: QuantType, rows: usize, columns: usize, numbers: &mut Numbers)
         .collect();
     for block in bytes.chunks_exact_mut(quant.block_bytes()) {
         for at in scales_of(quant) {
-            block[at + 1] = block[at + 1] & 0x80 | 0x24 + block[at + 1] % 12;
+            block[at + 1] = (block[at + 1] & 0x80) | (0x24 + block[at + 1] % 12);
         }
     }
     bytes
@@ -145,8 +145,8 @@ fn naive(file: &(Gguf, Matrix), row: usize, vector: &[f32]) -> f32 {
 #[test]
 fn products_of_every_format_are_the_naive_sums() {
     for quant in QUANTS {
-        for (rows, columns) in [(1, 256), (16, 512), (37, 768), (160, 256)] {
-            let mut numbers = Numbers(rows as u32);
+        for (seed, rows, columns) in [(1, 1, 256), (2, 16, 512), (3, 37, 768), (4, 160, 256)] {
+            let mut numbers = Numbers(seed);
             let file = file(
                 quant,
                 rows,
