@@ -16,6 +16,8 @@ use crate::{command, home, model, ui};
 pub(crate) enum Bench {
     /// Tokens a second of the test model, reading and generating, with 1 thread and with all
     Inference,
+    /// Microseconds of a job that does nothing, beside bare wasmtime with the same settings
+    Sandbox,
 }
 
 /// Builds what measures and runs it.
@@ -25,6 +27,7 @@ pub(crate) enum Bench {
 pub(crate) fn run(bench: Bench) -> Result<()> {
     match bench {
         Bench::Inference => inference(),
+        Bench::Sandbox => sandbox(),
     }
 }
 
@@ -52,4 +55,18 @@ fn inference() -> Result<()> {
         command::run(run.args(["--threads", &count.to_string()]))?;
     }
     Ok(())
+}
+
+fn sandbox() -> Result<()> {
+    let workspace = Workspace::ask()?;
+    let mut run = workspace.cargo();
+    run.args([
+        "bench",
+        "--locked",
+        "--package",
+        "tussah-runtime",
+        "--bench",
+        "sandbox",
+    ]);
+    command::run(&mut run)
 }

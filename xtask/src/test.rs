@@ -44,6 +44,12 @@ pub(crate) fn run() -> Result<()> {
 /// # Errors
 /// A test failed or does not compile.
 pub(crate) fn tests(workspace: &Workspace, release: PathBuf, counts: &mut Counts) -> Result<()> {
+    // In one call with the tests, so that both are built with the same features, once.
+    let mut build = workspace.cargo();
+    build.args(["build", "--workspace", "--locked", "--bins", "--tests"]);
+    command::run(&mut build)?;
+    let debug = workspace.binary("debug");
+
     let mut run = workspace.cargo();
     let nextest = command::output(workspace.cargo().args(["nextest", "--version"])).is_ok();
     if nextest {
@@ -75,6 +81,7 @@ pub(crate) fn tests(workspace: &Workspace, release: PathBuf, counts: &mut Counts
     }
     run.env("REQUIRE_MODEL", "1");
     run.env("TUSSAH_HOME", home::tussah_home()?);
+    run.env("TUSSAH_BIN", debug);
     run.env("TUSSAH_RELEASE_BIN", release);
     finish(command::relay(&mut run)?, "tests", counts)
 }

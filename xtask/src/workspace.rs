@@ -61,10 +61,14 @@ impl Workspace {
         let mut build = self.cargo();
         build.args(["build", "--release", "--locked", "--package", "tussah-host"]);
         command::run(build.args(["--bin", "tussah"]))?;
-        Ok(self
-            .target
-            .join("release")
-            .join(format!("tussah{}", std::env::consts::EXE_SUFFIX)))
+        Ok(self.binary("release"))
+    }
+
+    /// Where cargo puts `tussah` in the profile's folder.
+    pub(crate) fn binary(&self, profile: &str) -> PathBuf {
+        self.target
+            .join(profile)
+            .join(format!("tussah{}", std::env::consts::EXE_SUFFIX))
     }
 }
 
