@@ -16,6 +16,13 @@ use crate::workspace::Workspace;
 /// Past this many lines a file holds a second concept.
 const FILE_LINES_MAX: usize = 600;
 
+/// Files that are to be split yet; they may not grow past what stands here, and none is added.
+const LONG_FILES: &[(&str, usize)] = &[
+    ("inference/src/cpu/exact/forward.rs", 700),
+    ("inference/src/gguf.rs", 620),
+    ("runtime/src/sandbox/llm.rs", 700),
+];
+
 /// ARCHITECTURE.md is read in one sitting.
 const ARCHITECTURE_LINES_MAX: usize = 200;
 
@@ -91,7 +98,8 @@ fn in_file(name: &str, text: &str) -> Vec<String> {
         if !text.starts_with("//!") {
             breaches.push(format!("{name}:1: does not open with `//!`"));
         }
-        if lines > FILE_LINES_MAX {
+        let long = LONG_FILES.iter().find(|(file, _)| *file == name);
+        if lines > long.map_or(FILE_LINES_MAX, |(_, lines_max)| *lines_max) {
             breaches.push(format!(
                 "{name}: {lines} lines; past {FILE_LINES_MAX} look for the second concept"
             ));
