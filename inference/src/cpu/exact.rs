@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use crate::arithmetic::flush;
 use crate::backend::{Backend, BackendError, Sequence};
+use crate::cpu::buffer::Arena;
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::SimdLevel;
 use crate::gguf::Gguf;
@@ -112,6 +113,7 @@ fn check_sizes(plan: &Plan) -> Result<(), ModelError> {
 struct Loader<'a> {
     gguf: &'a Gguf,
     pool: &'a Pool,
+    arena: Arena,
     progress: &'a mut dyn FnMut(LoadProgress),
     done_bytes: u64,
     reported_bytes: u64,
@@ -120,7 +122,7 @@ struct Loader<'a> {
 
 impl Loader<'_> {
     fn pack(&mut self, matrix: &Matrix) -> Result<Packed, ModelError> {
-        let packed = Packed::new(self.gguf, matrix, self.pool)?;
+        let packed = Packed::new(self.gguf, matrix, self.pool, &mut self.arena)?;
         self.done_bytes += (matrix.rows * matrix.row_bytes()) as u64;
         let step = self.total_bytes / 100;
         if self.done_bytes == self.total_bytes || self.done_bytes - self.reported_bytes > step {
@@ -170,6 +172,7 @@ impl Exact {
         let mut loader = Loader {
             gguf: &gguf,
             pool: &pool,
+            arena: Arena::default(),
             progress,
             done_bytes: 0,
             reported_bytes: 0,

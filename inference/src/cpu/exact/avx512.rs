@@ -3,12 +3,13 @@
 //! so `vpdpbusd` takes both as they lie; 16 rows are the 16 lanes.
 
 use std::arch::x86_64::{
-    __m512i, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm256_loadu_si256, _mm512_add_epi32,
-    _mm512_add_epi64, _mm512_and_si512, _mm512_castsi512_si256, _mm512_cvt_roundps_epi32,
-    _mm512_cvtepi32_epi64, _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_dpwssd_epi32,
-    _mm512_extracti64x4_epi64, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_epi32,
-    _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_slli_epi32,
-    _mm512_slli_epi64, _mm512_srli_epi16, _mm512_srli_epi64, _mm512_storeu_si512,
+    __m512i, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _mm_prefetch,
+    _mm256_loadu_si256, _mm512_add_epi32, _mm512_add_epi64, _mm512_and_si512,
+    _mm512_castsi512_si256, _mm512_cvt_roundps_epi32, _mm512_cvtepi32_epi64, _mm512_cvtph_ps,
+    _mm512_dpbusd_epi32, _mm512_dpwssd_epi32, _mm512_extracti64x4_epi64, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_mul_epi32, _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_epi32,
+    _mm512_setzero_si512, _mm512_slli_epi32, _mm512_slli_epi64, _mm512_srli_epi16,
+    _mm512_srli_epi64, _mm512_storeu_si512,
 };
 
 use super::HEAD_SIZE_MAX;
@@ -16,6 +17,20 @@ use super::activations::{ActivationBlock, Activations, TILE, Tile};
 use super::attention::{self, Head, HeadCache, KEYS, VALUES};
 use super::generic::finish;
 use super::pack::{ByteBlock, Group, Layout, NibbleBlock, Packed, ROWS};
+
+/// How far ahead of their use weights are asked for: the hardware's own look-ahead ends with each page.
+const AHEAD_BYTES: usize = 2560;
+
+/// Asks for the block that comes `AHEAD_BYTES` after this one.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn prefetch<B>(block: &B) {
+    let ahead = std::ptr::from_ref(block).wrapping_byte_add(AHEAD_BYTES);
+    for line in 0..size_of::<B>() / 64 {
+        // A prefetch reads nothing that the program sees and cannot fault, wherever it points.
+        _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_byte_add(64 * line).cast());
+    }
+}
 
 /// How the bytes of a layout turn into sums.
 const SCALE: u8 = 0;
@@ -176,6 +191,9 @@ fn nibbles<const T: usize, const MINIMUM: bool>(
         .iter()
         .zip(tile.sums.as_chunks::<T>().0);
     for (block, (x, halves)) in blocks.iter().zip(tokens) {
+        if T == 1 {
+            prefetch(block);
+        }
         let totals = halves.map(|[first, last]| first + last);
         let mut planes = planes(if MINIMUM { 0 } else { -8 }, totals);
         for (j, bytes) in block.weights.iter().enumerate() {
@@ -218,6 +236,9 @@ fn bytes<const T: usize, const C: usize, const KIND: u8>(
     for (block, (x, halves)) in blocks.iter().zip(tokens) {
         let first = words(&block.coefficients[0]);
         let last = words(&block.coefficients[C - 1]);
+        if T == 1 {
+            prefetch(block);
+        }
         let totals = halves.map(|[first, last]| first + last);
         let begin = if KIND == HALVES {
             halves.map(|halves| halves[0])

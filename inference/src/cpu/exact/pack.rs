@@ -4,8 +4,7 @@
 //! permutations, and a coefficient is one stated rounding of a scale.
 
 use crate::arithmetic::{exponent_of, round_small};
-use crate::backend::BackendError;
-use crate::cpu::buffer::{Buffer, Plain};
+use crate::cpu::buffer::{Arena, Buffer, Plain};
 use crate::cpu::pool::{Parts, Pool};
 use crate::gguf::Gguf;
 use crate::model::ModelError;
@@ -91,7 +90,12 @@ impl Packed {
     }
 
     /// Packs a matrix of the file. Rows beyond the last, up to a whole group, are zeros.
-    pub(super) fn new(gguf: &Gguf, matrix: &Matrix, pool: &Pool) -> Result<Self, ModelError> {
+    pub(super) fn new(
+        gguf: &Gguf,
+        matrix: &Matrix,
+        pool: &Pool,
+        arena: &mut Arena,
+    ) -> Result<Self, ModelError> {
         let quant = matrix.quant();
         let blocks = matrix.columns / COLUMNS;
         let count = matrix.rows.div_ceil(ROWS);
@@ -110,11 +114,19 @@ impl Packed {
             pool,
         };
         let layout = match quant {
-            QuantType::Q4_1 => Layout::NibbleMinimum(source.fill(total, nibbles)?),
-            QuantType::Q4_0 => Layout::Nibble(source.fill(total, nibbles)?),
-            QuantType::Q8_0 | QuantType::Q5_0 => Layout::Byte(source.fill(total, bytes)?),
-            QuantType::Q5_1 => Layout::ByteMinimum(source.fill(total, bytes_minimum)?),
-            QuantType::Q6K => Layout::ByteHalves(source.fill(total, bytes_q6_k)?),
+            QuantType::Q4_1 => {
+                Layout::NibbleMinimum(source.fill(arena.zeroed(total, WEIGHTS)?, nibbles))
+            }
+            QuantType::Q4_0 => Layout::Nibble(source.fill(arena.zeroed(total, WEIGHTS)?, nibbles)),
+            QuantType::Q8_0 | QuantType::Q5_0 => {
+                Layout::Byte(source.fill(arena.zeroed(total, WEIGHTS)?, bytes))
+            }
+            QuantType::Q5_1 => {
+                Layout::ByteMinimum(source.fill(arena.zeroed(total, WEIGHTS)?, bytes_minimum))
+            }
+            QuantType::Q6K => {
+                Layout::ByteHalves(source.fill(arena.zeroed(total, WEIGHTS)?, bytes_q6_k))
+            }
             QuantType::F32 | QuantType::F16 => return Err(unsupported(matrix)),
         };
         Ok(Self {
@@ -124,6 +136,9 @@ impl Packed {
         })
     }
 }
+
+/// What an error calls this memory.
+const WEIGHTS: &str = "weights";
 
 fn unsupported(matrix: &Matrix) -> ModelError {
     let (tensor, quant) = (matrix.name.clone(), matrix.quant());
@@ -215,10 +230,9 @@ impl Place<'_> {
 impl Source<'_> {
     fn fill<B: Plain + Send>(
         &self,
-        total: usize,
+        mut buffer: Buffer<B>,
         put: fn(&mut B, &Place<'_>),
-    ) -> Result<Buffer<B>, BackendError> {
-        let mut buffer = Buffer::<B>::zeroed(total, "weights")?;
+    ) -> Buffer<B> {
         let parts = Parts::new(&mut buffer);
         let matrix = self.matrix;
         self.pool.run(self.groups.len(), |group| {
@@ -246,7 +260,7 @@ impl Source<'_> {
                 }
             }
         });
-        Ok(buffer)
+        buffer
     }
 }
 

@@ -1,6 +1,7 @@
 //! The vectors of `docs/exact-arithmetic.md`, computed anew at every level of SIMD and compared with the text.
 
 use crate::arithmetic::{exp, silu_gate};
+use crate::cpu::buffer::Arena;
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::SimdLevel;
 use crate::gguf::Gguf;
@@ -87,7 +88,7 @@ fn products(
     vectors: &[Vec<f32>],
 ) -> Vec<Vec<f32>> {
     let pool = Pool::new(1).unwrap();
-    let packed = Packed::new(gguf, matrix, &pool).unwrap();
+    let packed = Packed::new(gguf, matrix, &pool, &mut Arena::default()).unwrap();
     let kernels = Kernels::of(level.resolve().unwrap());
     let mut x = Activations::new(matrix.columns, vectors.len()).unwrap();
     let writer = x.begin(vectors.len());
