@@ -10,6 +10,8 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State};
 
+use crate::tokenizer::TokenizeError;
+
 /// Template instructions one rendering may execute; a conversation of a hundred turns takes about ten thousand.
 const FUEL: u64 = 1_000_000;
 /// How deep macros and loops may nest.
@@ -50,6 +52,12 @@ pub enum ChatError {
     /// The template ran too long.
     #[error("the model's chat template ran for more than {FUEL} instructions")]
     OutOfFuel,
+    /// The prompt has no token ids.
+    #[error(transparent)]
+    Tokenize(#[from] TokenizeError),
+    /// The messages use every character that could keep their text apart from special tokens.
+    #[error("the messages have all of the 32 noncharacters U+FDD0 to U+FDEF in them")]
+    NoMark,
     /// The template printed too much.
     #[error("the prompt is longer than {PROMPT_BYTES_MAX} bytes")]
     TooLong,
@@ -131,6 +139,17 @@ fn chain(error: &Error) -> String {
         source = cause.source();
     }
     message
+}
+
+/// A character that stands in none of the messages and, being no character of Unicode, in no vocabulary.
+pub(crate) fn mark(messages: &[ChatMessage]) -> Result<char, ChatError> {
+    let unused = |mark: &char| {
+        let has = |text: &str| text.contains(*mark);
+        !messages.iter().any(|it| has(&it.role) || has(&it.content))
+    };
+    ('\u{fdd0}'..='\u{fdef}')
+        .find(unused)
+        .ok_or(ChatError::NoMark)
 }
 
 /// Takes the template's output up to the ceiling.

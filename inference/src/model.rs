@@ -16,7 +16,7 @@ use crate::cpu::oracle::Oracle;
 use crate::cpu::simd::{SimdLevel, SimdUnavailable};
 use crate::gguf::{Gguf, GgufError};
 use crate::quant::QuantType;
-use crate::tokenizer::{Tokenizer, TokenizerError};
+use crate::tokenizer::{AddBos, EncodeOptions, TokenId, Tokenizer, TokenizerError};
 use plan::Plan;
 
 /// The most threads a model may use.
@@ -268,7 +268,8 @@ impl Model {
     }
 
     /// The prompt for a conversation, by the model's own template.
-    /// Encode it with `parse_special`: the template writes special tokens out.
+    /// The template writes special tokens out, and messages may forge them: use [`Model::encode_chat`]
+    /// for messages from outside.
     ///
     /// # Errors
     /// [`ChatError`]: the model has no template, or the template refuses or overruns a limit.
@@ -278,6 +279,46 @@ impl Model {
         add_generation_prompt: bool,
     ) -> Result<String, ChatError> {
         self.chat.render(messages, add_generation_prompt)
+    }
+
+    /// The token ids of a conversation's prompt.
+    ///
+    /// Special tokens come from the template alone: where a message has the text of one, such as
+    /// `<|im_end|>`, it is read as text and cannot end its turn.
+    ///
+    /// # Errors
+    /// As [`Model::render_chat`], and [`ChatError::Tokenize`].
+    pub fn encode_chat(
+        &self,
+        messages: &[ChatMessage],
+        add_generation_prompt: bool,
+    ) -> Result<Vec<TokenId>, ChatError> {
+        let mark = crate::chat::mark(messages)?;
+        let disarm = |text: &str| self.tokenizer.disarm(text, mark);
+        let disarmed: Vec<ChatMessage> = messages
+            .iter()
+            .map(|message| ChatMessage {
+                role: disarm(&message.role),
+                content: disarm(&message.content),
+            })
+            .collect();
+        let prompt = self.chat.render(&disarmed, add_generation_prompt)?;
+        let bos = self
+            .tokenizer
+            .bos()
+            .map(|bos| self.tokenizer.token_bytes(bos));
+        let has_bos = bos.is_some_and(|bos| prompt.as_bytes().starts_with(bos));
+        let options = EncodeOptions {
+            add_bos: if has_bos {
+                AddBos::Never
+            } else {
+                AddBos::ByMetadata
+            },
+            parse_special: true,
+        };
+        Ok(self
+            .tokenizer
+            .encode_without(Some(mark), &prompt, options)?)
     }
 
     pub(crate) fn plan(&self) -> &Plan {
@@ -293,7 +334,7 @@ fn chat_template(gguf: &Gguf, tokenizer: &Tokenizer) -> Result<ChatTemplate, Mod
     let mut special = BTreeMap::new();
     for (name, key) in [("bos_token", "bos"), ("eos_token", "eos")] {
         if let Some(id) = gguf.u32(&format!("tokenizer.ggml.{key}_token_id"))? {
-            let text = tokenizer.token_bytes(crate::TokenId(id));
+            let text = tokenizer.token_bytes(TokenId(id));
             special.insert(name, String::from_utf8_lossy(text).into_owned());
         }
     }

@@ -6,6 +6,7 @@ mod bpe;
 mod pieces;
 mod special;
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
 use crate::gguf::{Gguf, GgufError};
@@ -127,6 +128,7 @@ pub struct Tokenizer {
     ends: Vec<usize>,
     kinds: Vec<Kind>,
     special: Specials,
+    control: Specials,
     user_defined: Specials,
     bos: Option<TokenId>,
     add_bos: bool,
@@ -161,6 +163,7 @@ impl Tokenizer {
             ends: vocabulary.ends,
             kinds: vocabulary.kinds,
             special: Specials::default(),
+            control: Specials::default(),
             user_defined: Specials::default(),
             bos,
             add_bos,
@@ -178,6 +181,7 @@ impl Tokenizer {
                 Kind::Normal => {}
                 Kind::Control => {
                     self.special.insert(&text, token);
+                    self.control.insert(&text, token);
                     if END_TEXTS.iter().any(|end| end.as_bytes() == text) {
                         self.end_tokens.insert(token);
                     }
@@ -233,6 +237,16 @@ impl Tokenizer {
         text: &str,
         options: EncodeOptions,
     ) -> Result<Vec<TokenId>, TokenizeError> {
+        self.encode_without(None, text, options)
+    }
+
+    /// As [`Tokenizer::encode`], but leaves a character out after special tokens have been found.
+    pub(crate) fn encode_without(
+        &self,
+        left_out: Option<char>,
+        text: &str,
+        options: EncodeOptions,
+    ) -> Result<Vec<TokenId>, TokenizeError> {
         let mut tokens = Vec::new();
         if options.add_bos == AddBos::ByMetadata && self.add_bos {
             tokens.extend(self.bos);
@@ -244,30 +258,49 @@ impl Tokenizer {
         };
         let mut begin = 0;
         while let Some((found, token)) = specials.find(text, begin) {
-            self.encode_plain(text, begin, found.start, &mut tokens)?;
+            self.encode_plain(left_out, text, begin..found.start, &mut tokens)?;
             tokens.push(token);
             begin = found.end;
         }
-        self.encode_plain(text, begin, text.len(), &mut tokens)?;
+        self.encode_plain(left_out, text, begin..text.len(), &mut tokens)?;
         Ok(tokens)
+    }
+
+    /// Puts `mark` into every control token that is written out in a text from outside, so that
+    /// [`Tokenizer::encode_without`] the mark reads it as text.
+    pub(crate) fn disarm(&self, text: &str, mark: char) -> String {
+        let mut out = String::with_capacity(text.len());
+        let mut begin = 0;
+        while let Some((found, _)) = self.control.find(text, begin) {
+            let first = text[found.start..].chars().next().map_or(0, char::len_utf8);
+            let after = found.start + first;
+            out.push_str(&text[begin..after]);
+            out.push(mark);
+            begin = after;
+        }
+        out.push_str(&text[begin..]);
+        out
     }
 
     fn encode_plain(
         &self,
+        left_out: Option<char>,
         text: &str,
-        begin: usize,
-        end: usize,
+        range: std::ops::Range<usize>,
         tokens: &mut Vec<TokenId>,
     ) -> Result<(), TokenizeError> {
-        let mut offset = begin;
-        self.cut.each(&text[begin..end], |piece| {
+        let mut offset = range.start;
+        let text = match left_out {
+            None => Cow::Borrowed(&text[range]),
+            Some(mark) => Cow::Owned(text[range].replace(mark, "")),
+        };
+        self.cut.each(&text, |piece| {
             let bytes = piece.as_bytes();
-            self.bpe
-                .encode(bytes, tokens)
-                .map_err(|at| TokenizeError::NoTokenForByte {
-                    byte: bytes[at],
-                    offset: offset + at,
-                })?;
+            let encoded = self.bpe.encode(bytes, tokens);
+            encoded.map_err(|at| TokenizeError::NoTokenForByte {
+                byte: bytes[at],
+                offset: offset + at,
+            })?;
             offset += bytes.len();
             Ok(())
         })

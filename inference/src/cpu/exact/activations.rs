@@ -14,6 +14,10 @@ pub(super) const TILE: usize = 4;
 /// 32 values of one token: q = 256 · high + low.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    expect(dead_code, reason = "the scalar kernels read `q` alone")
+)]
 pub(super) struct ActivationBlock {
     pub(super) high: [i8; COLUMNS],
     pub(super) low: [i8; COLUMNS],

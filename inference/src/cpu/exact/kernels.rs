@@ -7,8 +7,8 @@ use crate::cpu::simd::SimdLevel;
 
 use super::activations::{Activations, Writer};
 use super::attention::{Head, HeadCache};
+use super::generic;
 use super::pack::Packed;
-use super::{generic, scalar};
 
 /// Multiplies one group of 16 rows with all tokens: `out` is `[token][16]`.
 type Product = unsafe fn(&Packed, usize, &Activations, &mut [f32]);
@@ -112,13 +112,7 @@ impl Kernels {
             SimdLevel::Avx512Vnni => table!(avx512, at_avx512),
             #[cfg(target_arch = "x86_64")]
             SimdLevel::Avx2 => table!(avx2, at_avx2),
-            _ => {
-                let product = scalar::product;
-                Self {
-                    product,
-                    ..table!(scalar, at_scalar)
-                }
-            }
+            _ => table!(scalar, at_scalar),
         }
     }
 }
