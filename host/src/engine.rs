@@ -172,7 +172,7 @@ impl StoredModels {
 
 /// The engine whose results every machine reproduces.
 pub(crate) fn exact() -> Engine {
-    Engine::default()
+    Engine::Exact
 }
 
 impl ModelSource for StoredModels {

@@ -195,7 +195,7 @@ fn verify_help(error: &VerifyError) -> (Exit, Option<&'static str>) {
         VerifyError::LimitTooHigh { .. } => {
             (Exit::USAGE, Some("lower it in the job's tussah.toml"))
         }
-        VerifyError::ModuleTooLarge { .. } => (Exit::USAGE, None),
+        VerifyError::ModuleTooLarge { .. } | VerifyError::Manifest(_) => (Exit::USAGE, None),
     }
 }
 

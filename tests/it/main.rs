@@ -1,1 +1,17 @@
-//! The whole road, from submission to receipt.
+//! The whole road, from submission to receipt, with the binary as a user runs it.
+//!
+//! Tests that need the model or std for wasm say so in one line and return where it is
+//! missing; under `REQUIRE_MODEL=1` or `REQUIRE_WASM=1` they fail instead. `cargo xtask test`
+//! sets up both.
+
+mod fixture;
+
+mod build;
+mod disk;
+mod generate;
+mod interrupt;
+mod models;
+mod receipt;
+mod refused;
+mod road;
+mod usage;

@@ -186,33 +186,31 @@ impl Arguments {
     }
 
     fn prompt_tokens(&self, model: &Model, prompt: &str) -> Result<Vec<TokenId>, Failure> {
-        let (text, add_bos) = if self.raw {
-            (prompt.to_owned(), AddBos::ByMetadata)
-        } else {
-            let message = |role: &str, content: &str| ChatMessage {
-                role: role.to_owned(),
-                content: content.to_owned(),
+        if self.raw {
+            let options = EncodeOptions {
+                add_bos: AddBos::ByMetadata,
+                parse_special: true,
             };
-            let mut messages = Vec::new();
-            messages.extend(
-                self.system
-                    .as_deref()
-                    .map(|system| message("system", system)),
-            );
-            messages.push(message("user", prompt));
-            let text = model.render_chat(&messages, true).map_err(|error| {
-                Failure::usage(error).help("use --raw for a model without a chat template")
-            })?;
-            (text, AddBos::Never)
+            return model
+                .tokenizer()
+                .encode(prompt, options)
+                .map_err(Failure::usage);
+        }
+        let message = |role: &str, content: &str| ChatMessage {
+            role: role.to_owned(),
+            content: content.to_owned(),
         };
-        let options = EncodeOptions {
-            add_bos,
-            parse_special: true,
-        };
-        model
-            .tokenizer()
-            .encode(&text, options)
-            .map_err(Failure::usage)
+        let mut messages = Vec::new();
+        messages.extend(
+            self.system
+                .as_deref()
+                .map(|system| message("system", system)),
+        );
+        messages.push(message("user", prompt));
+        // Special tokens in the prompt's text stay text: only --raw reads them.
+        model.encode_chat(&messages, true).map_err(|error| {
+            Failure::usage(error).help("use --raw for a model without a chat template")
+        })
     }
 
     fn session(

@@ -1,0 +1,135 @@
+//! Models: what is added, what is refused, and that nothing stays of what was refused.
+
+use crate::fixture::{MODEL, Sandbox};
+
+/// A GGUF header: version 3, so many tensors and metadata entries.
+fn header(tensors: u64, entries: u64) -> Vec<u8> {
+    let mut bytes = b"GGUF\x03\0\0\0".to_vec();
+    bytes.extend(tensors.to_le_bytes());
+    bytes.extend(entries.to_le_bytes());
+    bytes
+}
+
+#[test]
+fn files_that_are_no_models_leave_nothing() {
+    let sandbox = Sandbox::new();
+    let cases: [(&str, Vec<u8>); 5] = [
+        ("empty", Vec::new()),
+        ("foreign", b"PK\x03\x04 this is a zip archive".to_vec()),
+        ("only a header", header(0, 0)),
+        ("absurd tensor count", header(u64::MAX, 0)),
+        ("absurd metadata count", header(1, u64::MAX / 2)),
+    ];
+    for (what, bytes) in cases {
+        let file = sandbox.file("model.gguf", bytes);
+        let ended = sandbox.run(&["model", "add", "m", file.to_str().unwrap()]);
+        assert_eq!(ended.code, 2, "{what}: {ended:?}");
+        assert!(ended.stderr.starts_with("error: "), "{what}: {ended:?}");
+        assert!(ended.stderr.contains("help: "), "{what}: {ended:?}");
+        assert_eq!(sandbox.blobs(), 0, "{what}");
+    }
+    assert_eq!(
+        sandbox.run(&["model", "list", "--json"]).expect(0).json(),
+        serde_json::json!([])
+    );
+    sandbox
+        .run(&["model", "add", "m", "missing.gguf"])
+        .expect(2)
+        .says("missing.gguf");
+}
+
+#[test]
+fn a_wrong_sha256_is_3_and_leaves_nothing() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.file("model.gguf", header(0, 0));
+    let zeros = "0".repeat(64);
+    sandbox
+        .run(&[
+            "model",
+            "add",
+            "m",
+            file.to_str().unwrap(),
+            "--sha256",
+            &zeros,
+        ])
+        .expect(3)
+        .says("has the SHA-256");
+    assert_eq!(sandbox.blobs(), 0);
+}
+
+#[test]
+fn the_model_is_shown_and_shared_and_removed() {
+    let Some(sandbox) = Sandbox::with_model() else {
+        return;
+    };
+    let shown = sandbox
+        .run(&["model", "show", MODEL, "--json"])
+        .expect(0)
+        .json();
+    assert_eq!(shown["architecture"], "llama");
+    assert_eq!(shown["quantization"], "Q4_1");
+    assert_eq!(shown["has_chat_template"], true);
+    assert!(shown["parameters"].as_u64().unwrap() > 100_000_000);
+    let digest = shown["digest"].as_str().unwrap();
+    let blob = sandbox
+        .home()
+        .join("blobs")
+        .join(&digest[7..9])
+        .join(&digest[7..]);
+
+    // A whole file is taken under a second name, one cut short is not.
+    let copy = sandbox.work().join("copy.gguf");
+    std::fs::copy(&blob, &copy).unwrap();
+    let copy = copy.to_str().unwrap();
+    sandbox.run(&["model", "add", "second", copy]).expect(0);
+    let file = std::fs::File::options().write(true).open(copy).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+    sandbox
+        .run(&["model", "add", "third", copy])
+        .expect(2)
+        .says("was not added");
+    sandbox
+        .run(&["model", "add", MODEL, copy])
+        .expect(2)
+        .says("belongs to another model");
+    assert_eq!(sandbox.leftovers(), Vec::<std::path::PathBuf>::new());
+
+    sandbox
+        .run(&["model", "remove", MODEL])
+        .expect(0)
+        .says("other names have it");
+    assert!(blob.exists());
+    sandbox.run(&["model", "remove", "second"]).expect(0);
+    assert!(!blob.exists());
+    sandbox.run(&["model", "remove", "second"]).expect(2);
+}
+
+#[test]
+fn a_changed_blob_is_not_used() {
+    let Some(sandbox) = Sandbox::with_model() else {
+        return;
+    };
+    let shown = sandbox.run(&["model", "list", "--json"]).expect(0).json();
+    let digest = shown[0]["digest"].as_str().unwrap();
+    let blob = sandbox
+        .home()
+        .join("blobs")
+        .join(&digest[7..9])
+        .join(&digest[7..]);
+    let bytes = std::fs::read(&blob).unwrap();
+    std::fs::remove_file(&blob).unwrap(); // The link, not what it points to.
+    let mut changed = bytes;
+    let last = changed.len() - 1;
+    changed[last] ^= 1;
+    std::fs::write(&blob, changed).unwrap();
+    let arguments = [
+        "model",
+        "generate",
+        MODEL,
+        "--prompt",
+        "hi",
+        "--max-tokens",
+        "1",
+    ];
+    sandbox.run(&arguments).expect(3).says("is damaged");
+}
