@@ -308,7 +308,8 @@ mod tests {
 
     #[test]
     fn records_come_back_sorted() {
-        let Fixture { models, blobs, .. } = fixture();
+        let fixture = fixture();
+        let (models, blobs) = (&fixture.models, &fixture.blobs);
         let record = record(blobs.put(b"model").unwrap());
         for text in ["b", "a-2", "a"] {
             models.put(&name(text), &record).unwrap();
@@ -325,15 +326,16 @@ mod tests {
 
     #[test]
     fn a_shared_blob_goes_with_its_last_name() {
-        let Fixture { models, blobs, .. } = fixture();
+        let fixture = fixture();
+        let (models, blobs) = (&fixture.models, &fixture.blobs);
         let digest = blobs.put(b"model").unwrap();
         models.put(&name("one"), &record(digest)).unwrap();
         models.put(&name("two"), &record(digest)).unwrap();
-        assert!(!models.remove(&blobs, &name("one")).unwrap().1);
+        assert!(!models.remove(blobs, &name("one")).unwrap().1);
         assert!(blobs.contains(&digest));
-        assert!(models.remove(&blobs, &name("two")).unwrap().1);
+        assert!(models.remove(blobs, &name("two")).unwrap().1);
         assert!(!blobs.contains(&digest));
-        let error = models.remove(&blobs, &name("two")).unwrap_err();
+        let error = models.remove(blobs, &name("two")).unwrap_err();
         assert_eq!(
             error.to_string(),
             "there is no model `two`; none was added yet"
@@ -342,7 +344,8 @@ mod tests {
 
     #[test]
     fn a_name_is_never_given_to_another_model_in_silence() {
-        let Fixture { models, blobs, .. } = fixture();
+        let fixture = fixture();
+        let (models, blobs) = (&fixture.models, &fixture.blobs);
         let (one, two) = (blobs.put(b"one").unwrap(), blobs.put(b"two").unwrap());
         models.put(&name("m"), &record(one)).unwrap();
         models.put(&name("m"), &record(one)).unwrap();
@@ -356,7 +359,8 @@ mod tests {
 
     #[test]
     fn a_damaged_record_is_named() {
-        let Fixture { models, .. } = fixture();
+        let fixture = fixture();
+        let models = &fixture.models;
         let path = models.path(&name("m"));
         fs::write(&path, "digest = 7\n").unwrap();
         let error = models.get(&name("m")).unwrap_err();

@@ -242,7 +242,7 @@ pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
     let mut tenths = u128::from(bytes) * 10;
     let mut unit = 0;
-    while tenths >= 9_995 && unit + 1 < UNITS.len() {
+    while tenths >= 10_000 && unit + 1 < UNITS.len() {
         tenths = (tenths + 500) / 1000;
         unit += 1;
     }

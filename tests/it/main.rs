@@ -3,6 +3,7 @@
 //! Tests that need the model or std for wasm say so in one line and return where it is
 //! missing; under `REQUIRE_MODEL=1` or `REQUIRE_WASM=1` they fail instead. `cargo xtask test`
 //! sets up both.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has to stop")]
 
 mod fixture;
 
