@@ -11,6 +11,7 @@ mod avx512;
 mod forward;
 mod generic;
 mod kernels;
+mod memory;
 mod pack;
 mod scalar;
 #[cfg(test)]

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::arithmetic::{NOT_FINITE, magnitude_bits};
-use crate::backend::{BackendError, Sequence, zeroed};
-use crate::cpu::buffer::Buffer;
+use crate::backend::{BackendError, Sequence};
 use crate::cpu::pool::{Parts, Pool};
 use crate::model::plan::{Gate, Plan, RopePairs};
 use crate::tokenizer::TokenId;
 
 use super::activations::Activations;
-use super::attention::{Head, HeadCache, VALUES, store_key, store_value};
+use super::attention::{Head, HeadCache, store_key, store_value};
 use super::generic::rope_adjacent;
+use super::memory::{Buffers, Cache};
 use super::pack::{Packed, ROWS};
 use super::{BATCH, PackedLayer, Weights};
 
@@ -22,142 +22,6 @@ use super::{BATCH, PackedLayer, Weights};
 const ATTENTION_ROWS: usize = 8;
 /// Chunks of a product for each thread: so many that a late thread holds nobody up for long.
 const CHUNKS_PER_THREAD: usize = 4;
-
-/// Keys and values of all positions, as Q16.
-#[derive(Debug)]
-struct Cache {
-    /// Positions a head has room for: a whole number of blocks.
-    positions: usize,
-    /// `[layer][kv head]` of what `attention.rs` lays out.
-    keys: Buffer<i16>,
-    values: Buffer<i16>,
-    /// `[layer][kv head][position]`
-    key_exponents: Buffer<i32>,
-    value_exponents: Buffer<i32>,
-}
-
-impl Cache {
-    fn new(plan: &Plan, context_tokens: usize) -> Result<Self, BackendError> {
-        let positions = context_tokens.next_multiple_of(VALUES);
-        let heads = plan.layers.len() * plan.kv_heads;
-        let rows = heads * positions;
-        Ok(Self {
-            positions,
-            keys: Buffer::zeroed(rows * plan.head_size, "keys")?,
-            values: Buffer::zeroed(rows * plan.head_size, "values")?,
-            key_exponents: Buffer::zeroed(rows, "exponents of keys")?,
-            value_exponents: Buffer::zeroed(rows, "exponents of values")?,
-        })
-    }
-
-    /// A copy of the first positions of every head.
-    fn fork(&self, plan: &Plan, positions: usize) -> Result<Self, BackendError> {
-        let mut copy = Self::new(plan, self.positions)?;
-        let used = positions.next_multiple_of(VALUES).min(self.positions);
-        let row = self.positions * plan.head_size;
-        let size = used * plan.head_size;
-        for head in 0..plan.layers.len() * plan.kv_heads {
-            let (at, row_at) = (head * self.positions, head * row);
-            copy.keys[row_at..row_at + size].copy_from_slice(&self.keys[row_at..row_at + size]);
-            copy.values[row_at..row_at + size].copy_from_slice(&self.values[row_at..row_at + size]);
-            let range = at..at + used;
-            copy.key_exponents[range.clone()].copy_from_slice(&self.key_exponents[range.clone()]);
-            copy.value_exponents[range.clone()].copy_from_slice(&self.value_exponents[range]);
-        }
-        Ok(copy)
-    }
-
-    fn bytes(plan: &Plan, context_tokens: usize) -> u64 {
-        let rows = plan.layers.len() * plan.kv_heads * context_tokens.next_multiple_of(VALUES);
-        rows as u64 * (4 * plan.head_size as u64 + 8)
-    }
-}
-
-/// The buffers of a step; `n` is the number of its tokens.
-#[derive(Debug)]
-struct Buffers {
-    /// `[n][embedding]`
-    states: Vec<f32>,
-    /// `[n][embedding]`
-    normed: Vec<f32>,
-    /// `[head: query, key, value][row group][n][16]`
-    heads: Vec<f32>,
-    /// `[query head][n][head size]`
-    queries: Vec<i16>,
-    /// `[query head][n]`
-    query_exponents: Vec<i32>,
-    /// `[n][query heads · head size]`
-    attended: Vec<f32>,
-    /// `[row group][n][16]`
-    branch: Vec<f32>,
-    /// `[row group][n][16]` of gates, then of ups
-    gates: Vec<f32>,
-    ups: Vec<f32>,
-    /// `[n][feed-forward]`
-    hidden: Vec<f32>,
-    /// `[n][rotated pairs]`
-    turns: Vec<(f32, f32)>,
-    of_embedding: Activations,
-    of_attended: Activations,
-    of_hidden: Activations,
-}
-
-/// Lengths of the buffers for `n` tokens.
-struct Lengths {
-    embedding: usize,
-    heads: usize,
-    queries: usize,
-    branch: usize,
-    feed_forward: usize,
-    turns: usize,
-}
-
-impl Lengths {
-    fn of(plan: &Plan, n: usize) -> Self {
-        let padded = |rows: usize| rows.next_multiple_of(ROWS) * n;
-        Self {
-            embedding: plan.embedding_length * n,
-            heads: (plan.heads + 2 * plan.kv_heads) * plan.head_size * n,
-            queries: plan.heads * plan.head_size * n,
-            branch: padded(plan.embedding_length),
-            feed_forward: padded(plan.feed_forward_length),
-            turns: plan.rope_dimensions / 2 * n,
-        }
-    }
-}
-
-impl Buffers {
-    fn new(plan: &Plan, n: usize) -> Result<Self, BackendError> {
-        let what = "buffers of a step";
-        let lengths = Lengths::of(plan, n);
-        Ok(Self {
-            states: zeroed(lengths.embedding, what)?,
-            normed: zeroed(lengths.embedding, what)?,
-            heads: zeroed(lengths.heads, what)?,
-            queries: zeroed(lengths.queries, what)?,
-            query_exponents: zeroed(plan.heads * n, what)?,
-            attended: zeroed(lengths.queries, what)?,
-            branch: zeroed(lengths.branch, what)?,
-            gates: zeroed(lengths.feed_forward, what)?,
-            ups: zeroed(lengths.feed_forward, what)?,
-            hidden: zeroed(lengths.feed_forward, what)?,
-            turns: zeroed(lengths.turns, what)?,
-            of_embedding: Activations::new(plan.embedding_length, n)?,
-            of_attended: Activations::new(plan.heads * plan.head_size, n)?,
-            of_hidden: Activations::new(plan.feed_forward_length, n)?,
-        })
-    }
-
-    fn bytes(plan: &Plan, n: usize) -> u64 {
-        let l = Lengths::of(plan, n);
-        let floats = 2 * l.embedding + l.heads + l.queries + l.branch + 3 * l.feed_forward;
-        let activations = Activations::bytes(plan.embedding_length, n)
-            + Activations::bytes(plan.heads * plan.head_size, n)
-            + Activations::bytes(plan.feed_forward_length, n);
-        let rest = 2 * l.queries + 4 * plan.heads * n + 8 * l.turns + activations;
-        (4 * floats + rest) as u64
-    }
-}
 
 /// A sequence in the exact profile.
 #[derive(Debug)]
@@ -530,29 +394,34 @@ impl Step<'_> {
         let ups = Parts::new(&mut buffers.ups);
         let hidden = Parts::new(&mut buffers.hidden);
         let (x, kernels) = (&buffers.of_embedding, &weights.kernels);
-        let (chunks, share) = shares(&weights.pool, layer.gate.group_count());
+        let groups = layer.gate.group_count();
+        let (chunks, share) = shares(&weights.pool, groups);
         weights.pool.run(chunks, |chunk| {
-            for group in chunk * share..layer.gate.group_count().min((chunk + 1) * share) {
-                let at = group * n * ROWS;
-                // SAFETY: chunk `chunk` takes its own groups; the table is that of a level this CPU has.
-                let (gates, ups) = unsafe {
-                    let (gates, ups) = (gates.part(at, n * ROWS), ups.part(at, n * ROWS));
-                    (kernels.product)(&layer.gate, group, x, gates);
-                    (kernels.product)(&layer.up, group, x, ups);
-                    (gates, ups)
-                };
-                let rows = ROWS.min(length - group * ROWS);
-                for token in 0..n {
-                    // SAFETY: these are the group's own columns of the token's row.
-                    let out = unsafe { hidden.part(token * length + group * ROWS, rows) };
-                    let row = token * ROWS..token * ROWS + rows;
-                    match weights.plan.gate {
-                        // SAFETY: the table is that of a level this CPU has.
-                        Gate::Silu => unsafe {
-                            (kernels.silu_gate)(&gates[row.clone()], &ups[row], out);
-                        },
-                    }
+            let first = chunk * share;
+            let count = share.min(groups - first);
+            let (at, values) = (first * n * ROWS, count * n * ROWS);
+            // SAFETY: chunk `chunk` takes the values of its own groups.
+            let (gates, ups) = unsafe { (gates.part(at, values), ups.part(at, values)) };
+            let of_groups = gates
+                .chunks_exact_mut(n * ROWS)
+                .zip(ups.chunks_exact_mut(n * ROWS));
+            for (group, (gates, ups)) in of_groups.enumerate() {
+                // SAFETY: the table is that of a level this CPU has.
+                unsafe {
+                    (kernels.product)(&layer.gate, first + group, x, gates);
+                    (kernels.product)(&layer.up, first + group, x, ups);
                 }
+            }
+            match weights.plan.gate {
+                // SAFETY: the table is that of a level this CPU has.
+                Gate::Silu => unsafe { (kernels.silu_gate)(gates, ups) },
+            }
+            for (row, values) in ups.as_chunks::<ROWS>().0.iter().enumerate() {
+                let (group, token) = (first + row / n, row % n);
+                // SAFETY: these are the group's own columns of the token's row; the length is a whole
+                // number of groups, as `check_sizes` has made sure.
+                let out = unsafe { hidden.part(token * length + group * ROWS, ROWS) };
+                out.copy_from_slice(values);
             }
         });
     }

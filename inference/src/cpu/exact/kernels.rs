@@ -18,8 +18,8 @@ type Norm = unsafe fn(&[f32], &[f32], f32, &mut [f32]) -> bool;
 type Quantize = unsafe fn(&Writer<'_>, usize, &[f32]) -> bool;
 /// Q16 of a short vector.
 type Quantize16 = unsafe fn(&[f32], &mut [i16]) -> Option<i32>;
-/// `out[i] = up[i] · silu(gate[i])`, from gates and ups.
-type Gate = unsafe fn(&[f32], &[f32], &mut [f32]);
+/// `ups[i] = ups[i] · silu(gates[i])`.
+type Gate = unsafe fn(&[f32], &mut [f32]);
 /// `values[i] = add(values[i], branch[i])`.
 type Add = unsafe fn(&mut [f32], &[f32]);
 /// Rule 7 for one query head; `false` if a score is not finite.
@@ -62,8 +62,8 @@ macro_rules! generic_at {
             super::super::activations::q16(values, out)
         }
         $(#[$feature])*
-        pub(in super::super) fn silu_gate(gates: &[f32], ups: &[f32], out: &mut [f32]) {
-            generic::silu_gate(gates, ups, out);
+        pub(in super::super) fn silu_gate(gates: &[f32], ups: &mut [f32]) {
+            generic::silu_gate(gates, ups);
         }
         $(#[$feature])*
         pub(in super::super) fn add(values: &mut [f32], branch: &[f32]) {
