@@ -46,7 +46,7 @@ const HANDLES_MAX: usize = 10_000;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// The module is being compiled; there is no code for it in the cache.
+    /// The module's code is being made ready: from the cache if it is there, else by the compiler.
     Compiling,
     /// The module's code is ready.
     Compiled {

@@ -193,18 +193,10 @@ fn encode_chat(model: &Model, messages: Vec<Message>) -> Result<Vec<TokenId>, Er
             content: message.content,
         })
         .collect();
-    let prompt = model
-        .render_chat(&messages, true)
-        .map_err(|error| refuse(ErrorCode::UnsupportedOperation, chain(&error)))?;
-    // The template writes its own BOS where the model wants one.
-    let options = EncodeOptions {
-        add_bos: AddBos::Never,
-        parse_special: true,
-    };
+    // Special tokens come from the template alone: no message can end its own turn.
     model
-        .tokenizer()
-        .encode(&prompt, options)
-        .map_err(|error| refuse(ErrorCode::InvalidArgument, chain(&error)))
+        .encode_chat(&messages, true)
+        .map_err(|error| refuse(ErrorCode::UnsupportedOperation, chain(&error)))
 }
 
 fn token_bytes(tokens: &[TokenId]) -> Vec<u8> {

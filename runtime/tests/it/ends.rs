@@ -40,26 +40,34 @@ fn traps_are_named() {
         &body("unreachable"),
         LIMITS,
         b"",
-        expect![[r#"trapped (unreachable) [exact] "": the job trapped: wasm trap: wasm `unreachable` instruction executed"#]],
+        expect![[
+            r#"trapped (unreachable) [exact] "": the job trapped: wasm trap: wasm `unreachable` instruction executed"#
+        ]],
     );
     check(
         &body("(i32.load (i32.const -4))"),
         LIMITS,
         b"",
-        expect![[r#"trapped (memory-out-of-bounds) [exact] "": the job trapped: wasm trap: out of bounds memory access"#]],
+        expect![[
+            r#"trapped (memory-out-of-bounds) [exact] "": the job trapped: wasm trap: out of bounds memory access"#
+        ]],
     );
     check(
         &body("(i32.div_s (i32.const 1) (i32.const 0))"),
         LIMITS,
         b"",
-        expect![[r#"trapped (division-by-zero) [exact] "": the job trapped: wasm trap: integer divide by zero"#]],
+        expect![[
+            r#"trapped (division-by-zero) [exact] "": the job trapped: wasm trap: integer divide by zero"#
+        ]],
     );
     check(
         "(func $deep (param i32) (result i32) (i32.add (i32.const 1) (call $deep (local.get 0))))
          (func $run (param i32 i32) (result i32) (call $deep (i32.const 0)))",
         LIMITS,
         b"",
-        expect![[r#"trapped (stack-overflow) [not-rerunnable] "": the job trapped: wasm trap: call stack exhausted"#]],
+        expect![[
+            r#"trapped (stack-overflow) [not-rerunnable] "": the job trapped: wasm trap: call stack exhausted"#
+        ]],
     );
 }
 
@@ -70,7 +78,9 @@ fn what_was_emitted_before_a_trap_is_in_the_receipt() {
            (call $emit (i32.const 96) (i32.const 7) (i32.const 32)) unreachable)",
         LIMITS,
         b"",
-        expect![[r#"trapped (unreachable) [exact] "no such": the job trapped: wasm trap: wasm `unreachable` instruction executed"#]],
+        expect![[
+            r#"trapped (unreachable) [exact] "no such": the job trapped: wasm trap: wasm `unreachable` instruction executed"#
+        ]],
     );
 }
 
@@ -198,7 +208,9 @@ fn pointers_outside_memory_are_the_guests_fault() {
            (call $emit (i32.const -16) (i32.const 64) (i32.const 32)) (i32.const 0))",
         LIMITS,
         b"",
-        expect![[r#"trapped (host-call-misused) [exact] "": the job misused a host call: list pointer/length out of bounds of memory"#]],
+        expect![[
+            r#"trapped (host-call-misused) [exact] "": the job misused a host call: list pointer/length out of bounds of memory"#
+        ]],
     );
     check(
         "(func $run (param i32 i32) (result i32) (i32.const -8))",
