@@ -15,14 +15,7 @@ fn with_receipt() -> Option<Sandbox> {
     sandbox.plain_job();
     sandbox.file("input.txt", "silk from wild cocoons");
     sandbox
-        .run(&[
-            "run",
-            "plain",
-            "--input",
-            "input.txt",
-            "--receipt",
-            "r.cbor",
-        ])
+        .run(&["run", PLAIN, "--input", "input.txt", "--receipt", "r.cbor"])
         .expect(0);
     Some(sandbox)
 }

@@ -98,7 +98,7 @@ fn inputs_over_their_size_or_not_utf8() {
     };
     let manifest = sandbox.plain_job();
     let manifest = manifest.to_str().unwrap();
-    let large = vec![b'a'; (1 << 20) + 1];
+    let large = [&b"a ".repeat(1 << 19)[..], b"a"].concat();
     sandbox
         .run_with_input(&["run", manifest, "--input", "-"], &large[..1 << 20])
         .expect(0);

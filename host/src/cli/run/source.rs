@@ -90,39 +90,44 @@ impl Sources {
         Ok((self.with_models(manifest, models, ui)?, module))
     }
 
-    /// The module of a manifest: from the store, from beside it, or from where `build` puts it.
+    /// The module of a manifest: the one beside it, which must be the right one, else from
+    /// the store, else from where `build` puts it.
     fn module(&self, manifest: &Manifest, manifest_path: &Path) -> Result<Vec<u8>, Failure> {
         let digest = manifest.module.digest;
-        match self.blobs.read(&digest, ModuleRef::SIZE_BYTES_MAX) {
-            Ok(module) => return Ok(module),
-            Err(BlobError::Missing { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
+        let help = format!(
+            "build the job with `tussah build DIR`, or run its folder; its name is `{}`",
+            manifest.job.name
+        );
         let places = module_places(manifest, manifest_path);
-        let mut other = None;
-        for place in places.iter().filter(|place| place.is_file()) {
+        let (beside, built) = places.split_at(1);
+        for place in beside.iter().filter(|place| place.is_file()) {
             let module = input::bytes(place, ModuleRef::SIZE_BYTES_MAX)?;
-            match Digest::of(&module) {
-                found if found == digest => return Ok(module),
-                found => other = Some((place, found)),
+            let found = Digest::of(&module);
+            if found == digest {
+                return Ok(module);
             }
-        }
-        let name = &manifest.job.name;
-        let help =
-            format!("build the job: `tussah build DIR`, or run its folder; it is named `{name}`");
-        if let Some((place, found)) = other {
             let message = format!(
                 "the module {} has the digest {found}, the manifest names {digest}",
                 place.display()
             );
             return Err(Failure::not_verified(message).help(help));
         }
+        match self.blobs.read(&digest, ModuleRef::SIZE_BYTES_MAX) {
+            Err(BlobError::Missing { .. }) => {}
+            module => return Ok(module?),
+        }
+        for place in built.iter().filter(|place| place.is_file()) {
+            let module = input::bytes(place, ModuleRef::SIZE_BYTES_MAX)?;
+            if Digest::of(&module) == digest {
+                return Ok(module);
+            }
+        }
         let looked: Vec<String> = places
             .iter()
             .map(|place| place.display().to_string())
             .collect();
         let message = format!(
-            "the module {digest} was not found; looked in the blob store, {}",
+            "the module {digest} was not found; looked in the blob store and for {}",
             looked.join(", ")
         );
         Err(Failure::usage(message).help(help))
