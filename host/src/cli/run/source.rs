@@ -100,7 +100,9 @@ impl Sources {
         );
         let places = module_places(manifest, manifest_path);
         let (beside, built) = places.split_at(1);
-        for place in beside.iter().filter(|place| place.is_file()) {
+        if let [place] = beside
+            && place.is_file()
+        {
             let module = input::bytes(place, ModuleRef::SIZE_BYTES_MAX)?;
             let found = Digest::of(&module);
             if found == digest {
