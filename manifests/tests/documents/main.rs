@@ -6,6 +6,7 @@ mod identities;
 mod manifest_text;
 mod openings;
 mod receipts;
+mod reference;
 mod requests;
 mod samples;
 mod vectors;
