@@ -32,7 +32,7 @@ pub(crate) const DESCRIPTION: &str = "tussah.toml";
 pub(crate) const MANIFEST_FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The profile, in full, so that no profile of the user's or the workspace's shows through.
-/// `opt-level = "s"`: measured on `jobs/summarize`, see `docs/commands.md`.
+/// A change of it changes every digest; `docs/commands.md` has sizes and fuel of two levels.
 const PROFILE: [&str; 12] = [
     "inherits=\"release\"",
     "opt-level=\"s\"",
