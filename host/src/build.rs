@@ -35,7 +35,7 @@ pub(crate) const MANIFEST_FILE_BYTES_MAX: u64 = 1 << 20;
 /// A change of it changes every digest; `docs/commands.md` has sizes and fuel of two levels.
 const PROFILE: [&str; 12] = [
     "inherits=\"release\"",
-    "opt-level=\"s\"",
+    "opt-level=3",
     "lto=\"fat\"",
     "codegen-units=1",
     "panic=\"abort\"",

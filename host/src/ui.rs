@@ -6,11 +6,12 @@
 
 use std::{
     borrow::Cow,
+    fmt,
     io::{self, IsTerminal, Write},
     time::Duration,
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use serde::Serialize;
 
 use crate::{exit_code::Exit, failure::Failure};
@@ -161,7 +162,7 @@ impl Ui {
         if self.streams_to_terminal {
             return Bar(ProgressBar::hidden());
         }
-        self.bar(label, "{spinner} {msg} {pos} tokens, {per_sec}", None)
+        self.bar(label, "{spinner} {msg} {pos} tokens, {rate}", None)
     }
 
     fn bar(&self, label: impl Into<Cow<'static, str>>, template: &str, total: Option<u64>) -> Bar {
@@ -170,7 +171,11 @@ impl Ui {
         }
         let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
         if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style.progress_chars("=> "));
+            let rate = |state: &ProgressState, text: &mut dyn fmt::Write| {
+                // Nobody is left to tell if the terminal is gone.
+                let _ = write!(text, "{:.1}/s", state.per_sec());
+            };
+            bar.set_style(style.progress_chars("=> ").with_key("rate", rate));
         }
         bar.set_message(label);
         bar.enable_steady_tick(Duration::from_millis(100));

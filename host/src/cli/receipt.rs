@@ -139,7 +139,7 @@ fn rows(receipt: &Receipt) -> Vec<(&'static str, String)> {
         ("profile", consensus.profile.to_string()),
         ("fuel", ui::count(consensus.fuel_used)),
         ("inference units", ui::count(consensus.inference_units_used)),
-        ("price", format!("{} nanograms", consensus.price_nanograms)),
+        ("price", consensus.price_nanograms.to_string()),
         ("channel", consensus.channel.to_string()),
         ("consensus", consensus.digest().to_string()),
         ("host", evidence.host_build.to_string()),
