@@ -31,7 +31,7 @@ const TABLE_ELEMENTS_MAX: usize = 100_000;
 const KEEP_RESIDENT_BYTES: usize = 64 * 1024;
 
 /// What decides a result besides the module: one line each, in the profile of every receipt.
-/// Whatever is changed in [`config`] and can change a result changes a line here.
+/// Whatever is changed in [`engine_config`] and can change a result changes a line here.
 const SETTINGS: &[&str] = &[
     "async-host-calls",
     "fuel",
