@@ -132,3 +132,43 @@ fn source_that_does_not_compile_is_2() {
         .says("line 3, column 1: unknown field `nonsense`");
     sandbox.run(&["build", "."]).expect(2).says("is not a job");
 }
+
+/// What a curious job finds: files, folders, variables, and whether it can wait.
+const CURIOUS: &str = r#"
+use std::{fs, time::{Duration, Instant}};
+
+#[tussah_sdk::job]
+fn run(path: String) -> String {
+    let start = Instant::now();
+    std::thread::sleep(Duration::from_secs(1_000_000));
+    format!(
+        "read {}, list {}, write {}, variables {}, waited {}\n",
+        fs::read(&path).is_ok(),
+        fs::read_dir("/").is_ok(),
+        fs::write("here", "x").is_ok(),
+        std::env::vars().count(),
+        start.elapsed() >= Duration::from_secs(1_000_000),
+    )
+}
+"#;
+
+#[test]
+fn a_job_finds_no_files_and_its_clock_is_not_ours() {
+    let Some(sandbox) = Sandbox::with_wasm() else {
+        return;
+    };
+    sandbox.plain_source();
+    sandbox.file("plain/src/lib.rs", CURIOUS);
+    let file = sandbox.file("input.txt", "");
+    sandbox.file("input.txt", file.to_str().unwrap());
+    let mut run = sandbox.command(&["run", "plain", "--input", "input.txt"]);
+    let run = Ended::from(
+        run.env("CARGO_TARGET_DIR", shared_target())
+            .output()
+            .unwrap(),
+    );
+    assert_eq!(
+        run.expect(0).stdout,
+        "read false, list false, write false, variables 0, waited true\n"
+    );
+}

@@ -19,12 +19,13 @@ use wasmtime::{
 use wasmtime_wasi::{
     WasiCtx, WasiCtxView, WasiView,
     cli::{IsTerminal, StdoutStream, WasiCli, WasiCliView as _},
+    filesystem::{WasiFilesystem, WasiFilesystemView as _},
     p2::{
         DynPollable, OutputStream, Pollable, StreamError,
         bindings::{
             cli,
             clocks::{monotonic_clock, wall_clock},
-            random,
+            filesystem, random,
         },
     },
     random::WasiRandom,
@@ -177,6 +178,9 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
         streams::add_to_linker::<Guest, Io>(l, |guest| guest.ctx().table)?;
     }
     cli::exit::add_to_linker::<Guest, WasiCli>(l, Guest::cli)?;
+    // Nothing is preopened, and whatever opens a file needs an open folder first.
+    filesystem::preopens::add_to_linker::<Guest, WasiFilesystem>(l, Guest::filesystem)?;
+    filesystem::types::add_to_linker::<Guest, WasiFilesystem>(l, Guest::filesystem)?;
     cli::environment::add_to_linker::<Guest, WasiCli>(l, Guest::cli)?;
     cli::stdin::add_to_linker::<Guest, WasiCli>(l, Guest::cli)?;
     cli::stdout::add_to_linker::<Guest, WasiCli>(l, Guest::cli)?;

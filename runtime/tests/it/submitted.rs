@@ -79,12 +79,12 @@ fn what_is_no_component_is_refused() {
     );
     check(
         |job| {
-            let text = r#"(component (import "wasi:filesystem/types@0.2.6" (instance)))"#;
+            let text = r#"(component (import "wasi:sockets/tcp@0.2.6" (instance)))"#;
             job.module = wat::parse_str(text).expect("wasm");
             sign_again(job);
         },
         expect![
-            "Developer: the module imports `wasi:filesystem/types@0.2.6`, which jobs do not get: there are no files in the sandbox; take data from the job's input instead of std::fs"
+            "Developer: the module imports `wasi:sockets/tcp@0.2.6`, which jobs do not get: there is no network in the sandbox; take data from the job's input instead"
         ],
     );
 }
