@@ -305,6 +305,30 @@ impl Session {
         self.usage
     }
 
+    /// What [`Session::append`] of so many tokens will add to [`Usage::inference_units`], from shapes alone:
+    /// the way of the tokens, and of one that was accepted and not run yet, through all layers, and one
+    /// computation of logits. 0 for no tokens, which change nothing; [`u64::MAX`] where it is larger still.
+    pub fn inference_units_for(&self, tokens: usize) -> u64 {
+        if tokens == 0 {
+            return 0;
+        }
+        let tokens = (tokens as u64).saturating_add(u64::from(self.pending.is_some()));
+        let plan = self.model.plan();
+        let layers = plan.units(u64::from(self.run), tokens);
+        layers.saturating_add(plan.units_of_head())
+    }
+
+    /// What the next [`Session::next`], [`Session::candidates`], [`Session::accept`] or [`Session::logits`]
+    /// will add to [`Usage::inference_units`]: the step of a token that was accepted and not run yet, or 0.
+    pub fn inference_units_of_next(&self) -> u64 {
+        if self.pending.is_none() {
+            return 0;
+        }
+        let plan = self.model.plan();
+        let layers = plan.units(u64::from(self.run), 1);
+        layers.saturating_add(plan.units_of_head())
+    }
+
     /// The memory this session holds.
     pub fn memory_bytes(&self) -> u64 {
         Self::memory_bytes_for(&self.model, self.context_tokens_max)
@@ -391,10 +415,7 @@ impl Session {
         let position = self.run as usize;
         let logits = wants_logits.then_some(self.logits.as_mut_slice());
         self.sequence.run(tokens, position, logits)?;
-        let attention: u64 = (position..position + tokens.len())
-            .map(|at| plan.units_of_attention(at))
-            .sum();
-        self.usage.inference_units += plan.units_per_token() * tokens.len() as u64 + attention;
+        self.usage.inference_units += plan.units(u64::from(self.run), tokens.len() as u64);
         if wants_logits {
             self.usage.inference_units += plan.units_of_head();
         }

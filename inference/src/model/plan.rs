@@ -118,15 +118,21 @@ impl Plan {
     }
 
     /// Multiply-accumulates of one token's way through all layers, without the attention to earlier tokens.
-    pub(crate) fn units_per_token(&self) -> u64 {
+    fn units_per_token(&self) -> u64 {
         let all: u64 = self.matrices().map(Matrix::units).sum();
         all - self.units_of_head()
     }
 
-    /// Multiply-accumulates of the attention of a token at `position`: scores and weighted values.
-    pub(crate) fn units_of_attention(&self, position: usize) -> u64 {
-        let row = (self.heads * self.head_size * self.layers.len()) as u64;
-        2 * row * (position as u64 + 1)
+    /// Multiply-accumulates of `tokens` that stand at `position` and after: all matrices of all layers, and the
+    /// attention's scores and weighted values. Stops at the largest number instead of passing it.
+    pub(crate) fn units(&self, position: u64, tokens: u64) -> u64 {
+        // Σ (p + 1) for p from `position` on, in 128 bits: no count of tokens makes it overflow.
+        let (first, count) = (u128::from(position) + 1, u128::from(tokens));
+        let positions = count * first + count * count.saturating_sub(1) / 2;
+        let row = (self.heads * self.head_size * self.layers.len()) as u128;
+        let attention = positions.saturating_mul(2 * row);
+        let matrices = count * u128::from(self.units_per_token());
+        u64::try_from(attention.saturating_add(matrices)).unwrap_or(u64::MAX)
     }
 
     /// Multiply-accumulates of one position's logits.

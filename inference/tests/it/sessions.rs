@@ -157,6 +157,39 @@ fn usage_follows_the_stated_formula() {
 }
 
 #[test]
+fn the_cost_of_an_append_is_known_before_it_runs() {
+    let model = small_model();
+    // None, one, a batch of the engine less one, exactly, and one more; then with a token accepted before.
+    for count in [0, 1, 5, 127, 128, 129, 300] {
+        let mut session = session(&model, 512, Sampling::default());
+        let append = |session: &mut Session, count: u32| {
+            let (before, cost) = (
+                session.usage().inference_units,
+                session.inference_units_for(count as usize),
+            );
+            session.append(&tokens(count)).unwrap();
+            assert_eq!(session.usage().inference_units - before, cost, "{count}");
+        };
+        append(&mut session, count);
+        session.accept(TokenId(97)).unwrap();
+        append(&mut session, count.min(200));
+    }
+    let mut session = session(&model, 40, Sampling::default());
+    session.append(&tokens(7)).unwrap();
+    assert_eq!(session.inference_units_of_next(), 0, "its logits are there");
+    session.next().unwrap();
+    let (before, next) = (
+        session.usage().inference_units,
+        session.inference_units_of_next(),
+    );
+    session.candidates(1).unwrap();
+    assert_eq!(session.usage().inference_units - before, next);
+    assert!(next > 0);
+    // What no context holds is a number all the same.
+    assert_eq!(session.inference_units_for(usize::MAX), u64::MAX);
+}
+
+#[test]
 fn candidates_are_in_order_and_the_best_is_the_greedy_choice() {
     let model = small_model();
     let mut session = session(&model, 40, Sampling::default());
