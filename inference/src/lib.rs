@@ -6,6 +6,7 @@
 //!              └─ model ────── plan ── backend ── session ── text_stream ── text
 //!                                      cpu::exact │ sampler
 //!                                      cpu::oracle
+//! generate ── a file with random weights, of any size
 //! ```
 //!
 //! A model file is untrusted input: everything in it is checked before use, and nothing in it can make
@@ -17,6 +18,7 @@ mod backend;
 mod cancel;
 mod chat;
 mod cpu;
+pub mod generate;
 mod gguf;
 mod model;
 mod quant;

@@ -11,6 +11,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::gguf::{Gguf, GgufError};
 use bpe::Bpe;
+pub(crate) use bpe::byte_to_char;
 use pieces::Cut;
 use special::Specials;
 

@@ -120,7 +120,7 @@ impl Bpe {
 }
 
 /// The character that GPT-2's vocabulary writes for each byte.
-pub(super) fn byte_to_char() -> [char; 256] {
+pub(crate) fn byte_to_char() -> [char; 256] {
     let mut table = ['\0'; 256];
     let mut next = 0x100;
     for (byte, letter) in (0u8..=255).zip(&mut table) {

@@ -10,6 +10,7 @@ mod builder;
 mod exact;
 mod files;
 mod fixture;
+mod generate;
 mod goldens;
 mod sessions;
 mod tokens;
