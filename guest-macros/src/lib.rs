@@ -10,9 +10,11 @@ use syn::{Error, FnArg, ItemFn, parse_macro_input, spanned::Spanned};
 
 /// Makes a function the entry point of a job.
 ///
-/// The function takes one argument, `String` (the input must then be UTF-8) or `Vec<u8>`,
-/// and returns `()`, `String` or `Vec<u8>` (which is emitted), or a `Result` of one of
-/// them whose error converts into `tussah_sdk::Error`. A module has one job.
+/// The function takes the input, or nothing: `String` (the input must then be UTF-8),
+/// `Vec<u8>`, `Json<T>`, or what else implements `tussah_sdk::FromInput`. It returns what is
+/// to be emitted: `()`, `String`, `Vec<u8>`, `Json<T>`, a `Session`, a `Stream`, or what else
+/// implements `tussah_sdk::IntoOutcome`, or a `Result` of one of them whose error converts
+/// into `tussah_sdk::Error`. A module has one job.
 #[proc_macro_attribute]
 pub fn job(arguments: TokenStream, item: TokenStream) -> TokenStream {
     let function = parse_macro_input!(item as ItemFn);
@@ -43,16 +45,22 @@ fn check(arguments: &proc_macro2::TokenStream, function: &ItemFn) -> Result<(), 
         ));
     }
     match signature.inputs.iter().collect::<Vec<_>>().as_slice() {
-        [FnArg::Typed(_)] => Ok(()),
+        [] | [FnArg::Typed(_)] => Ok(()),
         _ => Err(Error::new(
             signature.inputs.span(),
-            "a job takes one argument, its input: `String` or `Vec<u8>`",
+            "a job takes one argument, its input: `String`, `Vec<u8>` or `Json<T>`; \
+             more than one value is a struct in a `Json<T>`",
         )),
     }
 }
 
 fn expand(function: &ItemFn) -> proc_macro2::TokenStream {
     let name = &function.sig.ident;
+    let entry = if function.sig.inputs.is_empty() {
+        quote!((|_: ::tussah_sdk::__private::Ignored| #name()))
+    } else {
+        quote!(#name)
+    };
     quote! {
         #function
 
@@ -63,7 +71,7 @@ fn expand(function: &ItemFn) -> proc_macro2::TokenStream {
                 fn run(
                     input: ::std::vec::Vec<u8>,
                 ) -> ::std::result::Result<(), ::tussah_sdk::__private::JobError> {
-                    ::tussah_sdk::__private::call(#name, input)
+                    ::tussah_sdk::__private::call(#entry, input)
                 }
             }
             ::tussah_sdk::__private::export!(Job with_types_in ::tussah_sdk::__private);
@@ -71,6 +79,6 @@ fn expand(function: &ItemFn) -> proc_macro2::TokenStream {
 
         // Elsewhere the function is only checked, so that native tests see the same errors.
         #[cfg(not(target_family = "wasm"))]
-        const _: () = ::tussah_sdk::__private::check(&#name);
+        const _: () = ::tussah_sdk::__private::check(&#entry);
     }
 }

@@ -25,20 +25,22 @@
 mod bindings;
 mod error;
 mod job;
+mod json;
 mod llm;
 mod output;
 
-pub use error::{Error, ErrorCode};
-pub use job::{FromInput, IntoOutcome};
+pub use error::{Error, ErrorCode, ResultExt};
+pub use job::{FromInput, IntoOutcome, Stream};
+pub use json::{Json, JsonLines, emit_json, from_json};
 pub use llm::{
     Candidate, Chunk, FinishReason, Message, Model, ModelInfo, Session, SessionBuilder, Usage,
 };
-pub use output::{emit, progress};
+pub use output::{Output, emit, log, progress};
 pub use tussah_sdk_macros::job;
 
 /// What the `#[job]` attribute's expansion refers to; not for people.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::bindings::*;
-    pub use crate::job::{call, check};
+    pub use crate::job::{Ignored, call, check};
 }

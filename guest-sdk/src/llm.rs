@@ -50,7 +50,7 @@ impl Model {
     /// if the host cannot load it.
     pub fn load(name: &str) -> Result<Self, Error> {
         Ok(Self {
-            inner: llm::Model::load(name)?,
+            inner: llm::Model::load(name).map_err(Error::from_host)?,
         })
     }
 
@@ -64,7 +64,7 @@ impl Model {
     /// # Errors
     /// `InvalidArgument` if the vocabulary cannot express the text.
     pub fn tokenize(&self, text: &str) -> Result<Vec<u32>, Error> {
-        Ok(self.inner.tokenize(text)?)
+        self.inner.tokenize(text).map_err(Error::from_host)
     }
 
     /// Token ids to bytes, which need not be whole characters.
@@ -72,7 +72,7 @@ impl Model {
     /// # Errors
     /// `InvalidArgument` if a token is not in the vocabulary.
     pub fn detokenize(&self, tokens: &[u32]) -> Result<Vec<u8>, Error> {
-        Ok(self.inner.detokenize(tokens)?)
+        self.inner.detokenize(tokens).map_err(Error::from_host)
     }
 
     /// How many tokens a conversation takes, with the model's template around it.
@@ -81,7 +81,9 @@ impl Model {
     /// `UnsupportedOperation` if the model has no chat template or the template refuses
     /// these messages.
     pub fn count_chat_tokens(&self, messages: &[Message]) -> Result<u32, Error> {
-        Ok(self.inner.count_chat_tokens(messages)?)
+        self.inner
+            .count_chat_tokens(messages)
+            .map_err(Error::from_host)
     }
 
     /// Starts the description of a session: greedy, without stop texts, as long as the
@@ -176,7 +178,11 @@ impl SessionBuilder<'_> {
     /// does not fit the job's memory limit, `OutOfMemory` if the host has none left.
     pub fn open(self) -> Result<Session, Error> {
         Ok(Session {
-            inner: self.model.inner.session(&self.options)?,
+            inner: self
+                .model
+                .inner
+                .session(&self.options)
+                .map_err(Error::from_host)?,
         })
     }
 }
@@ -196,7 +202,7 @@ impl Session {
     /// # Errors
     /// `ContextFull` if they do not fit; nothing was appended then.
     pub fn append(&mut self, text: &str) -> Result<u32, Error> {
-        Ok(self.inner.append_text(text)?)
+        self.inner.append_text(text).map_err(Error::from_host)
     }
 
     /// Appends token ids.
@@ -205,7 +211,7 @@ impl Session {
     /// `ContextFull` if they do not fit, `InvalidArgument` if one is not in the
     /// vocabulary; nothing was appended then.
     pub fn append_tokens(&mut self, tokens: &[u32]) -> Result<(), Error> {
-        Ok(self.inner.append_tokens(tokens)?)
+        self.inner.append_tokens(tokens).map_err(Error::from_host)
     }
 
     /// Appends messages in the model's chat template, then the opening of the assistant's
@@ -215,7 +221,7 @@ impl Session {
     /// `ContextFull` if they do not fit, `UnsupportedOperation` if the model has no chat
     /// template or the template refuses the messages; nothing was appended then.
     pub fn append_chat(&mut self, messages: &[Message]) -> Result<u32, Error> {
-        Ok(self.inner.append_chat(messages)?)
+        self.inner.append_chat(messages).map_err(Error::from_host)
     }
 
     /// The next piece of text; `None` when the generation has ended.
@@ -223,7 +229,7 @@ impl Session {
     /// # Errors
     /// `ContextFull` when the context is used up, `ModelFailed` if the model's numbers went bad.
     pub fn next_chunk(&mut self) -> Result<Option<Chunk>, Error> {
-        Ok(self.inner.next()?)
+        self.inner.next().map_err(Error::from_host)
     }
 
     /// All that is left to generate, in one text.
@@ -248,7 +254,7 @@ impl Session {
     /// # Errors
     /// `InvalidArgument` if nothing was appended yet or `k` is out of range.
     pub fn candidates(&self, k: u32) -> Result<Vec<Candidate>, Error> {
-        Ok(self.inner.candidates(k)?)
+        self.inner.candidates(k).map_err(Error::from_host)
     }
 
     /// Takes a token as the next one, in place of sampling.
@@ -256,7 +262,7 @@ impl Session {
     /// # Errors
     /// Those of [`Session::append_tokens`].
     pub fn accept(&mut self, token: u32) -> Result<(), Error> {
-        Ok(self.inner.accept(token)?)
+        self.inner.accept(token).map_err(Error::from_host)
     }
 
     /// A second session with the same tokens behind it, which costs no inference.
@@ -265,7 +271,7 @@ impl Session {
     /// `LimitExceeded` or `OutOfMemory` if there is no room for its context.
     pub fn fork(&self) -> Result<Self, Error> {
         Ok(Self {
-            inner: self.inner.fork()?,
+            inner: self.inner.fork().map_err(Error::from_host)?,
         })
     }
 
