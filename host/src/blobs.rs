@@ -181,6 +181,34 @@ impl Blobs {
         Ok(added)
     }
 
+    /// Hashes a file of this process, such as a download, that may become a blob.
+    ///
+    /// # Errors
+    /// [`BlobError::Io`] or [`BlobError::Interrupted`].
+    pub(crate) fn hash(
+        &self,
+        source: &Path,
+        interrupt: &Interrupt,
+        progress: Progress<'_>,
+    ) -> Result<Added, BlobError> {
+        self.copy(source, u64::MAX, interrupt, progress, &mut io::sink())
+    }
+
+    /// Makes a file of the home's own a blob without a copy of it: one that was hashed before,
+    /// and that nobody else writes to.
+    ///
+    /// # Errors
+    /// [`BlobError::Full`] or [`BlobError::Io`].
+    pub(crate) fn take(&self, file: &File, from: &Path, digest: &Digest) -> Result<(), BlobError> {
+        let path = self.path(digest);
+        let folder = path.parent().unwrap_or(&self.root);
+        let failed = |source| self.write_failed(0, source);
+        fs::create_dir_all(folder).map_err(failed)?;
+        file.sync_all().map_err(failed)?;
+        fs::rename(from, &path).map_err(failed)?;
+        sync_folder(folder).map_err(failed)
+    }
+
     /// The whole blob, hashed.
     ///
     /// # Errors
@@ -276,7 +304,7 @@ impl Blobs {
         bytes_max: u64,
         interrupt: &Interrupt,
         progress: Progress<'_>,
-        target: &mut File,
+        target: &mut dyn Write,
     ) -> Result<Added, BlobError> {
         let failed = |error| BlobError::Io {
             doing: "read",
@@ -333,12 +361,7 @@ impl Blobs {
         fs::create_dir_all(folder).map_err(failed)?;
         file.as_file().sync_all().map_err(failed)?;
         file.persist(&path).map_err(|error| failed(error.error))?;
-        // The name itself is durable only once the folder is.
-        #[cfg(unix)]
-        File::open(folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(failed)?;
-        Ok(())
+        sync_folder(folder).map_err(failed)
     }
 
     fn write_failed(&self, written_bytes: u64, source: io::Error) -> BlobError {
@@ -358,6 +381,14 @@ impl Blobs {
             },
         }
     }
+}
+
+/// A name is durable only once its folder is.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    if cfg!(unix) {
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(())
 }
 
 fn read_some(file: &mut File, path: &Path, buffer: &mut [u8]) -> Result<usize, BlobError> {

@@ -16,6 +16,7 @@ use crate::{exit_code::Exit, failure::Failure};
 /// blobs/<2 hex>/<64 hex>   models, modules and manifests by BLAKE3 digest
 /// models/<name>.toml       names for models
 /// keys/                    secrets of this host, readable by the owner alone
+/// downloads/               files that are not whole yet
 /// cache/                   can be deleted at any time
 /// sysroots/                std for wasm targets, where rustup has none
 /// ```
@@ -82,6 +83,19 @@ impl Home {
         private_folder(&path)?;
         Ok(path)
     }
+}
+
+/// Free space of the disk that a folder is on, where that is known.
+pub(crate) fn disk_free(folder: &Path) -> Option<u64> {
+    let folder = fs::canonicalize(folder).ok()?;
+    let disks = sysinfo::Disks::new_with_refreshed_list();
+    // The deepest mount point above the folder is the one that counts.
+    disks
+        .iter()
+        .flat_map(|disks| disks.iter())
+        .filter(|disk| folder.starts_with(disk.mount_point()))
+        .max_by_key(|disk| disk.mount_point().components().count())
+        .map(sysinfo::Disk::available_space)
 }
 
 /// The rule for the folder's place, apart from the process's environment.

@@ -16,6 +16,7 @@ mod blobs;
 mod home;
 mod keys;
 mod models;
+mod partial;
 
 mod exit_code;
 mod failure;

@@ -133,3 +133,64 @@ fn a_changed_blob_is_not_used() {
     ];
     sandbox.run(&arguments).expect(3).says("is damaged");
 }
+
+#[test]
+fn a_random_model_is_the_same_everywhere_and_runs() {
+    let sandbox = Sandbox::new();
+    let arguments = ["model", "random", "tiny", "--parameters", "1M", "--json"];
+    let made = sandbox.run(&arguments).expect(0).json();
+    // Another digest means another file for the same options: say so in the changelog.
+    let expected = "blake3:690cf6bbf76d8f4a9226f798032583c57f59d93acc265e3a3296048104cdea57";
+    assert_eq!(made["digest"], expected);
+    let size = made["size_bytes"].as_u64().unwrap();
+    assert_eq!(sandbox.run(&arguments).expect(0).json(), made);
+    let shown = sandbox.run(&["model", "show", "tiny", "--json"]).expect(0);
+    assert_eq!(shown.json()["parameters"], made["parameters"]);
+    let prompt = ["model", "generate", "tiny", "--prompt", "hi", "--json"];
+    let [once, again] = [(); 2].map(|()| sandbox.run(&prompt).expect(0).json());
+    assert!(!once["token_ids"].as_array().unwrap().is_empty());
+    assert_eq!(once["token_ids"], again["token_ids"]);
+
+    // The same bytes as a file; another seed gives others.
+    let file = ["model", "random", "--out", "r.gguf", "--json"];
+    let written = sandbox.run(&file).expect(0).json();
+    assert_eq!(written["digest"], expected);
+    let path = sandbox.work().join("r.gguf");
+    assert_eq!(path.metadata().unwrap().len(), size);
+    let seeded = sandbox
+        .run(&[&file[..], &["--seed", "1"]].concat())
+        .expect(0);
+    assert_ne!(seeded.json()["digest"], expected);
+    assert_eq!(sandbox.leftovers(), Vec::<std::path::PathBuf>::new());
+
+    for (wrong, says) in [
+        (&["--parameters", "1X"][..], "wanted a number such as 500K"),
+        (&["--parameters", "5"], "the number of parameters is 5"),
+        (&["--quant", "Q3_K"], "wanted one of F32"),
+        (&["--heads", "7"], "the head size is 27"),
+        (&["--feed-forward", "33"], "Q4_0 has blocks of 32"),
+        (
+            &["--heads", "6", "--kv-heads", "4"],
+            "a divisor of the 6 heads",
+        ),
+        (&["--vocabulary", "0"], "the vocabulary is 0"),
+        (&["--out", "no/such/folder/r.gguf"], "no/such/folder/r.gguf"),
+    ] {
+        let start = ["model", "random"];
+        let name = if wrong[0] == "--out" {
+            &[][..]
+        } else {
+            &["wrong"]
+        };
+        let ended = sandbox.run(&[&start, name, wrong].concat()).expect(2);
+        assert!(ended.stderr.contains(says), "{wrong:?}: {ended:?}");
+    }
+    // The name has a model, and keeps it.
+    let taken = ["model", "random", "tiny", "--seed", "1"];
+    sandbox
+        .run(&taken)
+        .expect(2)
+        .says("belongs to another model");
+    assert_eq!(sandbox.blobs(), 1);
+    assert_eq!(sandbox.leftovers(), Vec::<std::path::PathBuf>::new());
+}

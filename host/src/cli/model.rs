@@ -3,6 +3,7 @@
 mod add;
 mod generate;
 mod list;
+mod random;
 mod remove;
 mod show;
 mod tokenize;
@@ -21,6 +22,7 @@ pub(crate) enum Command {
     List(list::Arguments),
     Show(show::Arguments),
     Remove(remove::Arguments),
+    Random(random::Arguments),
     Generate(generate::Arguments),
     Tokenize(tokenize::Arguments),
 }
@@ -32,6 +34,7 @@ impl Command {
             Self::List(arguments) => arguments.json,
             Self::Show(arguments) => arguments.json,
             Self::Remove(arguments) => arguments.json,
+            Self::Random(arguments) => arguments.json,
             Self::Generate(arguments) => arguments.json,
             Self::Tokenize(arguments) => arguments.json,
         }
@@ -44,6 +47,7 @@ impl Command {
             Self::List(arguments) => arguments.run(&store, ui),
             Self::Show(arguments) => arguments.run(&store, ui),
             Self::Remove(arguments) => arguments.run(&store, ui),
+            Self::Random(arguments) => arguments.run(&store, ui),
             Self::Generate(arguments) => arguments.run(&store, ui),
             Self::Tokenize(arguments) => arguments.run(&store, ui),
         }
@@ -53,6 +57,7 @@ impl Command {
 /// What all of these commands need.
 #[derive(Debug)]
 pub(super) struct Store {
+    home: Home,
     blobs: Blobs,
     models: Models,
 }
@@ -63,6 +68,7 @@ impl Store {
         Ok(Self {
             blobs: Blobs::open(&home)?,
             models: Models::open(&home)?,
+            home,
         })
     }
 }

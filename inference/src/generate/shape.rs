@@ -79,11 +79,11 @@ impl RandomShape {
             64 * (1 + u32::from(width >= 2048))
         };
         let heads = (width / head_size).max(1);
-        let kv_heads = if heads.is_multiple_of(4) {
-            heads / 4
-        } else {
-            1
-        };
+        // Groups of four queries, where that goes.
+        let group = [4, 3, 2]
+            .into_iter()
+            .find(|size| heads.is_multiple_of(*size));
+        let kv_heads = heads / group.unwrap_or(1);
         let vocabulary = match parameters {
             0..2_000_000 => 512,
             2_000_000..50_000_000 => 4096,

@@ -117,13 +117,41 @@ fn the_same_description_gives_the_same_bytes() {
         let mix = WeightMix::from_name(mix).unwrap();
         expected.assert_eq(&digest(&model(architecture, mix)));
     };
-    check(RandomArchitecture::Llama, "Q4_K_M", expect!["e72e8d81d34680c7"]);
-    check(RandomArchitecture::Gemma3, "Q5_K_M", expect!["8ba4efa3fb78a214"]);
-    check(RandomArchitecture::Qwen2, "Q8_0", expect!["2776deaf773e43b7"]);
-    check(RandomArchitecture::Qwen3, "BF16", expect!["d0d3b23cbb47340c"]);
-    check(RandomArchitecture::Llama, "F16", expect!["af87a928918f61ca"]);
-    check(RandomArchitecture::Llama, "F32", expect!["48531df9929f3e08"]);
-    check(RandomArchitecture::Llama, "Q4_1", expect!["b8f510b3007a2eef"]);
+    check(
+        RandomArchitecture::Llama,
+        "Q4_K_M",
+        expect!["e72e8d81d34680c7"],
+    );
+    check(
+        RandomArchitecture::Gemma3,
+        "Q5_K_M",
+        expect!["8ba4efa3fb78a214"],
+    );
+    check(
+        RandomArchitecture::Qwen2,
+        "Q8_0",
+        expect!["2776deaf773e43b7"],
+    );
+    check(
+        RandomArchitecture::Qwen3,
+        "BF16",
+        expect!["d0d3b23cbb47340c"],
+    );
+    check(
+        RandomArchitecture::Llama,
+        "F16",
+        expect!["af87a928918f61ca"],
+    );
+    check(
+        RandomArchitecture::Llama,
+        "F32",
+        expect!["48531df9929f3e08"],
+    );
+    check(
+        RandomArchitecture::Llama,
+        "Q4_1",
+        expect!["b8f510b3007a2eef"],
+    );
 }
 
 #[test]

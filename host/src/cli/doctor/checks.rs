@@ -3,14 +3,14 @@
 
 use std::path::Path;
 
-use sysinfo::{Disks, MemoryRefreshKind, RefreshKind, System};
+use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 use tussah_inference::SimdLevel;
 
 use super::Check;
 use crate::{
     blobs::Blobs,
     failure::Failure,
-    home::Home,
+    home::{self, Home},
     keys::{self, KeyName},
     models::Models,
     toolchain::{Toolchain, ToolchainError, WASM_TARGET, WasmStd},
@@ -57,15 +57,8 @@ fn writable(home: &Home) -> Check {
     }
 }
 
-fn disk(home: &Path) -> Check {
-    let disks = Disks::new_with_refreshed_list();
-    // The deepest mount point above the folder is the one that counts.
-    let disk = disks
-        .iter()
-        .flat_map(|disks| disks.iter())
-        .filter(|disk| home.starts_with(disk.mount_point()))
-        .max_by_key(|disk| disk.mount_point().components().count());
-    match disk.map(sysinfo::Disk::available_space) {
+fn disk(folder: &Path) -> Check {
+    match home::disk_free(folder) {
         Some(free) if free >= DISK_FREE_BYTES_MIN => {
             Check::ok("disk", format!("{} free", ui::size(free)))
         }
