@@ -30,7 +30,10 @@ pub(crate) const Q4_1: Format = Format(3, 32, 20);
 pub(crate) const Q5_0: Format = Format(6, 32, 22);
 pub(crate) const Q5_1: Format = Format(7, 32, 24);
 pub(crate) const Q8_0: Format = Format(8, 32, 34);
+pub(crate) const Q4_K: Format = Format(12, 256, 144);
+pub(crate) const Q5_K: Format = Format(13, 256, 176);
 pub(crate) const Q6_K: Format = Format(14, 256, 210);
+pub(crate) const BF16: Format = Format(30, 1, 2);
 
 #[derive(Clone)]
 pub(crate) struct Tensor {
@@ -169,7 +172,9 @@ pub(crate) fn random(format: Format, elements: usize, numbers: &mut Numbers) -> 
         // The high byte of each f16: exponents from 2^-9 on, sign as it came.
         let (scales, exponent): (&[usize], u8) = match format {
             F16 => (&[0], 0x28),
+            BF16 => (&[0], 0x3c),
             Q4_1 | Q5_1 => (&[0, 2], 0x1c),
+            Q4_K | Q5_K => (&[0, 2], 0x08),
             Q8_0 => (&[0], 0x10),
             Q6_K => (&[208], 0x08),
             _ => (&[0], 0x1c),

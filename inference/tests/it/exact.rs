@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tussah_inference::{Engine, LoadOptions, Model, Sampling, Session, SimdLevel, TokenId};
 
 use crate::builder::{
-    self, Format, Q4_0, Q4_1, Q5_0, Q5_1, Q6_K, Q8_0, SMALL, Sizes, WIDE, session,
+    self, BF16, F16, F32, Format, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, SMALL, Sizes,
+    WIDE, session,
 };
 use crate::{fixture, goldens};
 
@@ -81,10 +82,12 @@ fn check(sizes: Sizes, format: Format, count: u32) {
 
 #[test]
 fn bits_do_not_depend_on_simd_threads_or_batches() {
-    for format in [Q4_0, Q4_1, Q5_0, Q5_1, Q8_0] {
+    for format in [Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, F16, BF16, F32] {
         check(SMALL, format, 70);
     }
-    check(WIDE, Q6_K, 40);
+    for format in [Q4_K, Q5_K, Q6_K] {
+        check(WIDE, format, 40);
+    }
     // Heads of 64 scale scores by an exponent, heads of 32 by a factor.
     check(
         Sizes {

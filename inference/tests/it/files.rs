@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use tussah_inference::{Engine, Gguf, LoadOptions, LoadProgress, Model};
+use tussah_inference::{Gguf, LoadOptions, LoadProgress, Model};
 
 use crate::builder::{self, F16, F32, File, Format, Q4_1, Q8_0, SMALL, Tensor, Value};
 
@@ -434,17 +434,6 @@ fn broken_files_are_refused_by_name() {
 
 #[test]
 fn the_engine_says_what_it_cannot_run() {
-    let oracle = LoadOptions {
-        engine: Engine::Oracle,
-        ..one_thread()
-    };
-    let file = builder::llama(SMALL, F16);
-    assert!(file.load(&oracle).is_ok(), "the oracle runs F16");
-    let error = file.load(&one_thread()).unwrap_err().to_string();
-    assert!(
-        error.contains("F16, which is not supported for a matrix of the exact engine"),
-        "{error}"
-    );
     let odd = builder::Sizes {
         heads: 8,
         kv_heads: 2,

@@ -1,21 +1,23 @@
 //! Products and attention with AVX2.
-//! The integers are those of `scalar.rs`. 4-bit weights times 8-bit planes fit the 16-bit sums of
-//! `vpmaddubsw`; 8-bit weights are widened and multiplied with the 16-bit activations themselves.
+//! The integers are those of `scalar.rs`. Weights of 4 and 5 bits times 8-bit planes fit the 16-bit sums
+//! of `vpmaddubsw`; bytes are widened and multiplied with the 16-bit activations themselves.
 
 use std::arch::x86_64::{
-    __m256i, _mm_loadu_si128, _mm_set1_epi8, _mm_xor_si128, _mm256_add_epi16, _mm256_add_epi32,
-    _mm256_add_epi64, _mm256_and_si256, _mm256_cvtepi8_epi16, _mm256_cvtph_ps, _mm256_cvtps_epi32,
-    _mm256_hadd_epi32, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16,
-    _mm256_maddubs_epi16, _mm256_mul_epi32, _mm256_mul_ps, _mm256_permute4x64_epi64,
-    _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_epi64x,
-    _mm256_setzero_si256, _mm256_slli_epi32, _mm256_srli_epi16, _mm256_srli_epi64,
-    _mm256_storeu_si256, _mm256_sub_epi32,
+    __m256i, _mm_loadu_si128, _mm256_add_epi16, _mm256_add_epi32, _mm256_add_epi64,
+    _mm256_and_si256, _mm256_cvtepu8_epi16, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_hadd_epi32,
+    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_epi32,
+    _mm256_mul_ps, _mm256_or_si256, _mm256_permute4x64_epi64, _mm256_set1_epi8, _mm256_set1_epi16,
+    _mm256_set1_epi32, _mm256_set1_epi64x, _mm256_setzero_si256, _mm256_slli_epi16,
+    _mm256_slli_epi32, _mm256_srli_epi16, _mm256_srli_epi64, _mm256_storeu_si256, _mm256_sub_epi32,
 };
 
 use super::activations::{ActivationBlock, Activations, Tile};
 use super::attention::{self, Head, HeadCache};
 use super::generic::finish;
-use super::pack::{ByteBlock, Group, Layout, NibbleBlock, Packed, ROWS};
+use super::pack::{
+    BYTES, Block, FIVES, Group, Kind, MINIMUM, PLANE_COEFFICIENTS, Packed, ROWS, Scales, View,
+    excess, parts, with_layout,
+};
 
 /// One group of rows times all tokens.
 #[target_feature(enable = "avx2,f16c")]
@@ -25,19 +27,9 @@ pub(super) fn product(packed: &Packed, group: usize, x: &Activations, out: &mut 
     let mut token = 0;
     while let Some(tile) = x.tile(token) {
         for offset in 0..tile.width {
-            let mut sums = Sums([_mm256_setzero_si256(); 4]);
-            let range = range.clone();
-            match &packed.layout {
-                Layout::NibbleMinimum(b) => {
-                    nibbles::<true>(&b[range], info, &tile, offset, &mut sums);
-                }
-                Layout::Nibble(b) => nibbles::<false>(&b[range], info, &tile, offset, &mut sums),
-                Layout::Byte(b) => bytes(&b[range], &tile, offset, false, &mut sums),
-                Layout::ByteMinimum(b) => bytes(&b[range], &tile, offset, false, &mut sums),
-                Layout::ByteHalves(b) => bytes(&b[range], &tile, offset, true, &mut sums),
-            }
+            let sums = with_layout!(&packed.layout, range.clone(), row_sums, info, &tile, offset);
             let out = &mut out[(token + offset) * ROWS..][..ROWS];
-            finish(&sums.rows(), info, tile.exponents[offset], out);
+            finish(&sums, info, tile.exponents[offset], out);
         }
         token += tile.width;
     }
@@ -94,7 +86,7 @@ fn words(words: &[i32; ROWS], half: usize) -> __m256i {
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
 #[expect(unsafe_code, reason = "vector loads take pointers")]
-fn coefficients(scales: &[u16; ROWS], group: &Group, half: usize) -> __m256i {
+fn rounded(scales: &[u16; ROWS], group: &Group, half: usize) -> __m256i {
     let scales = scales.as_chunks::<8>().0[half];
     let unit = group.unit.as_chunks::<8>().0[half];
     // SAFETY: the arrays have the 16 and 32 bytes that are read; the loads need no alignment.
@@ -107,6 +99,21 @@ fn coefficients(scales: &[u16; ROWS], group: &Group, half: usize) -> __m256i {
     _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_cvtph_ps(scales), unit))
 }
 
+/// The first and the last coefficient of the lanes of a half.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn coefficients(scales: &impl Scales, group: &Group, half: usize) -> [__m256i; 2] {
+    match scales.view() {
+        View::Words([first, .., last]) => [words(first, half), words(last, half)],
+        View::Words([only]) => [words(only, half); 2],
+        View::Words([]) => PLANE_COEFFICIENTS.map(|coefficient| _mm256_set1_epi32(coefficient)),
+        View::Halves(halves) => [
+            rounded(&halves.scale, group, half),
+            rounded(&halves.minimum, group, half),
+        ],
+    }
+}
+
 /// Four columns of a plane, for every lane.
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -115,100 +122,108 @@ fn four(plane: &[i8; 32], index: usize) -> __m256i {
     _mm256_set1_epi32(i32::from_le_bytes(bytes.map(i8::cast_unsigned)))
 }
 
+/// The unsigned weights of a quad, of 4 or 5 bits, in the lanes of a half.
 #[inline]
-#[target_feature(enable = "avx2,f16c")]
-fn nibbles<const MINIMUM: bool>(
-    blocks: &[NibbleBlock],
-    group: &Group,
-    tile: &Tile<'_>,
-    offset: usize,
-    sums: &mut Sums,
-) {
-    let (mask, ones) = (_mm256_set1_epi8(15), _mm256_set1_epi16(1));
-    for (index, block) in blocks.iter().enumerate() {
-        let at = index * tile.width + offset;
-        let (x, total) = (&tile.data[at], tile.sums[at][0] + tile.sums[at][1]);
-        for half in 0..2 {
-            // Eight sums of pairs of at most 2 · 15 · 128 fit 16 bits.
-            let (mut high, mut low) = (_mm256_setzero_si256(), _mm256_setzero_si256());
-            for (j, line) in block.weights.iter().enumerate() {
-                let both = bytes32(&line.as_chunks::<32>().0[half]);
-                let first = _mm256_and_si256(both, mask);
-                let second = _mm256_and_si256(_mm256_srli_epi16::<4>(both), mask);
-                let pairs = |plane| {
-                    _mm256_add_epi16(
-                        _mm256_maddubs_epi16(first, four(plane, 2 * j)),
-                        _mm256_maddubs_epi16(second, four(plane, 2 * j + 1)),
-                    )
-                };
-                high = _mm256_add_epi16(high, pairs(&x.high));
-                low = _mm256_add_epi16(low, pairs(&x.low));
-            }
-            let high = _mm256_slli_epi32::<8>(_mm256_madd_epi16(high, ones));
-            let mut dot = _mm256_add_epi32(high, _mm256_madd_epi16(low, ones));
-            if !MINIMUM {
-                dot = _mm256_sub_epi32(dot, _mm256_set1_epi32(8 * total));
-            }
-            sums.add(half, coefficients(&block.scale, group, half), dot);
-            if MINIMUM {
-                let minimum = coefficients(&block.minimum, group, half);
-                sums.add(half, minimum, _mm256_set1_epi32(total));
-            }
-        }
+#[target_feature(enable = "avx2")]
+fn line<const W: usize>(lines: &[[u8; 64]; W], quad: usize, half: usize) -> __m256i {
+    let both = bytes32(&lines[quad / 2].as_chunks::<32>().0[half]);
+    let low = match quad % 2 {
+        0 => both,
+        _ => _mm256_srli_epi16::<4>(both),
+    };
+    let low = _mm256_and_si256(low, _mm256_set1_epi8(15));
+    if W != FIVES {
+        return low;
     }
+    // Bit (quad + 4) mod 8 to bit 4; what shifts in from the neighbouring byte is masked off.
+    let bits = bytes32(&lines[W - 1].as_chunks::<32>().0[half]);
+    let moved = match quad {
+        0 => bits,
+        1 => _mm256_srli_epi16::<1>(bits),
+        2 => _mm256_srli_epi16::<2>(bits),
+        3 => _mm256_srli_epi16::<3>(bits),
+        4 => _mm256_slli_epi16::<4>(bits),
+        5 => _mm256_slli_epi16::<3>(bits),
+        6 => _mm256_slli_epi16::<2>(bits),
+        _ => _mm256_slli_epi16::<1>(bits),
+    };
+    _mm256_or_si256(low, _mm256_and_si256(moved, _mm256_set1_epi8(16)))
 }
 
-/// Σ w·q of the lanes of a half over some lines.
+/// Σ w·q of the lanes of a half over a block of weights of 4 or 5 bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn dot_planes<const W: usize>(lines: &[[u8; 64]; W], x: &ActivationBlock, half: usize) -> __m256i {
+    let ones = _mm256_set1_epi16(1);
+    let mut dot = _mm256_setzero_si256();
+    // Sums of 16 bits hold 8 quads of 4 bits, 8 · 2 · 15 · 128, or 4 of 5 bits, 4 · 2 · 31 · 128.
+    let quads = if W == FIVES { 4 } else { 8 };
+    for first in (0..8).step_by(quads) {
+        let (mut high, mut low) = (_mm256_setzero_si256(), _mm256_setzero_si256());
+        for quad in first..first + quads {
+            let weights = line(lines, quad, half);
+            high = _mm256_add_epi16(high, _mm256_maddubs_epi16(weights, four(&x.high, quad)));
+            low = _mm256_add_epi16(low, _mm256_maddubs_epi16(weights, four(&x.low, quad)));
+        }
+        let high = _mm256_slli_epi32::<8>(_mm256_madd_epi16(high, ones));
+        dot = _mm256_add_epi32(dot, _mm256_add_epi32(high, _mm256_madd_epi16(low, ones)));
+    }
+    dot
+}
+
+/// Σ w·q of the lanes of a half over some lines of 8-bit weights.
 #[inline]
 #[target_feature(enable = "avx2")]
 #[expect(unsafe_code, reason = "vector loads take pointers")]
-fn dot(lines: &[[u8; 64]], x: &ActivationBlock, first: usize, half: usize) -> __m256i {
+fn dot_bytes(lines: &[[u8; 64]], x: &ActivationBlock, first: usize, half: usize) -> __m256i {
     let mut sums = [_mm256_setzero_si256(); 2];
     for (index, line) in lines.iter().enumerate() {
-        let q = x.q.as_chunks::<4>().0[first + index];
+        let q = x.q.as_chunks::<4>().0[(first + index) % 8];
         let q = q.map(|q| u64::from(q.cast_unsigned()));
         let q = _mm256_set1_epi64x((q[0] | q[1] << 16 | q[2] << 32 | q[3] << 48).cast_signed());
         for (sum, bytes) in sums.iter_mut().zip(&line.as_chunks::<16>().0[2 * half..]) {
             // SAFETY: the array has the 16 bytes that are read; the load needs no alignment.
             let bytes = unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) };
-            let weights = _mm256_cvtepi8_epi16(_mm_xor_si128(bytes, _mm_set1_epi8(-128)));
-            *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(weights, q));
+            *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(_mm256_cvtepu8_epi16(bytes), q));
         }
     }
     // Each lane's sum is in two neighbouring words; adding them shuffles quarters, which goes back.
     _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_hadd_epi32(sums[0], sums[1]))
 }
 
+/// Rule 4's sums of a group's rows over all blocks.
 #[inline]
-#[target_feature(enable = "avx2")]
-fn bytes<const C: usize>(
-    blocks: &[ByteBlock<C>],
+#[target_feature(enable = "avx2,f16c")]
+fn row_sums<S: Scales, const W: usize, const KIND: Kind, const BIAS: i32>(
+    blocks: &[Block<S, W>],
+    group: &Group,
     tile: &Tile<'_>,
     offset: usize,
-    by_halves: bool,
-    sums: &mut Sums,
-) {
+) -> [i64; ROWS] {
+    let mut sums = Sums([_mm256_setzero_si256(); 4]);
     for (index, block) in blocks.iter().enumerate() {
         let at = index * tile.width + offset;
-        let x = &tile.data[at];
-        let total = _mm256_set1_epi32(tile.sums[at][0] + tile.sums[at][1]);
+        let (x, halves) = (&tile.data[at], tile.sums[at]);
+        let (parts, quads) = parts(KIND);
         for half in 0..2 {
-            let coefficient = |which: usize| words(&block.coefficients[which], half);
-            if by_halves {
-                sums.add(half, coefficient(0), dot(&block.weights[..4], x, 0, half));
-                sums.add(
-                    half,
-                    coefficient(C - 1),
-                    dot(&block.weights[4..], x, 4, half),
-                );
-            } else {
-                sums.add(half, coefficient(0), dot(&block.weights, x, 0, half));
-                if C == 2 {
-                    sums.add(half, coefficient(1), total);
-                }
+            let coefficients = coefficients(&block.scales, group, half);
+            for (part, coefficient) in coefficients.iter().enumerate().take(parts) {
+                let dot = if W < BYTES {
+                    dot_planes(&block.lines, x, half)
+                } else {
+                    let first = part * quads;
+                    dot_bytes(&block.lines[first..first + quads], x, first, half)
+                };
+                let excess = _mm256_set1_epi32(excess::<KIND, BIAS>(part, halves));
+                sums.add(half, *coefficient, _mm256_sub_epi32(dot, excess));
+            }
+            if KIND == MINIMUM {
+                let total = _mm256_set1_epi32(halves[0] + halves[1]);
+                sums.add(half, coefficients[1], total);
             }
         }
     }
+    sums.rows()
 }
 
 /// Rule 7 for one query head: the plain loops, which the compiler widens to this level.

@@ -7,16 +7,19 @@ use std::arch::x86_64::{
     _mm256_loadu_si256, _mm512_add_epi32, _mm512_add_epi64, _mm512_and_si512,
     _mm512_castsi512_si256, _mm512_cvt_roundps_epi32, _mm512_cvtepi32_epi64, _mm512_cvtph_ps,
     _mm512_dpbusd_epi32, _mm512_dpwssd_epi32, _mm512_extracti64x4_epi64, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_mul_epi32, _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_epi32,
-    _mm512_setzero_si512, _mm512_slli_epi32, _mm512_slli_epi64, _mm512_srli_epi16,
-    _mm512_srli_epi64, _mm512_storeu_si512,
+    _mm512_loadu_si512, _mm512_mul_epi32, _mm512_mul_ps, _mm512_or_si512, _mm512_set1_epi8,
+    _mm512_set1_epi32, _mm512_setzero_si512, _mm512_slli_epi16, _mm512_slli_epi32,
+    _mm512_slli_epi64, _mm512_srli_epi16, _mm512_srli_epi64, _mm512_storeu_si512,
 };
 
 use super::HEAD_SIZE_MAX;
 use super::activations::{ActivationBlock, Activations, TILE, Tile};
 use super::attention::{self, Head, HeadCache, KEYS, VALUES};
 use super::generic::finish;
-use super::pack::{ByteBlock, Group, Layout, NibbleBlock, Packed, ROWS};
+use super::pack::{
+    BYTES, Block, FIVES, Group, Kind, Layout, MINIMUM, PLANE_COEFFICIENTS, Packed, ROWS, Scales,
+    View, excess, parts, with_layout,
+};
 
 /// How far ahead of their use weights are asked for: the hardware's own look-ahead ends with each page.
 const AHEAD_BYTES: usize = 2560;
@@ -31,11 +34,6 @@ fn prefetch<B>(block: &B) {
         _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_byte_add(64 * line).cast());
     }
 }
-
-/// How the bytes of a layout turn into sums.
-const SCALE: u8 = 0;
-const SCALE_AND_MINIMUM: u8 = 1;
-const HALVES: u8 = 2;
 
 /// One group of rows times all tokens.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
@@ -63,13 +61,7 @@ fn run<const T: usize>(
     tile: &Tile<'_>,
     out: &mut [f32],
 ) {
-    let sums = match layout {
-        Layout::NibbleMinimum(blocks) => nibbles::<T, true>(&blocks[range], group, tile),
-        Layout::Nibble(blocks) => nibbles::<T, false>(&blocks[range], group, tile),
-        Layout::Byte(blocks) => bytes::<T, 1, SCALE>(&blocks[range], tile),
-        Layout::ByteMinimum(blocks) => bytes::<T, 2, SCALE_AND_MINIMUM>(&blocks[range], tile),
-        Layout::ByteHalves(blocks) => bytes::<T, 2, HALVES>(&blocks[range], tile),
-    };
+    let sums = with_layout!(layout, range, row_sums<T>, group, tile);
     for (t, out) in out.chunks_exact_mut(ROWS).enumerate() {
         finish(&sums[t], group, tile.exponents[t], out);
     }
@@ -78,7 +70,7 @@ fn run<const T: usize>(
 #[inline]
 #[target_feature(enable = "avx512f")]
 #[expect(unsafe_code, reason = "vector loads take pointers")]
-fn line(bytes: &[u8; 64]) -> __m512i {
+fn load(bytes: &[u8; 64]) -> __m512i {
     // SAFETY: the array has the 64 bytes that are read; the load needs no alignment.
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }
@@ -105,7 +97,7 @@ fn longs(vector: __m512i) -> [i64; 8] {
 #[inline]
 #[target_feature(enable = "avx512f")]
 #[expect(unsafe_code, reason = "vector loads take pointers")]
-fn coefficients(scales: &[u16; ROWS], group: &Group) -> __m512i {
+fn rounded(scales: &[u16; ROWS], group: &Group) -> __m512i {
     // SAFETY: the arrays have the 32 and 64 bytes that are read; the loads need no alignment.
     let (scales, unit) = unsafe {
         (
@@ -115,6 +107,52 @@ fn coefficients(scales: &[u16; ROWS], group: &Group) -> __m512i {
     };
     let scaled = _mm512_mul_ps(_mm512_cvtph_ps(scales), unit);
     _mm512_cvt_roundps_epi32::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(scaled)
+}
+
+/// The first and the last coefficient of each lane.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn coefficients(scales: &impl Scales, group: &Group) -> [__m512i; 2] {
+    match scales.view() {
+        View::Words([first, .., last]) => [words(first), words(last)],
+        View::Words([only]) => [words(only); 2],
+        View::Words([]) => PLANE_COEFFICIENTS.map(|coefficient| _mm512_set1_epi32(coefficient)),
+        View::Halves(halves) => [
+            rounded(&halves.scale, group),
+            rounded(&halves.minimum, group),
+        ],
+    }
+}
+
+/// The unsigned weights of a quad.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn line<const W: usize>(lines: &[[u8; 64]; W], quad: usize) -> __m512i {
+    if W >= BYTES {
+        return load(&lines[quad]);
+    }
+    let both = load(&lines[quad / 2]);
+    let half = match quad % 2 {
+        0 => both,
+        _ => _mm512_srli_epi16::<4>(both),
+    };
+    let low = _mm512_and_si512(half, _mm512_set1_epi8(15));
+    if W != FIVES {
+        return low;
+    }
+    // Bit (quad + 4) mod 8 to bit 4; what shifts in from the neighbouring byte is masked off.
+    let bits = load(&lines[W - 1]);
+    let moved = match quad {
+        0 => bits,
+        1 => _mm512_srli_epi16::<1>(bits),
+        2 => _mm512_srli_epi16::<2>(bits),
+        3 => _mm512_srli_epi16::<3>(bits),
+        4 => _mm512_slli_epi16::<4>(bits),
+        5 => _mm512_slli_epi16::<3>(bits),
+        6 => _mm512_slli_epi16::<2>(bits),
+        _ => _mm512_slli_epi16::<1>(bits),
+    };
+    _mm512_or_si512(low, _mm512_and_si512(moved, _mm512_set1_epi8(16)))
 }
 
 /// Four columns of a plane, for every lane.
@@ -138,13 +176,6 @@ fn dot<const T: usize>(
         planes[t][0] = _mm512_dpbusd_epi32(planes[t][0], weights, four(&x[t].high, index));
         planes[t][1] = _mm512_dpbusd_epi32(planes[t][1], weights, four(&x[t].low, index));
     }
-}
-
-/// Empty sums of the planes; the low one begins at `bias` times the sum of the token's activations.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn planes<const T: usize>(bias: i32, totals: [i32; T]) -> [[__m512i; 2]; T] {
-    totals.map(|total| [_mm512_setzero_si512(), _mm512_set1_epi32(bias * total)])
 }
 
 #[inline]
@@ -175,14 +206,14 @@ impl Sums {
     }
 }
 
+/// Rule 4's sums of a group's rows over all blocks, for each token of a tile.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn nibbles<const T: usize, const MINIMUM: bool>(
-    blocks: &[NibbleBlock],
+fn row_sums<const T: usize, S: Scales, const W: usize, const KIND: Kind, const BIAS: i32>(
+    blocks: &[Block<S, W>],
     group: &Group,
     tile: &Tile<'_>,
 ) -> [[i64; ROWS]; T] {
-    let mask = _mm512_set1_epi8(15);
     let mut sums = [Sums([_mm512_setzero_si512(); 2]); T];
     let tokens = tile
         .data
@@ -194,74 +225,26 @@ fn nibbles<const T: usize, const MINIMUM: bool>(
         if T == 1 {
             prefetch(block);
         }
-        let totals = halves.map(|[first, last]| first + last);
-        let mut planes = planes(if MINIMUM { 0 } else { -8 }, totals);
-        for (j, bytes) in block.weights.iter().enumerate() {
-            let both = line(bytes);
-            dot(&mut planes, _mm512_and_si512(both, mask), x, 2 * j);
-            dot(
-                &mut planes,
-                _mm512_and_si512(_mm512_srli_epi16::<4>(both), mask),
-                x,
-                2 * j + 1,
-            );
-        }
-        let scale = coefficients(&block.scale, group);
-        let minimum = coefficients(&block.minimum, group);
-        for t in 0..T {
-            sums[t].add(scale, join(planes[t]));
-            if MINIMUM {
-                sums[t].add(minimum, _mm512_set1_epi32(totals[t]));
+        let coefficients = coefficients(&block.scales, group);
+        let (parts, quads) = parts(KIND);
+        for (part, coefficient) in coefficients.iter().enumerate().take(parts) {
+            // The sums of the low plane begin below zero by what unsigned weights add too much.
+            let mut planes = halves.map(|halves| {
+                let excess = excess::<KIND, BIAS>(part, halves);
+                [_mm512_setzero_si512(), _mm512_set1_epi32(-excess)]
+            });
+            for quad in 0..quads {
+                let weights = line(&block.lines, part * quads + quad);
+                dot(&mut planes, weights, x, (part * quads + quad) % 8);
+            }
+            for t in 0..T {
+                sums[t].add(*coefficient, join(planes[t]));
             }
         }
-    }
-    sums.map(|sums| sums.rows())
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn bytes<const T: usize, const C: usize, const KIND: u8>(
-    blocks: &[ByteBlock<C>],
-    tile: &Tile<'_>,
-) -> [[i64; ROWS]; T] {
-    // The weights are 128 too large.
-    const BIAS: i32 = -128;
-    let mut sums = [Sums([_mm512_setzero_si512(); 2]); T];
-    let tokens = tile
-        .data
-        .as_chunks::<T>()
-        .0
-        .iter()
-        .zip(tile.sums.as_chunks::<T>().0);
-    for (block, (x, halves)) in blocks.iter().zip(tokens) {
-        let first = words(&block.coefficients[0]);
-        let last = words(&block.coefficients[C - 1]);
-        if T == 1 {
-            prefetch(block);
-        }
-        let totals = halves.map(|[first, last]| first + last);
-        let begin = if KIND == HALVES {
-            halves.map(|halves| halves[0])
-        } else {
-            totals
-        };
-        let mut sum_planes = planes(BIAS, begin);
-        for (index, bytes) in block.weights.iter().enumerate() {
-            if KIND == HALVES && index == 4 {
-                for t in 0..T {
-                    sums[t].add(first, join(sum_planes[t]));
-                }
-                sum_planes = planes(BIAS, halves.map(|halves| halves[1]));
-            }
-            dot(&mut sum_planes, line(bytes), x, index);
-        }
-        for t in 0..T {
-            sums[t].add(
-                if KIND == HALVES { last } else { first },
-                join(sum_planes[t]),
-            );
-            if KIND == SCALE_AND_MINIMUM {
-                sums[t].add(last, _mm512_set1_epi32(totals[t]));
+        if KIND == MINIMUM {
+            for t in 0..T {
+                let total = halves[t][0] + halves[t][1];
+                sums[t].add(coefficients[1], _mm512_set1_epi32(total));
             }
         }
     }

@@ -1,15 +1,17 @@
 //! Weights of the file → layouts for integer kernels.
-//! In: a quantized matrix. Out: groups of 16 rows whose weights lie interleaved, with the integer
-//! coefficients of rule 3 or the f16 scales they are made of. Values do not change: the layouts are
-//! permutations, and a coefficient is one stated rounding of a scale.
+//! In: a matrix in any format. Out: groups of 16 rows whose weights lie interleaved in lines of unsigned
+//! bytes, with the integer coefficients of rule 3 or the f16 scales they are made of. Values do not
+//! change: the layouts are permutations, and a coefficient is one stated rounding of a scale.
 
-use crate::arithmetic::{exponent_of, round_small};
+use crate::arithmetic::{
+    NOT_FINITE, exponent_of, flush, magnitude_bits, q16_exponent, round_scaled, round_small,
+};
 use crate::cpu::buffer::{Arena, Buffer, Plain};
 use crate::cpu::pool::{Parts, Pool};
 use crate::gguf::Gguf;
 use crate::model::ModelError;
 use crate::model::plan::Matrix;
-use crate::quant::{QuantType, f16_to_f32, u16_at, unpack_q6_k};
+use crate::quant::{QuantType, Scales32, f16_to_f32};
 
 /// Rows of a group.
 pub(super) const ROWS: usize = 16;
@@ -22,49 +24,159 @@ pub(super) fn row_of_lane(lane: usize) -> usize {
     lane / 2 + lane % 2 * 8
 }
 
-/// 16 rows × 32 columns of 4-bit weights with scale and minimum.
+/// 16 rows × 32 columns of weights in `W` lines of 64 bytes, with their scales.
+///
+/// Weights are unsigned, [`QuantType::bias`] too large. Columns 4v to 4v + 3 of all lanes are quad v, whose
+/// byte 4 · lane + c is column 4v + c. With 8 lines ([`BYTES`]) each is a quad. With 4 ([`NIBBLES`]) line j
+/// has quad 2j in its low halves and 2j + 1 in its high ones. With 5 ([`FIVES`]) the last line has the
+/// fifth bits: that of quad v is bit (v + 4) mod 8. With 16 ([`SHORTS`]) lines 0 to 7 are the high bytes of
+/// 16-bit weights and 8 to 15 the low ones.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
-pub(super) struct NibbleBlock {
-    /// f16 scales, one a lane.
+pub(super) struct Block<S, const W: usize> {
+    pub(super) scales: S,
+    pub(super) lines: [[u8; 64]; W],
+}
+
+pub(super) const NIBBLES: usize = 4;
+pub(super) const FIVES: usize = 5;
+pub(super) const BYTES: usize = 8;
+pub(super) const SHORTS: usize = 16;
+
+/// `C` coefficients a lane.
+pub(super) type Words<const C: usize> = [[i32; ROWS]; C];
+
+/// f16 scales and minima, one a lane; their coefficients are computed where they are used.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Halves {
     pub(super) scale: [u16; ROWS],
-    /// f16 minima, one a lane; 0 where the format has none.
     pub(super) minimum: [u16; ROWS],
-    /// Line j, byte 4·lane + c: column 8j + c in the low half, 8j + 4 + c in the high half.
-    pub(super) weights: [[u8; 64]; 4],
 }
 
-/// 16 rows × 32 columns of 8-bit weights, with `C` coefficients a row.
-#[derive(Debug, Clone, Copy)]
-#[repr(C, align(64))]
-pub(super) struct ByteBlock<const C: usize> {
-    /// One a lane.
-    pub(super) coefficients: [[i32; ROWS]; C],
-    /// Line j, byte 4·lane + c: column 4j + c, plus 128.
-    pub(super) weights: [[u8; 64]; 8],
+/// The scales of a block as a kernel reads them.
+pub(super) enum View<'a> {
+    Words(&'a [[i32; ROWS]]),
+    Halves(&'a Halves),
+}
+
+/// Either kind of scales.
+pub(super) trait Scales: Copy + Send + Sync {
+    fn view(&self) -> View<'_>;
+    fn put(&mut self, lane: usize, scales: &Scales32, unit: f32);
+}
+
+impl<const C: usize> Scales for Words<C> {
+    #[inline(always)]
+    fn view(&self) -> View<'_> {
+        View::Words(self)
+    }
+
+    /// One coefficient is the scale's, a second the minimum's or, without minima, the last 16 columns'.
+    fn put(&mut self, lane: usize, scales: &Scales32, unit: f32) {
+        let rounded = |half: u16| round_small(f16_to_f32(half) * unit);
+        let scale = rounded(scales.scale);
+        let last = match scales.minimum_factor {
+            None => scale * scales.factors[1],
+            Some(factor) => rounded(scales.minimum) * factor,
+        };
+        for (words, word) in self.iter_mut().zip([scale * scales.factors[0], last]) {
+            words[lane] = word;
+        }
+    }
+}
+
+impl Scales for Halves {
+    #[inline(always)]
+    fn view(&self) -> View<'_> {
+        View::Halves(self)
+    }
+
+    fn put(&mut self, lane: usize, scales: &Scales32, _unit: f32) {
+        self.scale[lane] = scales.scale;
+        self.minimum[lane] = scales.minimum;
+    }
 }
 
 #[expect(unsafe_code, reason = "a block is plain integers")]
-// SAFETY: arrays of integers, 320 bytes without padding, aligned to 64.
-unsafe impl Plain for NibbleBlock {}
+// SAFETY: arrays of integers; the scales take 0, 64 or 128 bytes and lines 64 each, so there is no
+// padding; aligned to 64.
+unsafe impl<const C: usize, const W: usize> Plain for Block<Words<C>, W> {}
 #[expect(unsafe_code, reason = "a block is plain integers")]
-// SAFETY: arrays of integers whose sizes are multiples of 64 bytes, so without padding; aligned to 64.
-unsafe impl<const C: usize> Plain for ByteBlock<C> {}
+// SAFETY: arrays of integers in multiples of 64 bytes without padding, aligned to 64.
+unsafe impl<const W: usize> Plain for Block<Halves, W> {}
+
+/// How the sums of a block's lines become the row's.
+pub(super) type Kind = u8;
+/// The coefficient times Σ w·q.
+pub(super) const SCALE: Kind = 0;
+/// And a second one times Σ q.
+pub(super) const MINIMUM: Kind = 1;
+/// One for each 16 columns.
+pub(super) const SIXTEENS: Kind = 2;
+/// 256 times the sum over high bytes, and the sum over low ones.
+pub(super) const PLANES: Kind = 3;
 
 /// The layout of a matrix; blocks run along a group's columns, then from group to group.
 #[derive(Debug)]
 pub(super) enum Layout {
-    /// Q4_1: coefficients of scale and minimum.
-    NibbleMinimum(Buffer<NibbleBlock>),
-    /// Q4_0: weights are 8 less than their bits.
-    Nibble(Buffer<NibbleBlock>),
-    /// Q5_0, Q8_0: one coefficient for 32 columns.
-    Byte(Buffer<ByteBlock<1>>),
-    /// Q5_1: coefficients of scale and minimum.
-    ByteMinimum(Buffer<ByteBlock<2>>),
-    /// Q6_K: one coefficient for 16 columns each.
-    ByteHalves(Buffer<ByteBlock<2>>),
+    Q4_0(Buffer<Block<Words<1>, NIBBLES>>),
+    Q4_1(Buffer<Block<Halves, NIBBLES>>),
+    Q4K(Buffer<Block<Words<2>, NIBBLES>>),
+    Q5_0(Buffer<Block<Words<1>, FIVES>>),
+    Q5_1(Buffer<Block<Halves, FIVES>>),
+    Q5K(Buffer<Block<Words<2>, FIVES>>),
+    Q8_0(Buffer<Block<Words<1>, BYTES>>),
+    Q6K(Buffer<Block<Words<2>, BYTES>>),
+    /// F16, BF16 and F32, as 16-bit integers.
+    Shorts(Buffer<Block<Words<0>, SHORTS>>),
 }
+
+/// Runs `$kernel::<scales, lines, kind, bias>(&blocks[range], ...)` of a matrix's layout; the bias is what
+/// unsigned weights are too large by (of 16-bit ones: their high bytes).
+macro_rules! with_layout {
+    ($layout:expr, $range:expr, $kernel:ident $(<$tile:ident>)?, $($argument:expr),*) => {{
+        use super::pack::{
+            BYTES, FIVES, Halves, Layout, MINIMUM, NIBBLES, PLANES, SCALE, SHORTS, SIXTEENS, Words,
+        };
+        let range = $range;
+        match $layout {
+            Layout::Q4_0(b) => $kernel::<$($tile,)? Words<1>, NIBBLES, SCALE, 8>(&b[range], $($argument),*),
+            Layout::Q4_1(b) => $kernel::<$($tile,)? Halves, NIBBLES, MINIMUM, 0>(&b[range], $($argument),*),
+            Layout::Q4K(b) => $kernel::<$($tile,)? Words<2>, NIBBLES, MINIMUM, 0>(&b[range], $($argument),*),
+            Layout::Q5_0(b) => $kernel::<$($tile,)? Words<1>, FIVES, SCALE, 16>(&b[range], $($argument),*),
+            Layout::Q5_1(b) => $kernel::<$($tile,)? Halves, FIVES, MINIMUM, 0>(&b[range], $($argument),*),
+            Layout::Q5K(b) => $kernel::<$($tile,)? Words<2>, FIVES, MINIMUM, 0>(&b[range], $($argument),*),
+            Layout::Q8_0(b) => $kernel::<$($tile,)? Words<1>, BYTES, SCALE, 128>(&b[range], $($argument),*),
+            Layout::Q6K(b) => $kernel::<$($tile,)? Words<2>, BYTES, SIXTEENS, 32>(&b[range], $($argument),*),
+            Layout::Shorts(b) => $kernel::<$($tile,)? Words<0>, SHORTS, PLANES, 128>(&b[range], $($argument),*),
+        }
+    }};
+}
+pub(super) use with_layout;
+
+/// How many parts of a block have a coefficient of their own, and how many quads each part has.
+pub(super) const fn parts(kind: Kind) -> (usize, usize) {
+    match kind {
+        SIXTEENS => (2, 4),
+        PLANES => (2, 8),
+        _ => (1, 8),
+    }
+}
+
+/// The sum of the activations that the bias of a part stands against, times that bias.
+#[inline(always)]
+pub(super) fn excess<const KIND: Kind, const BIAS: i32>(part: usize, halves: [i32; 2]) -> i32 {
+    match (KIND, part) {
+        (SIXTEENS, part) => BIAS * halves[part],
+        // Low bytes of 16-bit weights are unsigned in truth.
+        (PLANES, 1) => 0,
+        _ => BIAS * (halves[0] + halves[1]),
+    }
+}
+
+/// The coefficients of the parts of [`PLANES`].
+pub(super) const PLANE_COEFFICIENTS: [i32; 2] = [256, 1];
 
 /// What the rows of a group have in common.
 #[derive(Debug, Clone, Copy)]
@@ -96,16 +208,18 @@ impl Packed {
         pool: &Pool,
         arena: &mut Arena,
     ) -> Result<Self, ModelError> {
-        let quant = matrix.quant();
         let blocks = matrix.columns / COLUMNS;
         let count = matrix.rows.div_ceil(ROWS);
         if !matrix.columns.is_multiple_of(COLUMNS) {
-            return Err(unsupported(matrix));
+            return Err(ModelError::UnsupportedSize {
+                what: format!("the number of columns of `{}`", matrix.name),
+                value: matrix.columns,
+                wanted: "a multiple of 32",
+            });
         }
         let groups = (0..count)
             .map(|group| Group::new(gguf, matrix, group))
             .collect::<Vec<_>>();
-        let total = count * blocks;
         let source = Source {
             gguf,
             matrix,
@@ -113,21 +227,18 @@ impl Packed {
             blocks,
             pool,
         };
-        let layout = match quant {
-            QuantType::Q4_1 => {
-                Layout::NibbleMinimum(source.fill(arena.zeroed(total, WEIGHTS)?, nibbles))
+        let layout = match matrix.quant() {
+            QuantType::Q4_0 => Layout::Q4_0(source.fill(arena, put_weights)?),
+            QuantType::Q4_1 => Layout::Q4_1(source.fill(arena, put_weights)?),
+            QuantType::Q4K => Layout::Q4K(source.fill(arena, put_weights)?),
+            QuantType::Q5_0 => Layout::Q5_0(source.fill(arena, put_weights)?),
+            QuantType::Q5_1 => Layout::Q5_1(source.fill(arena, put_weights)?),
+            QuantType::Q5K => Layout::Q5K(source.fill(arena, put_weights)?),
+            QuantType::Q8_0 => Layout::Q8_0(source.fill(arena, put_weights)?),
+            QuantType::Q6K => Layout::Q6K(source.fill(arena, put_weights)?),
+            QuantType::F32 | QuantType::F16 | QuantType::BF16 => {
+                Layout::Shorts(source.fill(arena, put_shorts)?)
             }
-            QuantType::Q4_0 => Layout::Nibble(source.fill(arena.zeroed(total, WEIGHTS)?, nibbles)),
-            QuantType::Q8_0 | QuantType::Q5_0 => {
-                Layout::Byte(source.fill(arena.zeroed(total, WEIGHTS)?, bytes))
-            }
-            QuantType::Q5_1 => {
-                Layout::ByteMinimum(source.fill(arena.zeroed(total, WEIGHTS)?, bytes_minimum))
-            }
-            QuantType::Q6K => {
-                Layout::ByteHalves(source.fill(arena.zeroed(total, WEIGHTS)?, bytes_q6_k))
-            }
-            QuantType::F32 | QuantType::F16 => return Err(unsupported(matrix)),
         };
         Ok(Self {
             blocks,
@@ -137,31 +248,31 @@ impl Packed {
     }
 }
 
-/// What an error calls this memory.
-const WEIGHTS: &str = "weights";
-
-fn unsupported(matrix: &Matrix) -> ModelError {
-    let (tensor, quant) = (matrix.name.clone(), matrix.quant());
-    ModelError::UnsupportedQuant {
-        tensor,
-        quant,
-        what: "a matrix of the exact engine",
-    }
-}
-
-/// Rule 3's exponent of a row: of its largest scale, less 21 or 14.
+/// Rule 3's exponent of a row: of its largest scale, less 21 or 14; of plain values, Q16's.
 pub(super) fn row_exponent(quant: QuantType, row: &[u8]) -> i32 {
-    let scales = row
-        .chunks_exact(quant.block_bytes())
-        .map(|block| match quant {
-            QuantType::Q6K => f16_to_f32(u16_at(block, 208)).abs(),
-            _ => {
-                let (scale, minimum) = quant.scales32(block);
-                scale.abs().max(minimum.abs())
-            }
+    if quant.is_float() {
+        let size = quant.bytes_for(COLUMNS);
+        let largest = row.chunks_exact(size).map(|bytes| {
+            let mut values = [0.0; COLUMNS];
+            quant.dequantize(bytes, &mut values);
+            magnitude_bits(&values.map(flush))
         });
+        // The plan has refused what is not finite.
+        let largest = largest.max().unwrap_or(0).min(NOT_FINITE - 1);
+        return q16_exponent(f32::from_bits(largest));
+    }
+    let columns = row.len() / quant.block_bytes() * quant.block_elements();
+    let scales = (0..columns / COLUMNS).map(|index| {
+        let scales = quant.scales32(row, index);
+        let magnitude = |half| f16_to_f32(half).abs();
+        magnitude(scales.scale).max(magnitude(scales.minimum))
+    });
     let largest = scales.fold(0.0, f32::max);
-    let bits = if quant == QuantType::Q6K { 14 } else { 21 };
+    let bits = if quant.block_elements() == COLUMNS {
+        21
+    } else {
+        14
+    };
     if largest == 0.0 {
         0
     } else {
@@ -178,7 +289,10 @@ impl Group {
                 *exponent = row_exponent(matrix.quant(), matrix.row(gguf, row));
             }
         }
-        let unit = |lane| power(-exponent[row_of_lane(lane)]);
+        let unit = |lane| match matrix.quant().is_float() {
+            true => 0.0,
+            false => power(-exponent[row_of_lane(lane)]),
+        };
         Self {
             unit: std::array::from_fn(unit),
             exponent,
@@ -186,7 +300,7 @@ impl Group {
     }
 }
 
-/// 2^power; the exponents of f16 scales keep it from 2^6 to 2^45.
+/// 2^power; the exponents of f16 scales keep it from 2^-2 to 2^45.
 #[expect(
     clippy::cast_sign_loss,
     reason = "the biased exponent is positive for those powers"
@@ -213,26 +327,19 @@ struct Place<'a> {
     block: usize,
     lane: usize,
     unit: f32,
-}
-
-impl Place<'_> {
-    /// This block of a format of 32 columns.
-    fn bytes(&self) -> &[u8] {
-        let size = self.quant.block_bytes();
-        &self.row[self.block * size..][..size]
-    }
-
-    fn coefficient(&self, scale: f32) -> i32 {
-        round_small(scale * self.unit)
-    }
+    exponent: i32,
 }
 
 impl Source<'_> {
-    fn fill<B: Plain + Send>(
+    fn fill<S: Scales, const W: usize>(
         &self,
-        mut buffer: Buffer<B>,
-        put: fn(&mut B, &Place<'_>),
-    ) -> Buffer<B> {
+        arena: &mut Arena,
+        put: fn(&mut Block<S, W>, &Place<'_>),
+    ) -> Result<Buffer<Block<S, W>>, ModelError>
+    where
+        Block<S, W>: Plain,
+    {
+        let mut buffer = arena.zeroed(self.groups.len() * self.blocks, "weights")?;
         let parts = Parts::new(&mut buffer);
         let matrix = self.matrix;
         self.pool.run(self.groups.len(), |group| {
@@ -244,82 +351,55 @@ impl Source<'_> {
                 if row >= matrix.rows {
                     continue;
                 }
-                let (quant, unit) = (matrix.quant(), self.groups[group].unit[lane]);
-                let row = matrix.row(self.gguf, row);
-                for (block, out) in blocks.iter_mut().enumerate() {
-                    put(
-                        out,
-                        &Place {
-                            quant,
-                            row,
-                            block,
-                            lane,
-                            unit,
-                        },
-                    );
+                let mut place = Place {
+                    quant: matrix.quant(),
+                    row: matrix.row(self.gguf, row),
+                    block: 0,
+                    lane,
+                    unit: self.groups[group].unit[lane],
+                    exponent: self.groups[group].exponent[row_of_lane(lane)],
+                };
+                for out in blocks.iter_mut() {
+                    put(out, &place);
+                    place.block += 1;
                 }
             }
         });
-        buffer
+        Ok(buffer)
     }
 }
 
-fn nibbles(out: &mut NibbleBlock, place: &Place<'_>) {
-    let (block, lane) = (place.bytes(), place.lane);
-    let (minimum, packed) = match place.quant {
-        QuantType::Q4_1 => (u16_at(block, 2), &block[4..20]),
-        _ => (0, &block[2..18]),
-    };
-    out.scale[lane] = u16_at(block, 0);
-    out.minimum[lane] = minimum;
-    let column = |k: usize| {
-        if k < 16 {
-            packed[k] & 15
-        } else {
-            packed[k - 16] >> 4
-        }
-    };
-    for (line, bytes) in out.weights.iter_mut().enumerate() {
-        for (c, byte) in bytes[4 * lane..][..4].iter_mut().enumerate() {
-            *byte = column(8 * line + c) | column(8 * line + 4 + c) << 4;
-        }
-    }
-}
-
-fn put_bytes<const C: usize>(out: &mut ByteBlock<C>, lane: usize, weights: &[i8]) {
-    for (line, four) in weights.chunks_exact(4).enumerate() {
-        for (c, weight) in four.iter().enumerate() {
-            out.weights[line][4 * lane + c] = weight.cast_unsigned() ^ 0x80;
-        }
-    }
-}
-
-fn bytes(out: &mut ByteBlock<1>, place: &Place<'_>) {
+/// Puts the weights of a format in blocks.
+fn put_weights<S: Scales, const W: usize>(out: &mut Block<S, W>, place: &Place<'_>) {
+    let scales = place.quant.scales32(place.row, place.block);
+    out.scales.put(place.lane, &scales, place.unit);
     let mut weights = [0; COLUMNS];
-    place.quant.unpack32(place.bytes(), &mut weights);
-    put_bytes(out, place.lane, &weights);
-    let (scale, _) = place.quant.scales32(place.bytes());
-    out.coefficients[0][place.lane] = place.coefficient(scale);
+    place.quant.unpack32(place.row, place.block, &mut weights);
+    for (column, weight) in weights.into_iter().enumerate() {
+        let (quad, at) = (column / 4, 4 * place.lane + column % 4);
+        if W == BYTES {
+            out.lines[quad][at] = weight;
+            continue;
+        }
+        out.lines[quad / 2][at] |= (weight & 15) << (quad % 2 * 4);
+        if W == FIVES {
+            out.lines[W - 1][at] |= weight >> 4 << ((quad + 4) % 8);
+        }
+    }
 }
 
-fn bytes_minimum(out: &mut ByteBlock<2>, place: &Place<'_>) {
-    let mut weights = [0; COLUMNS];
-    place.quant.unpack32(place.bytes(), &mut weights);
-    put_bytes(out, place.lane, &weights);
-    let (scale, minimum) = place.quant.scales32(place.bytes());
-    out.coefficients[0][place.lane] = place.coefficient(scale);
-    out.coefficients[1][place.lane] = place.coefficient(minimum);
-}
-
-fn bytes_q6_k(out: &mut ByteBlock<2>, place: &Place<'_>) {
-    let block = &place.row[place.block / 8 * 210..][..210];
-    let mut weights = [0; 256];
-    unpack_q6_k(block, &mut weights);
-    let part = place.block % 8;
-    put_bytes(out, place.lane, &weights[part * COLUMNS..][..COLUMNS]);
-    let scale = place.coefficient(f16_to_f32(u16_at(block, 208)));
-    for (half, coefficients) in out.coefficients.iter_mut().enumerate() {
-        let sub_scale = block[192 + part * 2 + half].cast_signed();
-        coefficients[place.lane] = scale * i32::from(sub_scale);
+/// Puts plain values, as 16-bit integers of the row's exponent, 2^15 too large.
+fn put_shorts<const W: usize>(out: &mut Block<Words<0>, W>, place: &Place<'_>) {
+    let size = place.quant.bytes_for(COLUMNS);
+    let mut values = [0.0; COLUMNS];
+    place
+        .quant
+        .dequantize(&place.row[place.block * size..][..size], &mut values);
+    for (column, value) in values.into_iter().enumerate() {
+        let rounded = round_scaled(flush(value), place.exponent) + 0x8000;
+        let [low, high, ..] = rounded.to_le_bytes();
+        let at = 4 * place.lane + column % 4;
+        out.lines[column / 4][at] = high;
+        out.lines[W / 2 + column / 4][at] = low;
     }
 }

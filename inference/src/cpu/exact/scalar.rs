@@ -7,7 +7,10 @@ use crate::quant::f16_to_f32;
 use super::activations::{ActivationBlock, Activations};
 use super::attention::{self, Head, HeadCache};
 use super::generic::finish;
-use super::pack::{ByteBlock, Group, Layout, NibbleBlock, Packed, ROWS, row_of_lane};
+use super::pack::{
+    BYTES, Block, FIVES, Group, Kind, MINIMUM, PLANE_COEFFICIENTS, Packed, ROWS, Scales, View,
+    excess, parts, row_of_lane, with_layout,
+};
 
 /// One group of rows times all tokens.
 pub(super) fn product(packed: &Packed, group: usize, x: &Activations, out: &mut [f32]) {
@@ -16,19 +19,9 @@ pub(super) fn product(packed: &Packed, group: usize, x: &Activations, out: &mut 
     let mut token = 0;
     while let Some(tile) = x.tile(token) {
         for offset in 0..tile.width {
-            let mut sums = [0i64; ROWS];
-            for block in 0..packed.blocks {
-                let at = block * tile.width + offset;
-                let (data, halves) = (&tile.data[at], tile.sums[at]);
-                let at = range.start + block;
-                match &packed.layout {
-                    Layout::NibbleMinimum(b) => nibble(&b[at], info, data, halves, 0, &mut sums),
-                    Layout::Nibble(b) => nibble(&b[at], info, data, halves, 8, &mut sums),
-                    Layout::Byte(b) => byte(&b[at], data, &mut sums),
-                    Layout::ByteMinimum(b) => byte_minimum(&b[at], data, halves, &mut sums),
-                    Layout::ByteHalves(b) => byte_halves(&b[at], data, &mut sums),
-                }
-            }
+            let at = |block| block * tile.width + offset;
+            let x = |block| (&tile.data[at(block)], tile.sums[at(block)]);
+            let sums = with_layout!(&packed.layout, range.clone(), row_sums, info, x);
             let out = &mut out[(token + offset) * ROWS..][..ROWS];
             finish(&sums, info, tile.exponents[offset], out);
         }
@@ -36,75 +29,68 @@ pub(super) fn product(packed: &Packed, group: usize, x: &Activations, out: &mut 
     }
 }
 
-fn nibble(
-    block: &NibbleBlock,
+/// Rule 4's sums of a group's rows over all blocks.
+fn row_sums<'a, S: Scales, const W: usize, const KIND: Kind, const BIAS: i32>(
+    blocks: &[Block<S, W>],
     group: &Group,
-    x: &ActivationBlock,
-    halves: [i32; 2],
-    bias: i32,
-    sums: &mut [i64; ROWS],
-) {
-    let total = halves[0] + halves[1];
-    let mut dots = [-bias * total; ROWS];
-    for (line, weights) in block.weights.iter().enumerate() {
-        for (dot, weights) in dots.iter_mut().zip(weights.as_chunks::<4>().0) {
-            for (c, weight) in weights.iter().enumerate() {
-                *dot += i32::from(weight & 15) * i32::from(x.q[8 * line + c]);
-                *dot += i32::from(weight >> 4) * i32::from(x.q[8 * line + 4 + c]);
+    x: impl Fn(usize) -> (&'a ActivationBlock, [i32; 2]),
+) -> [i64; ROWS] {
+    let mut sums = [0; ROWS];
+    for (index, block) in blocks.iter().enumerate() {
+        let (x, halves) = x(index);
+        let coefficients = coefficients(&block.scales, group);
+        let (parts, quads) = parts(KIND);
+        for (part, coefficients) in coefficients.iter().enumerate().take(parts) {
+            let mut dots = [-excess::<KIND, BIAS>(part, halves); ROWS];
+            for quad in part * quads..(part + 1) * quads {
+                let line = line(&block.lines, quad);
+                for (dot, weights) in dots.iter_mut().zip(line.as_chunks::<4>().0) {
+                    for (c, weight) in weights.iter().enumerate() {
+                        *dot += i32::from(*weight) * i32::from(x.q[quad % 8 * 4 + c]);
+                    }
+                }
             }
+            add(&mut sums, coefficients, &dots);
+        }
+        if KIND == MINIMUM {
+            add(&mut sums, &coefficients[1], &[halves[0] + halves[1]; ROWS]);
         }
     }
-    for (lane, dot) in dots.iter().enumerate() {
-        let coefficient = |half: u16| round_small(f16_to_f32(half) * group.unit[lane]);
-        let scale = i64::from(coefficient(block.scale[lane])) * i64::from(*dot);
-        let minimum = i64::from(coefficient(block.minimum[lane])) * i64::from(total);
-        sums[row_of_lane(lane)] += scale + minimum;
+    sums
+}
+
+/// The first and the last coefficient of each lane.
+fn coefficients(scales: &impl Scales, group: &Group) -> [[i32; ROWS]; 2] {
+    match scales.view() {
+        View::Words([first, .., last]) => [*first, *last],
+        View::Words([only]) => [*only; 2],
+        View::Words([]) => PLANE_COEFFICIENTS.map(|coefficient| [coefficient; ROWS]),
+        View::Halves(halves) => [&halves.scale, &halves.minimum].map(|halves| {
+            std::array::from_fn(|lane| round_small(f16_to_f32(halves[lane]) * group.unit[lane]))
+        }),
     }
 }
 
-/// Dot products of the columns of some lines.
-#[inline(always)]
-fn dots<const C: usize>(
-    block: &ByteBlock<C>,
-    x: &ActivationBlock,
-    lines: std::ops::Range<usize>,
-) -> [i32; ROWS] {
-    let mut dots = [0; ROWS];
-    for line in lines {
-        let weights = block.weights[line].as_chunks::<4>().0;
-        for (dot, weights) in dots.iter_mut().zip(weights) {
-            for (c, weight) in weights.iter().enumerate() {
-                let weight = (weight ^ 0x80).cast_signed();
-                *dot += i32::from(weight) * i32::from(x.q[4 * line + c]);
-            }
-        }
+/// The unsigned weights of a quad.
+fn line<const W: usize>(lines: &[[u8; 64]; W], quad: usize) -> [u8; 64] {
+    if W >= BYTES {
+        return lines[quad];
     }
-    dots
+    std::array::from_fn(|i| {
+        let low = lines[quad / 2][i] >> (quad % 2 * 4) & 15;
+        let fifth = if W == FIVES {
+            lines[W - 1][i] >> ((quad + 4) % 8) & 1
+        } else {
+            0
+        };
+        low | fifth << 4
+    })
 }
 
-fn add_scaled(sums: &mut [i64; ROWS], coefficients: &[i32; ROWS], dots: &[i32; ROWS]) {
+fn add(sums: &mut [i64; ROWS], coefficients: &[i32; ROWS], dots: &[i32; ROWS]) {
     for (lane, (coefficient, dot)) in coefficients.iter().zip(dots).enumerate() {
         sums[row_of_lane(lane)] += i64::from(*coefficient) * i64::from(*dot);
     }
-}
-
-fn byte(block: &ByteBlock<1>, x: &ActivationBlock, sums: &mut [i64; ROWS]) {
-    add_scaled(sums, &block.coefficients[0], &dots(block, x, 0..8));
-}
-
-fn byte_minimum(
-    block: &ByteBlock<2>,
-    x: &ActivationBlock,
-    halves: [i32; 2],
-    sums: &mut [i64; ROWS],
-) {
-    add_scaled(sums, &block.coefficients[0], &dots(block, x, 0..8));
-    add_scaled(sums, &block.coefficients[1], &[halves[0] + halves[1]; ROWS]);
-}
-
-fn byte_halves(block: &ByteBlock<2>, x: &ActivationBlock, sums: &mut [i64; ROWS]) {
-    add_scaled(sums, &block.coefficients[0], &dots(block, x, 0..4));
-    add_scaled(sums, &block.coefficients[1], &dots(block, x, 4..8));
 }
 
 /// Rule 7 for one query head.

@@ -1,12 +1,12 @@
 //! The vectors of `docs/exact-arithmetic.md`, computed anew at every level of SIMD and compared with the text.
 
-use crate::arithmetic::{exp, silu_gate};
+use crate::arithmetic::{exp, flush, silu_gate};
 use crate::cpu::buffer::Arena;
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::SimdLevel;
 use crate::gguf::Gguf;
 use crate::model::plan::{Matrix, Tensors};
-use crate::quant::QuantType;
+use crate::quant::{QuantType, f16_to_f32};
 use crate::sampler::{Sampler, Sampling};
 
 use super::activations::{Activations, q16};
@@ -32,32 +32,30 @@ impl Numbers {
     }
 }
 
-/// Where the f16 scales of a block stand.
-fn scales_of(quant: QuantType) -> &'static [usize] {
-    match quant {
-        QuantType::Q4_1 | QuantType::Q5_1 => &[0, 2],
-        QuantType::Q6K => &[208],
-        _ => &[0],
-    }
-}
-
-fn code_of(quant: QuantType) -> u32 {
-    (0..32)
-        .find(|code| QuantType::from_code(*code) == Some(quant))
-        .unwrap()
-}
-
-/// Rows of random blocks: every byte from the generator, then scales of magnitude 2^-6 to 2^-3.
+/// Rows of random blocks: every byte from the generator, then scales of magnitude 2^-6 to 2^-3; plain
+/// values of that magnitude in F16, of 2^-7 to 2^-1 in BF16 and F32.
 fn weights(quant: QuantType, rows: usize, columns: usize, numbers: &mut Numbers) -> Vec<u8> {
     let mut bytes: Vec<u8> = (0..quant.bytes_for(rows * columns))
         .map(|_| numbers.byte())
         .collect();
     for block in bytes.chunks_exact_mut(quant.block_bytes()) {
-        for at in scales_of(quant) {
-            block[at + 1] = (block[at + 1] & 0x80) | (0x24 + block[at + 1] % 12);
+        for at in high_bytes(quant) {
+            let (least, count) = match quant {
+                QuantType::F32 | QuantType::BF16 => (0x3c, 3),
+                _ => (0x24, 12),
+            };
+            block[at] = (block[at] & 0x80) | (least + block[at] % count);
         }
     }
     bytes
+}
+
+/// Where the high bytes of scales and plain values stand in a block.
+fn high_bytes(quant: QuantType) -> Vec<usize> {
+    match quant.is_float() {
+        true => vec![quant.block_bytes() - 1],
+        false => quant.scales_at().iter().map(|at| at + 1).collect(),
+    }
 }
 
 /// A file with one matrix, and the matrix.
@@ -72,7 +70,7 @@ fn file(quant: QuantType, rows: usize, columns: usize, data: &[u8]) -> (Gguf, Ma
             .iter()
             .flat_map(|word| word.to_le_bytes()),
     );
-    bytes.extend(code_of(quant).to_le_bytes());
+    bytes.extend(quant.code().to_le_bytes());
     bytes.extend(0u64.to_le_bytes());
     bytes.resize(bytes.len().next_multiple_of(32), 0);
     bytes.extend(data);
@@ -115,29 +113,44 @@ fn products(
     out
 }
 
-const QUANTS: [QuantType; 6] = [
-    QuantType::Q4_0,
-    QuantType::Q4_1,
-    QuantType::Q5_0,
-    QuantType::Q5_1,
-    QuantType::Q8_0,
-    QuantType::Q6K,
-];
+/// The exact value of every weight of a row, and of plain values what rule 3 makes of them.
+fn values(quant: QuantType, row: &[u8]) -> Vec<f64> {
+    if quant.is_float() {
+        let mut plain = vec![0.0; row.len() / quant.block_bytes()];
+        quant.dequantize(row, &mut plain);
+        let plain: Vec<f32> = plain.into_iter().map(flush).collect();
+        let mut w = vec![0; plain.len()];
+        let exponent = q16(&plain, &mut w).unwrap();
+        let value = |w: i16| f64::from(w) * 2f64.powi(exponent);
+        return w.into_iter().map(value).collect();
+    }
+    let columns = row.len() / quant.block_bytes() * quant.block_elements();
+    let half = |half| f64::from(f16_to_f32(half));
+    let block = |index| {
+        let scales = quant.scales32(row, index);
+        let mut bits = [0; 32];
+        quant.unpack32(row, index, &mut bits);
+        let minimum = half(scales.minimum) * f64::from(scales.minimum_factor.unwrap_or(0));
+        let value = move |(i, bits): (usize, u8)| {
+            let weight = f64::from(i32::from(bits) - quant.bias());
+            half(scales.scale) * f64::from(scales.factors[i / 16]) * weight + minimum
+        };
+        bits.into_iter().enumerate().map(value)
+    };
+    (0..columns / 32).flat_map(block).collect()
+}
 
 /// Naive sums in f64, which are exact for these scales, and one rounding.
 fn naive(file: &(Gguf, Matrix), row: usize, vector: &[f32]) -> f32 {
     let (gguf, matrix) = file;
-    let mut weights = vec![0.0; matrix.columns];
-    matrix
-        .quant()
-        .dequantize(matrix.row(gguf, row), &mut weights);
+    let weights = values(matrix.quant(), matrix.row(gguf, row));
     let mut q = vec![0; vector.len()];
     let exponent = q16(vector, &mut q).unwrap();
     let sum: f64 = weights
         .iter()
         .zip(&q)
-        .map(|(w, q)| f64::from(*w) * f64::from(*q))
-        .sum();
+        .map(|(w, q)| w * f64::from(*q))
+        .fold(0.0, |sum, product| sum + product);
     #[expect(clippy::cast_possible_truncation, reason = "the one rounding")]
     let rounded = (sum * 2f64.powi(exponent)) as f32;
     rounded
@@ -145,7 +158,7 @@ fn naive(file: &(Gguf, Matrix), row: usize, vector: &[f32]) -> f32 {
 
 #[test]
 fn products_of_every_format_are_the_naive_sums() {
-    for quant in QUANTS {
+    for quant in QuantType::ALL {
         for (seed, rows, columns) in [(1, 1, 256), (2, 16, 512), (3, 37, 768), (4, 160, 256)] {
             let mut numbers = Numbers(seed);
             let file = file(
@@ -194,14 +207,14 @@ fn scales_far_below_the_largest_are_rounded_to_even() {
     // coefficient is 1.25 · 2^7 = 160, exact; with 2^-22 and more between them bits are lost the same way
     // at every level, which the equality of levels on wild scales shows.
     let mut numbers = Numbers(7);
-    for quant in QUANTS {
+    for quant in QuantType::ALL {
         let mut data: Vec<u8> = (0..quant.bytes_for(32 * 512))
             .map(|_| numbers.byte())
             .collect();
         for block in data.chunks_exact_mut(quant.block_bytes()) {
-            for at in scales_of(quant) {
-                if block[at + 1] & 0x7c == 0x7c {
-                    block[at + 1] &= 0xbf;
+            for at in high_bytes(quant) {
+                if block[at] & 0x7c == 0x7c {
+                    block[at] &= 0xbf;
                 }
             }
         }
@@ -265,7 +278,7 @@ fn document_vectors() -> String {
         ));
     }
     lines.push("mat-vec row: format -> bits".to_owned());
-    for quant in QUANTS {
+    for quant in QuantType::ALL {
         let mut numbers = Numbers(1);
         let file = file(quant, 1, 256, &weights(quant, 1, 256, &mut numbers));
         let vectors = vec![(0..256).map(|_| numbers.float()).collect()];
