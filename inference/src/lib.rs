@@ -18,6 +18,7 @@ mod backend;
 mod cancel;
 mod chat;
 mod cpu;
+mod embed;
 pub mod generate;
 mod gguf;
 mod model;
@@ -32,6 +33,7 @@ pub use backend::BackendError;
 pub use cancel::CancelToken;
 pub use chat::{ChatError, ChatMessage, PROMPT_BYTES_MAX, TEMPLATE_BYTES_MAX};
 pub use cpu::simd::{SimdLevel, SimdUnavailable};
+pub use embed::{EMBED_TEXTS_MAX, EmbedError, Embeddings, OverLong};
 pub use gguf::{
     ALLOCATION_FACTOR, Gguf, GgufError, KEY_BYTES_MAX, METADATA_KEYS_MAX, TENSOR_NAME_BYTES_MAX,
     TENSORS_MAX,

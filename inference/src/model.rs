@@ -71,6 +71,8 @@ pub struct ModelInfo {
     pub layers: u32,
     /// Length of a token's vector.
     pub embedding_length: u32,
+    /// Length of the vectors that [`Model::embed`] gives, for an encoder; a decoder gives none.
+    pub embeddings: Option<u32>,
     /// Size of the file.
     pub file_bytes: u64,
     /// The engine that runs it, such as `exact/0 avx512-vnni 2 threads`; evidence, not part of any result.
@@ -174,8 +176,15 @@ pub struct Model {
     info: ModelInfo,
     tokenizer: Tokenizer,
     chat: ChatTemplate,
-    plan: Arc<Plan>,
-    backend: Box<dyn Backend>,
+    /// `None` for an encoder.
+    decoder: Option<Arc<Decoder>>,
+}
+
+/// What sessions run on.
+#[derive(Debug)]
+pub(crate) struct Decoder {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) backend: Box<dyn Backend>,
 }
 
 impl Model {
@@ -252,8 +261,7 @@ impl Model {
             info,
             tokenizer,
             chat,
-            plan,
-            backend,
+            decoder: Some(Arc::new(Decoder { plan, backend })),
         })
     }
 
@@ -321,12 +329,8 @@ impl Model {
             .encode_without(Some(mark), &prompt, options)?)
     }
 
-    pub(crate) fn plan(&self) -> &Plan {
-        &self.plan
-    }
-
-    pub(crate) fn backend(&self) -> &dyn Backend {
-        self.backend.as_ref()
+    pub(crate) fn decoder(&self) -> Option<&Arc<Decoder>> {
+        self.decoder.as_ref()
     }
 }
 
@@ -364,6 +368,7 @@ fn info(gguf: &Gguf, plan: &Plan, architecture: String) -> Result<ModelInfo, Mod
         parameters,
         layers: number(plan.layers.len()),
         embedding_length: number(plan.embedding_length),
+        embeddings: None,
         file_bytes: gguf.size_bytes(),
         engine: String::new(),
         has_chat_template: gguf.has("tokenizer.chat_template"),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::backend::{BackendError, Sequence, zeroed};
 use crate::cancel::CancelToken;
-use crate::model::Model;
+use crate::model::{Decoder, Model};
 use crate::sampler::{Sampler, Sampling, SamplingError, logit_of, order_key, token_of};
 use crate::tokenizer::TokenId;
 
@@ -52,6 +52,12 @@ pub enum SessionError {
         /// Size of the vocabulary.
         vocabulary: u32,
     },
+    /// The model is an encoder: it makes vectors of whole texts, and no next token.
+    #[error("a model of architecture `{architecture}` generates no text, it only embeds")]
+    Unsupported {
+        /// The model's architecture.
+        architecture: String,
+    },
     /// The next token was asked for before there was a first one.
     #[error("the session is empty: append a prompt first")]
     Empty,
@@ -95,6 +101,7 @@ pub struct Candidate {
 #[derive(Debug)]
 pub struct Session {
     model: Arc<Model>,
+    decoder: Arc<Decoder>,
     sequence: Box<dyn Sequence>,
     sampler: Sampler,
     cancel: CancelToken,
@@ -123,6 +130,9 @@ impl Session {
             cancel,
         } = options;
         sampling.check()?;
+        let decoder = model.decoder().ok_or_else(|| SessionError::Unsupported {
+            architecture: model.info().architecture.clone(),
+        })?;
         let max = model.info().context_tokens_max;
         if !(1..=max).contains(&context_tokens_max) {
             return Err(SessionError::ContextSize {
@@ -131,9 +141,10 @@ impl Session {
             });
         }
         Ok(Self {
-            sequence: model.backend().open(context_tokens_max as usize)?,
-            sampler: Sampler::new(sampling, &seed, model.plan().vocabulary()),
+            sequence: decoder.backend.open(context_tokens_max as usize)?,
+            sampler: Sampler::new(sampling, &seed, decoder.plan.vocabulary()),
             model: Arc::clone(model),
+            decoder: Arc::clone(decoder),
             cancel,
             context_tokens_max,
             run: 0,
@@ -173,7 +184,7 @@ impl Session {
         all.extend(self.pending.take());
         all.extend_from_slice(tokens);
         self.usage.prompt_tokens += tokens.len() as u64;
-        let chunks = all.chunks(self.model.backend().batch_tokens_max());
+        let chunks = all.chunks(self.decoder.backend.batch_tokens_max());
         let last = chunks.len() - 1;
         for (index, chunk) in chunks.enumerate() {
             self.step(chunk, index == last)?;
@@ -263,6 +274,7 @@ impl Session {
         logits.copy_from_slice(&self.logits);
         Ok(Self {
             model: Arc::clone(&self.model),
+            decoder: Arc::clone(&self.decoder),
             sequence: self.sequence.fork(self.run as usize)?,
             sampler: self.sampler.fork(),
             cancel: self.cancel.clone(),
@@ -334,12 +346,16 @@ impl Session {
         Self::memory_bytes_for(&self.model, self.context_tokens_max)
     }
 
-    /// The memory a session of this size would hold: KV cache, buffers of a step, logits and sampling.
+    /// The memory a session of this size would hold: KV cache, buffers of a step, logits and sampling;
+    /// 0 on an encoder, which has no sessions.
     pub fn memory_bytes_for(model: &Model, context_tokens: u32) -> u64 {
+        let Some(decoder) = model.decoder() else {
+            return 0;
+        };
         // Logits, and in the sampler at most a copy of them, a key of 8 bytes and a weight of 4.
-        let sampling = model.plan().vocabulary() as u64 * (4 + 4 + 8 + 4);
-        model
-            .backend()
+        let sampling = decoder.plan.vocabulary() as u64 * (4 + 4 + 8 + 4);
+        decoder
+            .backend
             .sequence_bytes(context_tokens as usize)
             .saturating_add(sampling)
     }
@@ -408,7 +424,7 @@ impl Session {
         }
         self.failed = true;
         self.check_cancelled()?;
-        let plan = self.model.plan();
+        let plan = Arc::clone(&self.decoder.plan);
         if wants_logits && self.logits.is_empty() {
             self.logits = zeroed(plan.vocabulary(), "logits")?;
         }

@@ -7,6 +7,7 @@
 )]
 
 mod builder;
+mod embed;
 mod exact;
 mod files;
 mod fixture;

@@ -75,6 +75,7 @@ fn guest_error(error: SessionError) -> wasmtime::Result<Error> {
         SessionError::Backend(BackendError::OutOfMemory { .. }) => ErrorCode::OutOfMemory,
         SessionError::Backend(_) | SessionError::Failed => ErrorCode::ModelFailed,
         SessionError::Cancelled => return Err(Stop::Cancelled.into()),
+        SessionError::Unsupported { .. } => ErrorCode::UnsupportedOperation,
         SessionError::ContextSize { .. }
         | SessionError::UnknownToken { .. }
         | SessionError::Empty
