@@ -325,7 +325,7 @@ impl Session {
             return 0;
         }
         let tokens = (tokens as u64).saturating_add(u64::from(self.pending.is_some()));
-        let plan = self.model.plan();
+        let plan = &self.decoder.plan;
         let layers = plan.units(u64::from(self.run), tokens);
         layers.saturating_add(plan.units_of_head())
     }
@@ -336,7 +336,7 @@ impl Session {
         if self.pending.is_none() {
             return 0;
         }
-        let plan = self.model.plan();
+        let plan = &self.decoder.plan;
         let layers = plan.units(u64::from(self.run), 1);
         layers.saturating_add(plan.units_of_head())
     }
