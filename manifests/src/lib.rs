@@ -42,7 +42,7 @@ pub use exit::{Determinism, ExitStatus, LimitHit, Trap};
 pub use keys::{KeyError, PublicKey, Signature, SignatureError, SigningKey};
 pub use limits::{LimitError, LimitField, Limits, Unit};
 pub use manifest::{
-    DeterminismRequest, DeviceRequest, JobDescription, MANIFEST_TEXT_BYTES_MAX, MODELS_MAX,
+    Abi, DeterminismRequest, DeviceRequest, JobDescription, MANIFEST_TEXT_BYTES_MAX, MODELS_MAX,
     Manifest, ManifestError, ModelFormat, ModelRef, ModuleRef, Position,
 };
 pub use names::{JobName, Label, LabelError, ModelName, NameError};

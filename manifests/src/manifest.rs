@@ -54,6 +54,9 @@ pub struct JobDescription {
     /// How exact its receipts have to be.
     #[n(6)]
     pub determinism: DeterminismRequest,
+    /// What its module imports and exports.
+    #[n(7)]
+    pub abi: Abi,
 }
 
 impl JobDescription {
@@ -67,6 +70,7 @@ impl JobDescription {
             price_nanograms_max: Nanograms::ZERO,
             device: DeviceRequest::Any,
             determinism: DeterminismRequest::Exact,
+            abi: Abi::Component,
         }
     }
 
@@ -99,6 +103,13 @@ impl JobDescription {
     fn check(&self) -> Result<(), String> {
         if self.models.len() > MODELS_MAX {
             return Err(format!("models has more than {MODELS_MAX} entries"));
+        }
+        let class = self.determinism;
+        if let Some((name, _)) = (self.models.iter()).find(|(_, model)| !model.format.allows(class))
+        {
+            return Err(format!(
+                "models.{name} is of a format whose results are not exact, and determinism is exact"
+            ));
         }
         if self.price_nanograms_max > Nanograms::MAX {
             return Err(format!(
@@ -277,6 +288,31 @@ words! {
     ModelFormat {
         /// GGUF, version 3.
         Gguf = 0 "gguf",
+        /// The folder of an encoder whose weights are in safetensors, as one archive.
+        Safetensors = 1 "safetensors",
+        /// ONNX, which is run by a library of the provider's: no receipt of it is exact.
+        Onnx = 2 "onnx",
+    }
+}
+
+impl ModelFormat {
+    /// Whether receipts of a job with such a model can be of the class that it asks for.
+    pub fn allows(self, class: DeterminismRequest) -> bool {
+        match self {
+            Self::Gguf | Self::Safetensors => true,
+            Self::Onnx => class != DeterminismRequest::Exact,
+        }
+    }
+}
+
+words! {
+    /// What a module imports and exports, and how its input and output reach it.
+    Abi {
+        /// A component of the world `tussah:job/job`.
+        Component = 0 "component",
+        /// A core module of WASI preview 1 with `wasi_ephemeral_nn`: input on standard input,
+        /// output on standard output, `_start` is its entry.
+        Preview1 = 1 "preview1",
     }
 }
 

@@ -164,6 +164,16 @@ pub enum ManifestError {
         /// How many there can be.
         max: usize,
     },
+    /// A model whose results are not the same everywhere, in a job whose receipts have to be exact.
+    #[error(
+        "{at}: `{field}` is of the format onnx, whose results differ between machines, and the job asks for exact receipts; write `determinism = \"tolerant\"`"
+    )]
+    NotExact {
+        /// Where the model's table starts.
+        at: Position,
+        /// The field's whole path.
+        field: String,
+    },
     /// A manifest without a module.
     #[error(
         "`module` is missing: this is the description of a job that is not built yet; run `tussah build`, which writes its manifest"
@@ -195,6 +205,7 @@ impl ManifestError {
             | Self::UnknownWord { at, .. }
             | Self::Version { at, .. }
             | Self::TooManyModels { at, .. }
+            | Self::NotExact { at, .. }
             | Self::ModuleInSource { at } => Some(*at),
         }
     }

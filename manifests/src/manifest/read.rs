@@ -8,8 +8,8 @@ use toml::de::DeValue;
 use super::error::ManifestError;
 use super::table::{Table, check_length, integer, kind, position};
 use super::{
-    DeterminismRequest, DeviceRequest, JobDescription, MODELS_MAX, Manifest, ModelFormat, ModelRef,
-    ModuleRef,
+    Abi, DeterminismRequest, DeviceRequest, JobDescription, MODELS_MAX, Manifest, ModelFormat,
+    ModelRef, ModuleRef,
 };
 use crate::encoding::Version;
 use crate::limits::{Limits, Unit};
@@ -57,6 +57,7 @@ const ROOT_FIELDS: &[&str] = &[
     "price_nanograms_max",
     "device",
     "determinism",
+    "abi",
     "module",
     "models",
     "limits",
@@ -107,7 +108,10 @@ fn read_job(root: &mut Table<'_>) -> Result<JobDescription, ManifestError> {
     )? {
         job.determinism = class;
     }
-    job.models = read_models(root)?;
+    if let Some(abi) = root.word("abi", Abi::WORDS, Abi::from_name)? {
+        job.abi = abi;
+    }
+    job.models = read_models(root, job.determinism)?;
     let names: Vec<&'static str> = Limits::FIELDS.iter().map(|field| field.name).collect();
     if let Some(mut limits) = root.table("limits", &names)? {
         for field in &Limits::FIELDS {
@@ -119,7 +123,10 @@ fn read_job(root: &mut Table<'_>) -> Result<JobDescription, ManifestError> {
     Ok(job)
 }
 
-fn read_models(root: &mut Table<'_>) -> Result<BTreeMap<ModelName, ModelRef>, ManifestError> {
+fn read_models(
+    root: &mut Table<'_>,
+    class: DeterminismRequest,
+) -> Result<BTreeMap<ModelName, ModelRef>, ManifestError> {
     let mut models = BTreeMap::new();
     let Some((at, value)) = root.take("models") else {
         return Ok(models);
@@ -162,6 +169,10 @@ fn read_models(root: &mut Table<'_>) -> Result<BTreeMap<ModelName, ModelRef>, Ma
         let format = model
             .word("format", ModelFormat::WORDS, ModelFormat::from_name)?
             .ok_or_else(|| model.missing("format", "format = \"gguf\""))?;
+        if !format.allows(class) {
+            let field = model.path("format");
+            return Err(ManifestError::NotExact { at, field });
+        }
         models.insert(name, ModelRef { digest, format });
     }
     Ok(models)

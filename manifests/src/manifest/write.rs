@@ -18,6 +18,7 @@ pub(super) fn to_toml(job: &JobDescription, module: Option<&ModuleRef>) -> Strin
     );
     line(out, format_args!("device = \"{}\"", job.device));
     line(out, format_args!("determinism = \"{}\"", job.determinism));
+    line(out, format_args!("abi = \"{}\"", job.abi));
     if let Some(module) = module {
         line(
             out,

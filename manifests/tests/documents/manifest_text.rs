@@ -3,7 +3,7 @@
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
 use tussah_manifest::{
-    DeterminismRequest, DeviceRequest, Document as _, JobDescription, Limits,
+    Abi, DeterminismRequest, DeviceRequest, Document as _, JobDescription, Limits,
     MANIFEST_TEXT_BYTES_MAX, Manifest, ManifestError,
 };
 
@@ -43,6 +43,7 @@ fn a_name_and_a_version_are_enough() {
     assert_eq!(job.limits, Limits::DEFAULT);
     assert_eq!(job.device, DeviceRequest::Any);
     assert_eq!(job.determinism, DeterminismRequest::Exact);
+    assert_eq!(job.abi, Abi::Component);
     assert_eq!(job.price_nanograms_max.get(), 0);
     assert!(job.models.is_empty());
 }
@@ -57,10 +58,14 @@ fn everything_can_be_said() {
         price_nanograms_max = 1_000
         device = "gpu"
         determinism = "tolerant"
+        abi = "preview1"
         models.smollm2 = {{ format = "gguf", digest = "{DIGEST}" }}
         [models."q4.1_b"]
         digest = "{DIGEST}"
-        format = "gguf"
+        format = "safetensors"
+        [models.other]
+        digest = "{DIGEST}"
+        format = "onnx"
         [limits]
         fuel_max = 0x10
         memory_bytes_max = "64 MiB"
@@ -72,15 +77,19 @@ fn everything_can_be_said() {
     let job = JobDescription::parse(&text).expect("a job");
     assert_eq!(job.price_nanograms_max.get(), 1000);
     assert_eq!(
-        (job.device, job.determinism),
-        (DeviceRequest::Gpu, DeterminismRequest::Tolerant)
+        (job.device, job.determinism, job.abi),
+        (
+            DeviceRequest::Gpu,
+            DeterminismRequest::Tolerant,
+            Abi::Preview1
+        )
     );
     assert_eq!(
         job.models
             .keys()
             .map(ToString::to_string)
             .collect::<Vec<_>>(),
-        ["q4.1_b", "smollm2"]
+        ["other", "q4.1_b", "smollm2"]
     );
     assert_eq!(
         job.limits,
@@ -117,6 +126,7 @@ fn the_written_form_is_for_people() {
         price_nanograms_max = 0
         device = "any"
         determinism = "exact"
+        abi = "component"
 
         [module]
         digest = "blake3:48d3a2e8a9b0cde6293ba7f68824a97d069d096f44335a9e86aee55238dcdcb8"
@@ -157,7 +167,7 @@ fn unknown_fields_are_named_with_what_was_meant() {
         ],
         expect![[r#"
             prize_nanograms_max = 1
-                line 3, column 1: unknown field `prize_nanograms_max` (did you mean `price_nanograms_max`?); known here: version, name, price_nanograms_max, device, determinism, module, models, limits
+                line 3, column 1: unknown field `prize_nanograms_max` (did you mean `price_nanograms_max`?); known here: version, name, price_nanograms_max, device, determinism, abi, module, models, limits
             [limits] ⏎ fuel = 1
                 line 4, column 1: unknown field `limits.fuel` (did you mean `fuel_max`?); known here: fuel_max, memory_bytes_max, table_elements_max, model_memory_bytes_max, input_bytes_max, output_bytes_max, log_bytes_max, inference_units_max, host_calls_max, wall_ms_max
             [limits] ⏎ memory_mb_max = 64
@@ -167,7 +177,7 @@ fn unknown_fields_are_named_with_what_was_meant() {
             [limits] ⏎ wall_seconds_max = 64
                 line 4, column 1: unknown field `limits.wall_seconds_max` (did you mean `wall_ms_max`?); known here: fuel_max, memory_bytes_max, table_elements_max, model_memory_bytes_max, input_bytes_max, output_bytes_max, log_bytes_max, inference_units_max, host_calls_max, wall_ms_max
             zebra = 1 ⏎ xylophone = 2
-                line 3, column 1: unknown field `zebra`; known here: version, name, price_nanograms_max, device, determinism, module, models, limits
+                line 3, column 1: unknown field `zebra`; known here: version, name, price_nanograms_max, device, determinism, abi, module, models, limits
             limits.é = 1
                 line 3, column 8: invalid unquoted key, expected letters, numbers, `-`, `_`
             [models.m] ⏎ digest = DIGEST ⏎ format = 'gguf' ⏎ sha256 = ''
@@ -301,9 +311,9 @@ fn models_have_a_name_a_digest_and_a_format() {
             [models.m] ⏎ digest = DIGEST
                 line 3, column 9: `models.m.format` is missing; add `format = "gguf"`
             [models.m] ⏎ digest = DIGEST ⏎ format = 'GGUF'
-                line 5, column 10: `models.m.format` = "GGUF" is unknown (did you mean `gguf`?); it can be "gguf"
+                line 5, column 10: `models.m.format` = "GGUF" is unknown (did you mean `gguf`?); it can be "gguf" or "safetensors" or "onnx"
             [models.m] ⏎ digest = DIGEST ⏎ format = 'onnx'
-                line 5, column 10: `models.m.format` = "onnx" is unknown; it can be "gguf"
+                line 3, column 9: `models.m.format` is of the format onnx, whose results differ between machines, and the job asks for exact receipts; write `determinism = "tolerant"`
             [models.M] ⏎ digest = DIGEST ⏎ format = 'gguf'
                 line 3, column 9: `models.M` is no good name: 'M' cannot stand in this name; it is made of a-z, 0-9, -, . and _
             models.m = DIGEST

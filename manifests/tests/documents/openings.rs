@@ -94,16 +94,16 @@ fn the_first_thing_that_does_not_fit_is_named() {
     fewer.host_calls.pop();
     check(&fewer, &receipt);
     expect![[r#"
-        the job id in the opening is blake3:514798e5bd1049e05dcccbc34e341af86a7f86ce72053e8196d0e1e40352d5fe, in the receipt blake3:3f796163ebf94718de1cd7582655c012f995c06f1e6970ea2bdc15bcd88a324a; the two files are not of one run
+        the job id in the opening is blake3:fdf66103ad723e8b05ad684eed3cb709051002102fd8ec25e3fc342fb6deb85a, in the receipt blake3:3f796163ebf94718de1cd7582655c012f995c06f1e6970ea2bdc15bcd88a324a; the two files are not of one run
         the module in the opening is blake3:48d3a2e8a9b0cde6293ba7f68824a97d069d096f44335a9e86aee55238dcdcb8, in the receipt blake3:3f796163ebf94718de1cd7582655c012f995c06f1e6970ea2bdc15bcd88a324a; the two files are not of one run
-        the manifest in the opening is blake3:b7952af4096ad3d7ab139408a33d9a8702f9983d9bf9ed4950b19543c863cdef, in the receipt blake3:3f796163ebf94718de1cd7582655c012f995c06f1e6970ea2bdc15bcd88a324a; the two files are not of one run
+        the manifest in the opening is blake3:7ca226219abcda26dcc663e5407f9cb1bccc7f53a5635092cd06a3fc38a84dfb, in the receipt blake3:3f796163ebf94718de1cd7582655c012f995c06f1e6970ea2bdc15bcd88a324a; the two files are not of one run
         the profile in the opening is blake3:04b80bf073a87648cb39ffeefc308bb0c9854bd0015fac4fe146124834aa2f5a, in the receipt blake3:3f796163ebf94718de1cd7582655c012f995c06f1e6970ea2bdc15bcd88a324a; the two files are not of one run
         the client asked for channel local, the receipt is for 0:0909090909090909090909090909090909090909090909090909090909090909 index 1
         the receipt's price of 1 nanograms is above the 0 that the client allowed
-        the transcript in the opening is blake3:75c65766bce66029152c84cb1009efbce9711e0f4a1257f81762e06e7c0f12b1, in the receipt blake3:3f796163ebf94718de1cd7582655c012f995c06f1e6970ea2bdc15bcd88a324a; the two files are not of one run
+        the transcript in the opening is blake3:4c7a2e82b74f292edc1cb234a2aa9386c6224f4065f8afa01fc35e16407946f3, in the receipt blake3:3f796163ebf94718de1cd7582655c012f995c06f1e6970ea2bdc15bcd88a324a; the two files are not of one run
         the opening's salt does not derive from its request's nonce; the opening was changed
         the request in the opening is not good
-        the transcript in the opening is blake3:110c61612c929e93d1113f3ec1b56a5bdc8fa2cf9126fbb81618f2741385ac89, in the receipt blake3:75c65766bce66029152c84cb1009efbce9711e0f4a1257f81762e06e7c0f12b1; the two files are not of one run
+        the transcript in the opening is blake3:f13313815452d68d798b2004514dd501c60f331626eb5c0062e5c2dfc726766c, in the receipt blake3:4c7a2e82b74f292edc1cb234a2aa9386c6224f4065f8afa01fc35e16407946f3; the two files are not of one run
     "#]].assert_eq(&told);
 }
 

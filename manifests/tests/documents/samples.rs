@@ -6,10 +6,10 @@ use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 use tussah_manifest::{
-    Channel, ChannelAddress, Consensus, Determinism, DeterminismRequest, DeviceRequest, Digest,
-    Domain, Evidence, ExitStatus, JobDescription, JobName, Label, LimitHit, Limits, LocalSecret,
-    Manifest, ModelFormat, ModelName, ModelRef, ModuleRef, Nanograms, Nonce, Opening, Profile,
-    Receipt, Request, RequestBody, SigningKey, Transcript, Trap, Version,
+    Abi, Channel, ChannelAddress, Consensus, Determinism, DeterminismRequest, DeviceRequest,
+    Digest, Domain, Evidence, ExitStatus, JobDescription, JobName, Label, LimitHit, Limits,
+    LocalSecret, Manifest, ModelFormat, ModelName, ModelRef, ModuleRef, Nanograms, Nonce, Opening,
+    Profile, Receipt, Request, RequestBody, SigningKey, Transcript, Trap, Version,
 };
 
 pub(crate) const INPUT: &[u8] = b"What is silk?";
@@ -214,10 +214,8 @@ fn any_amount() -> impl Strategy<Value = Nanograms> {
 }
 
 pub(crate) fn any_manifest() -> impl Strategy<Value = Manifest> {
-    let model = any_digest().prop_map(|digest| ModelRef {
-        digest,
-        format: ModelFormat::Gguf,
-    });
+    let formats = prop::sample::select(&[ModelFormat::Gguf, ModelFormat::Safetensors][..]);
+    let model = (any_digest(), formats).prop_map(|(digest, format)| ModelRef { digest, format });
     let job = (
         any_job_name(),
         btree_map(any_model_name(), model, 0..=16),
@@ -225,13 +223,14 @@ pub(crate) fn any_manifest() -> impl Strategy<Value = Manifest> {
         any_amount(),
         prop::sample::select(DeviceRequest::ALL),
         prop::sample::select(DeterminismRequest::ALL),
+        prop::sample::select(Abi::ALL),
     );
     let module = (
         any_digest(),
         ModuleRef::SIZE_BYTES_MIN..=ModuleRef::SIZE_BYTES_MAX,
     );
     (job, module).prop_map(|(job, (digest, size_bytes))| {
-        let (name, models, limits, price_nanograms_max, device, determinism) = job;
+        let (name, models, limits, price_nanograms_max, device, determinism, abi) = job;
         let version = Version::V1;
         JobDescription {
             version,
@@ -241,6 +240,7 @@ pub(crate) fn any_manifest() -> impl Strategy<Value = Manifest> {
             price_nanograms_max,
             device,
             determinism,
+            abi,
         }
         .with_module(ModuleRef { digest, size_bytes })
     })

@@ -100,7 +100,7 @@ fn documents_that_do_not_belong_together_are_refused() {
             job.manifest.job.limits.fuel_max += 1;
         },
         expect![
-            "Client: the request is for manifest blake3:c0fa9672c6492408c44cf71defa574abc6bfb03a68b8d092399fcb81e108357d, but the manifest is blake3:8579f91cd8bd815e16fa103094be0e7df34c7de55f6a0bc43e246eb8dea75963"
+            "Client: the request is for manifest blake3:0b0804facfdfad17bade87146366daf36bf103433bf5080d7cd329caf14b926b, but the manifest is blake3:c7436662cbb3c91c07997bbfc064fe42e38da37e2ea22173a3989f1206919fd9"
         ],
     );
     check(
