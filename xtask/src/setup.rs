@@ -1,7 +1,7 @@
 //! `cargo xtask setup`: what a fresh machine lacks.
 //!
 //! In: a machine with Rust, a C compiler and Python's pip.
-//! Out: std for the wasm target, the toolchain's own or a private one under `TUSSAH_HOME`;
+//! Out: std for the wasm targets, the toolchain's own or a private one under `TUSSAH_HOME`;
 //! the test model in the store there.
 //! Never: does a finished step again, or leaves half a step behind.
 
@@ -11,8 +11,8 @@ use clap::{Args, FromArgMatches};
 use crate::workspace::Workspace;
 use crate::{home, model, ui, wasm_std};
 
-/// The target that jobs are built for.
-pub(crate) const JOB_TARGET: &str = "wasm32-wasip2";
+/// The targets that jobs are built for: components, and modules of `abi = "preview1"`.
+const JOB_TARGETS: [&str; 2] = ["wasm32-wasip2", "wasm32-wasip1"];
 
 /// Flags of `setup`.
 #[derive(Debug, clap::Args)]
@@ -42,6 +42,8 @@ impl SetupArgs {
 pub(crate) fn run(args: &SetupArgs) -> Result<()> {
     let home = home::tussah_home()?;
     ui::say(&format!("setup: TUSSAH_HOME is {}", home.display()));
-    wasm_std::ensure(&home, JOB_TARGET, args.wasm_std)?;
+    for target in JOB_TARGETS {
+        wasm_std::ensure(&home, target, args.wasm_std)?;
+    }
     model::ensure(&home, || Workspace::ask()?.release_binary())
 }
