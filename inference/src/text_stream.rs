@@ -102,35 +102,59 @@ impl TextStream {
     /// Those of [`Session::next`]; a full context is an end ([`FinishReason::Length`]), not an error.
     pub fn next(&mut self, session: &mut Session) -> Result<Option<Chunk>, SessionError> {
         let mut chunk = Chunk::default();
-        while self.finish.is_none() && chunk.text.is_empty() {
-            if self.tokens_left == 0 {
-                chunk.text = self.end(FinishReason::Length);
-                continue;
-            }
-            match session.next() {
-                Ok(Some(token)) => {
-                    self.tokens_left -= 1;
-                    chunk.tokens.push(token);
-                    let tokenizer = session.model().tokenizer();
-                    let shown = !tokenizer.is_control(token);
-                    chunk.text = self.push(if shown {
-                        tokenizer.token_bytes(token)
-                    } else {
-                        &[]
-                    });
-                }
-                Ok(None) => chunk.text = self.end(FinishReason::EndOfText),
-                Err(SessionError::ContextFull { .. }) => {
-                    chunk.text = self.end(FinishReason::Length)
-                }
-                Err(error) => return Err(error),
-            }
+        while chunk.text.is_empty() {
+            let Some(step) = self.step(session)? else {
+                break;
+            };
+            chunk.text = step.text;
+            chunk.tokens.extend(step.tokens);
         }
         Ok(if chunk == Chunk::default() {
             None
         } else {
             Some(chunk)
         })
+    }
+
+    /// At most one token further; the chunk is empty where nothing can be shown yet. `None` after the end.
+    ///
+    /// # Errors
+    /// As [`TextStream::next`].
+    pub fn step(&mut self, session: &mut Session) -> Result<Option<Chunk>, SessionError> {
+        if self.finish.is_some() {
+            return Ok(None);
+        }
+        let mut chunk = Chunk::default();
+        if self.tokens_left == 0 {
+            chunk.text = self.end(FinishReason::Length);
+            return Ok(Some(chunk));
+        }
+        match session.next() {
+            Ok(Some(token)) => {
+                self.tokens_left -= 1;
+                chunk.tokens.push(token);
+                let tokenizer = session.model().tokenizer();
+                let shown = !tokenizer.is_control(token);
+                chunk.text = self.push(if shown {
+                    tokenizer.token_bytes(token)
+                } else {
+                    &[]
+                });
+            }
+            Ok(None) => chunk.text = self.end(FinishReason::EndOfText),
+            Err(SessionError::ContextFull { .. }) => chunk.text = self.end(FinishReason::Length),
+            Err(error) => return Err(error),
+        }
+        Ok(Some(chunk))
+    }
+
+    /// What the next [`TextStream::step`] will add to the session's inference units.
+    pub fn inference_units_of_step(&self, session: &Session) -> u64 {
+        let full = session.position() >= session.context_tokens_max();
+        if self.finish.is_some() || self.tokens_left == 0 || session.at_end() || full {
+            return 0;
+        }
+        session.inference_units_of_next()
     }
 
     /// Why it ended; `None` while it has not.
