@@ -6,12 +6,16 @@
 
 mod bindings;
 mod compile;
+mod embeddings;
 mod engine;
 mod guest;
 pub(crate) mod imports;
 mod limiter;
 mod llm;
+mod models;
+mod nn;
 mod output;
+mod sessions;
 
 use std::{
     collections::VecDeque,
@@ -33,7 +37,7 @@ use guest::Guest;
 pub(crate) use guest::{CLOCK_POLICY, SEED_POLICY};
 use limiter::Stop;
 pub use limiter::Used;
-use llm::Models;
+use models::Models;
 
 /// Fuel between two looks at the deadline and at cancellation: some 10 µs of wasm.
 const YIELD_FUEL: u64 = 20_000;

@@ -16,7 +16,11 @@ wasmtime::component::bindgen!({
     },
     exports: { default: async },
     with: {
-        "tussah:job/llm.model": crate::sandbox::llm::ModelEntry,
-        "tussah:job/llm.session": crate::sandbox::llm::SessionEntry,
+        "tussah:job/llm.model": crate::sandbox::llm::model::ModelEntry,
+        "tussah:job/llm.session": crate::sandbox::sessions::SessionEntry,
+        "wasi:nn/tensor@0.2.0-rc-2024-10-28.tensor": crate::sandbox::nn::tensor::Tensor,
+        "wasi:nn/graph@0.2.0-rc-2024-10-28.graph": crate::sandbox::nn::host::GraphEntry,
+        "wasi:nn/inference@0.2.0-rc-2024-10-28.graph-execution-context": crate::sandbox::nn::host::ContextEntry,
+        "wasi:nn/errors@0.2.0-rc-2024-10-28.error": crate::sandbox::nn::host::ErrorEntry,
     },
 });

@@ -33,9 +33,12 @@ use wasmtime_wasi::{
 
 use super::{
     Event,
-    bindings::tussah::job::{llm, output, types},
+    bindings::{
+        tussah::job::{llm, output, types},
+        wasi::nn,
+    },
     limiter::{Limiter, Stop},
-    llm::Models,
+    models::Models,
 };
 use crate::SharedEvents;
 
@@ -198,6 +201,10 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     types::add_to_linker::<Guest, HasSelf<Guest>>(l, |guest| guest)?;
     llm::add_to_linker::<Guest, HasSelf<Guest>>(l, |guest| guest)?;
     output::add_to_linker::<Guest, HasSelf<Guest>>(l, |guest| guest)?;
+    nn::errors::add_to_linker::<Guest, HasSelf<Guest>>(l, |guest| guest)?;
+    nn::tensor::add_to_linker::<Guest, HasSelf<Guest>>(l, |guest| guest)?;
+    nn::graph::add_to_linker::<Guest, HasSelf<Guest>>(l, |guest| guest)?;
+    nn::inference::add_to_linker::<Guest, HasSelf<Guest>>(l, |guest| guest)?;
     Ok(linker)
 }
 

@@ -7,7 +7,7 @@ use wasmparser::{ComponentTypeRef, Encoding, Parser, Payload, Validator, WasmFea
 
 /// The interfaces that are offered, without their version.
 ///
-/// `tussah:job` is ours. The rest is what Rust's standard library links by itself; none of
+/// `tussah:job` is ours, `wasi:nn` is the standard's proposal of one date. The rest is what Rust's standard library links by itself; none of
 /// it reaches the machine: the clocks are virtual, random bytes come from the request's
 /// nonce, the standard streams are captured, arguments and environment are empty. The
 /// filesystem is there because the C library of some toolchains links it into every module;
@@ -16,6 +16,10 @@ const OFFERED: &[(&str, &str)] = &[
     ("tussah:job/types", "0.1."),
     ("tussah:job/llm", "0.1."),
     ("tussah:job/output", "0.1."),
+    ("wasi:nn/errors", "0.2.0-rc-2024-10-28"),
+    ("wasi:nn/graph", "0.2.0-rc-2024-10-28"),
+    ("wasi:nn/inference", "0.2.0-rc-2024-10-28"),
+    ("wasi:nn/tensor", "0.2.0-rc-2024-10-28"),
     ("wasi:io/error", "0.2."),
     ("wasi:io/poll", "0.2."),
     ("wasi:io/streams", "0.2."),
@@ -169,8 +173,9 @@ fn reason_against(name: &str) -> &'static str {
         "wasi:sockets" | "wasi:http" => {
             "there is no network in the sandbox; take data from the job's input instead"
         }
-        "wasi:nn" => "this release offers models through tussah:job/llm",
-        _ => "only tussah:job and the part of WASI that Rust's std links by itself are offered",
+        _ => {
+            "only tussah:job, wasi:nn and the part of WASI that Rust's std links by itself are offered"
+        }
     }
 }
 
@@ -225,8 +230,8 @@ mod tests {
         );
         check_text(
             r#"(component (component) (core module) (import "x:y/z@1.0.0" (instance)))"#,
-            "the module imports `x:y/z@1.0.0`, which jobs do not get: only tussah:job and the \
-             part of WASI that Rust's std links by itself are offered",
+            "the module imports `x:y/z@1.0.0`, which jobs do not get: only tussah:job, \
+             wasi:nn and the part of WASI that Rust's std links by itself are offered",
         );
     }
 

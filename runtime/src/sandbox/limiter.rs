@@ -83,6 +83,19 @@ impl Limiter {
             .saturating_sub(self.model_memory_bytes)
     }
 
+    /// Ends the job before work that its limit does not cover; nothing is counted yet.
+    pub(crate) fn check_inference_units(&self, units: u64) -> Result<(), Stop> {
+        if units > self.inference_units_left() {
+            return Err(Stop::Limit(LimitHit::InferenceUnits));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn inference_units_left(&self) -> u64 {
+        let max = self.limits.inference_units_max;
+        max.saturating_sub(self.inference_units)
+    }
+
     pub(crate) fn add_inference_units(&mut self, units: u64) -> Result<(), Stop> {
         self.inference_units = self.inference_units.saturating_add(units);
         if self.inference_units > self.limits.inference_units_max {
