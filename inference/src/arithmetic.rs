@@ -130,6 +130,19 @@ pub(crate) fn silu_gate(gate: f32, up: f32) -> f32 {
     mul(div(gate, add(1.0, exp(sub(0.0, gate)))), up)
 }
 
+/// The GELU gate by its approximation with tanh: `up · gate / (1 + e^-z)`, z = gate · (1.5957691 +
+/// 0.0713548 · gate²), which is 2 · √(2/π) · (gate + 0.044715 · gate³).
+#[inline(always)]
+pub(crate) fn gelu_gate(gate: f32, up: f32) -> f32 {
+    let square = mul(gate, gate);
+    let inner = add(
+        f32::from_bits(0x3fcc_422a),
+        mul(f32::from_bits(0x3d92_2279), square),
+    );
+    let z = mul(gate, inner);
+    mul(div(gate, add(1.0, exp(sub(0.0, z)))), up)
+}
+
 /// The bits of the largest magnitude; at or above [`NOT_FINITE`] if any value is NaN or infinite.
 #[inline(always)]
 pub(crate) fn magnitude_bits(values: &[f32]) -> u32 {

@@ -2,7 +2,7 @@
 //! In: a GGUF file, untrusted, and which engine to load it into. Out: [`Model`], shared by all sessions.
 //! It never runs a model whose plan it does not fully understand.
 
-mod llama;
+mod decoder;
 pub(crate) mod plan;
 
 use std::collections::BTreeMap;
@@ -94,7 +94,7 @@ pub enum ModelError {
     #[error(transparent)]
     Chat(#[from] ChatError),
     /// An architecture that we do not have.
-    #[error("architecture `{architecture}` is not supported, only `llama`")]
+    #[error("architecture `{architecture}` is not supported, only {}", supported())]
     UnsupportedArchitecture {
         /// `general.architecture` of the file.
         architecture: String,
@@ -217,12 +217,12 @@ impl Model {
             });
         }
         let architecture = gguf.string_needed("general.architecture")?.to_owned();
-        if architecture != "llama" {
+        let Some(kind) = decoder::Architecture::from_name(&architecture) else {
             return Err(ModelError::UnsupportedArchitecture { architecture });
-        }
+        };
         let tokenizer = Tokenizer::from_gguf(&gguf)?;
         let chat = chat_template(&gguf, &tokenizer)?;
-        let plan = Arc::new(llama::plan(&gguf, tokenizer.len())?);
+        let plan = Arc::new(decoder::plan(&gguf, kind, tokenizer.len())?);
         let mut info = info(&gguf, &plan, architecture)?;
         let gguf = Arc::new(gguf);
         let threads = match options.threads {
@@ -332,6 +332,12 @@ impl Model {
     pub(crate) fn decoder(&self) -> Option<&Arc<Decoder>> {
         self.decoder.as_ref()
     }
+}
+
+/// The architectures that a GGUF file may have.
+fn supported() -> String {
+    let names = decoder::Architecture::NAMES.map(|(name, _)| format!("`{name}`"));
+    names.join(", ")
 }
 
 fn chat_template(gguf: &Gguf, tokenizer: &Tokenizer) -> Result<ChatTemplate, ModelError> {

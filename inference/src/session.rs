@@ -83,8 +83,9 @@ pub struct Usage {
     /// Tokens that were picked or accepted.
     pub generated_tokens: u64,
     /// Multiply-accumulates, from shapes alone, so every re-run counts the same. A token at position p costs
-    /// the sizes of all layers' matrices + 2 · layers · heads · head size · (p + 1); each computation of
-    /// logits adds the size of the head. They are counted when they run.
+    /// the sizes of all layers' matrices + 2 · layers · heads · head size · (p + 1), where a layer with a
+    /// sliding window counts no more than its window for (p + 1); each computation of logits adds the size
+    /// of the head. They are counted when they run.
     pub inference_units: u64,
 }
 

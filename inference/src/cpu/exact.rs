@@ -13,19 +13,20 @@ mod generic;
 mod kernels;
 mod memory;
 mod pack;
+mod phases;
 mod scalar;
 #[cfg(test)]
 mod vectors;
 
 use std::sync::Arc;
 
-use crate::arithmetic::flush;
+use crate::arithmetic::{flush, mul};
 use crate::backend::{Backend, BackendError, Sequence};
 use crate::cpu::buffer::Arena;
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::SimdLevel;
 use crate::gguf::Gguf;
-use crate::model::plan::{Layer, Matrix, Plan};
+use crate::model::plan::{Layer, Matrix, Plan, Rope};
 use crate::model::{LoadProgress, ModelError};
 use crate::tokenizer::TokenId;
 use attention::ScoreScale;
@@ -56,21 +57,31 @@ struct Weights {
     head: Packed,
     norm_epsilon: f32,
     score_scale: ScoreScale,
-    /// base^(-2i/n) for each pair of rotated dimensions.
-    rope_frequencies: Vec<f64>,
+    /// base^(-2i/n) / divisor for each rope and, in it, each pair of rotated dimensions.
+    rope_frequencies: Vec<Vec<f64>>,
 }
 
 #[derive(Debug)]
 struct PackedLayer {
     attention_norm: Vec<f32>,
-    query: Packed,
-    key: Packed,
-    value: Packed,
+    query: PackedHeads,
+    key: PackedHeads,
+    value: PackedHeads,
     attention_output: Packed,
+    post_attention_norm: Option<Vec<f32>>,
     feed_forward_norm: Vec<f32>,
     gate: Packed,
     up: Packed,
     down: Packed,
+    post_feed_forward_norm: Option<Vec<f32>>,
+}
+
+/// What makes the queries, keys or values of all heads.
+#[derive(Debug)]
+struct PackedHeads {
+    matrix: Packed,
+    bias: Option<Vec<f32>>,
+    norm: Option<Vec<f32>>,
 }
 
 /// The shapes that the kernels take.
@@ -137,23 +148,53 @@ impl Loader<'_> {
         Ok(packed)
     }
 
+    fn heads(
+        &mut self,
+        matrix: &Matrix,
+        bias: Option<&Vec<f32>>,
+        norm: Option<&Vec<f32>>,
+    ) -> Result<PackedHeads, ModelError> {
+        Ok(PackedHeads {
+            matrix: self.pack(matrix)?,
+            bias: bias.map(|values| flushed(values)),
+            norm: norm.map(|values| flushed(values)),
+        })
+    }
+
     fn layer(&mut self, layer: &Layer) -> Result<PackedLayer, ModelError> {
+        let flushed_if = |values: &Option<Vec<f32>>| values.as_deref().map(flushed);
         Ok(PackedLayer {
-            attention_norm: norm_weights(&layer.attention_norm),
-            query: self.pack(&layer.query)?,
-            key: self.pack(&layer.key)?,
-            value: self.pack(&layer.value)?,
+            attention_norm: flushed(&layer.attention_norm),
+            query: self.heads(
+                &layer.query,
+                layer.query_bias.as_ref(),
+                layer.query_norm.as_ref(),
+            )?,
+            key: self.heads(&layer.key, layer.key_bias.as_ref(), layer.key_norm.as_ref())?,
+            value: self.heads(&layer.value, layer.value_bias.as_ref(), None)?,
             attention_output: self.pack(&layer.attention_output)?,
-            feed_forward_norm: norm_weights(&layer.feed_forward_norm),
+            post_attention_norm: flushed_if(&layer.post_attention_norm),
+            feed_forward_norm: flushed(&layer.feed_forward_norm),
             gate: self.pack(&layer.gate)?,
             up: self.pack(&layer.up)?,
             down: self.pack(&layer.down)?,
+            post_feed_forward_norm: flushed_if(&layer.post_feed_forward_norm),
         })
     }
 }
 
-fn norm_weights(weights: &[f32]) -> Vec<f32> {
-    weights.iter().map(|weight| flush(*weight)).collect()
+/// The values of a vector of the file, as F.
+fn flushed(values: &[f32]) -> Vec<f32> {
+    values.iter().map(|value| flush(*value)).collect()
+}
+
+/// base^(-2i/n) / divisor of each pair.
+fn frequencies(rope: &Rope, dimensions: usize) -> Vec<f64> {
+    let frequency = |(pair, divisor): (usize, &f64)| {
+        let power = -2.0 * pair as f64 / dimensions as f64;
+        libm::pow(f64::from(rope.base), power) / divisor
+    };
+    rope.divisors.iter().enumerate().map(frequency).collect()
 }
 
 impl Exact {
@@ -182,16 +223,18 @@ impl Exact {
         let layers: Result<Vec<_>, _> = plan.layers.iter().map(|it| loader.layer(it)).collect();
         let layers = layers?;
         let head = loader.pack(&plan.head)?;
-        let n = plan.rope_dimensions;
-        let frequency = |i: usize| libm::pow(f64::from(plan.rope_base), -2.0 * i as f64 / n as f64);
         let weights = Weights {
             kernels: Kernels::of(simd),
             layers,
-            output_norm: norm_weights(&plan.output_norm),
+            output_norm: flushed(&plan.output_norm),
             head,
             norm_epsilon: plan.norm_epsilon,
-            score_scale: ScoreScale::of(plan.head_size),
-            rope_frequencies: (0..n / 2).map(frequency).collect(),
+            score_scale: ScoreScale::of(plan.score_length),
+            rope_frequencies: plan
+                .ropes
+                .iter()
+                .map(|rope| frequencies(rope, plan.rope_dimensions))
+                .collect(),
             gguf,
             plan,
             pool,
@@ -220,7 +263,8 @@ impl Backend for Exact {
 }
 
 impl Weights {
-    /// Rule 10: the token's row of the embedding matrix, one rounding a value.
+    /// Rule 10: the token's row of the embedding matrix, one rounding a value, and one more where the plan
+    /// scales it.
     fn embed(&self, token: TokenId, out: &mut [f32]) {
         let matrix = &self.plan.token_embedding;
         matrix
@@ -228,12 +272,15 @@ impl Weights {
             .dequantize(matrix.row(&self.gguf, token.index()), out);
         for value in out {
             *value = flush(*value);
+            if let Some(scale) = self.plan.embedding_scale {
+                *value = mul(*value, scale);
+            }
         }
     }
 
-    /// Rule 6: cosine and sine of each pair's angle at a position.
+    /// Rule 6: cosine and sine of the angle of each pair of each rope at a position.
     fn turns(&self, position: usize, out: &mut [(f32, f32)]) {
-        for (turn, frequency) in out.iter_mut().zip(&self.rope_frequencies) {
+        for (turn, frequency) in out.iter_mut().zip(self.rope_frequencies.iter().flatten()) {
             let angle = position as f64 * frequency;
             #[expect(clippy::cast_possible_truncation, reason = "the one rounding to F")]
             let rounded = (libm::cos(angle) as f32, libm::sin(angle) as f32);

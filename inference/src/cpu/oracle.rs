@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::backend::{Backend, BackendError, Sequence, zeroed};
 use crate::gguf::Gguf;
-use crate::model::plan::{Gate, Matrix, Plan, RopePairs};
+use crate::model::plan::{Gate, Matrix, Plan, Rope, RopePairs};
 use crate::tokenizer::TokenId;
 
 /// Tokens of one step; each weight is read from the file once a step.
@@ -83,28 +83,37 @@ impl Sequence for OracleSequence {
             let normed = shared.norms(&states, &layer.attention_norm);
             let mut queries = shared.products(&layer.query, &normed);
             let mut keys = shared.products(&layer.key, &normed);
-            let values = shared.products(&layer.value, &normed);
+            let mut values = shared.products(&layer.value, &normed);
+            add_bias(&mut queries, layer.query_bias.as_deref());
+            add_bias(&mut keys, layer.key_bias.as_deref());
+            add_bias(&mut values, layer.value_bias.as_deref());
             for (offset, (query, key)) in queries.iter_mut().zip(&mut keys).enumerate() {
-                shared.rope(query, position + offset);
-                shared.rope(key, position + offset);
+                shared.norm_heads(query, layer.query_norm.as_deref());
+                shared.norm_heads(key, layer.key_norm.as_deref());
+                let rope = &plan.ropes[layer.rope];
+                shared.rope(rope, query, position + offset);
+                shared.rope(rope, key, position + offset);
                 self.store(index, position + offset, key, &values[offset]);
             }
             let attended: Vec<Vec<f32>> = (0..tokens.len())
                 .map(|offset| self.attend(index, position + offset, &queries[offset]))
                 .collect();
-            add_all(
-                &mut states,
-                &shared.products(&layer.attention_output, &attended),
-            );
+            let mut branch = shared.products(&layer.attention_output, &attended);
+            if let Some(weights) = &layer.post_attention_norm {
+                branch = shared.norms(&branch, weights);
+            }
+            add_all(&mut states, &branch);
             let normed = shared.norms(&states, &layer.feed_forward_norm);
             let mut gates = shared.products(&layer.gate, &normed);
             let ups = shared.products(&layer.up, &normed);
             for (gate, up) in gates.iter_mut().flatten().zip(ups.iter().flatten()) {
-                *gate = match plan.gate {
-                    Gate::Silu => *gate / (1.0 + (-*gate).exp()) * up,
-                };
+                *gate = up * activate(plan.gate, *gate);
             }
-            add_all(&mut states, &shared.products(&layer.down, &gates));
+            let mut branch = shared.products(&layer.down, &gates);
+            if let Some(weights) = &layer.post_feed_forward_norm {
+                branch = shared.norms(&branch, weights);
+            }
+            add_all(&mut states, &branch);
         }
         if let (Some(logits), Some(last)) = (logits, states.pop()) {
             let normed = shared.norms(&[last], &plan.output_norm);
@@ -158,16 +167,17 @@ impl OracleSequence {
         {
             let kv_head = head * plan.kv_heads / plan.heads;
             let at = |position| self.at(layer, position) + kv_head * size;
-            let mut scores: Vec<f32> = (0..=position)
+            let first = plan.layers[layer].first_seen(position);
+            let mut scores: Vec<f32> = (first..=position)
                 .map(|earlier| dot(query, &self.keys[at(earlier)..][..size]))
-                .map(|score| score / (size as f32).sqrt())
+                .map(|score| score / (plan.score_length as f32).sqrt())
                 .collect();
             let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             scores
                 .iter_mut()
                 .for_each(|score| *score = (*score - most).exp());
             let sum: f32 = scores.iter().sum();
-            for (earlier, score) in scores.iter().enumerate() {
+            for (earlier, score) in (first..).zip(&scores) {
                 let value = &self.values[at(earlier)..][..size];
                 for (out, value) in out.iter_mut().zip(value) {
                     *out += score / sum * value;
@@ -185,33 +195,46 @@ impl Shared {
         matrix
             .quant()
             .dequantize(matrix.row(&self.gguf, token.index()), &mut out);
+        if let Some(scale) = self.plan.embedding_scale {
+            out.iter_mut().for_each(|value| *value *= scale);
+        }
         out
     }
 
-    fn norms(&self, states: &[Vec<f32>], weights: &[f32]) -> Vec<Vec<f32>> {
-        let norm = |state: &Vec<f32>| -> Vec<f32> {
-            let mean = dot(state, state) / state.len() as f32;
-            let scale = 1.0 / (mean + self.plan.norm_epsilon).sqrt();
-            state
-                .iter()
-                .zip(weights)
-                .map(|(value, weight)| value * scale * weight)
-                .collect()
-        };
-        states.iter().map(norm).collect()
+    fn norm(&self, values: &[f32], weights: &[f32]) -> Vec<f32> {
+        let mean = dot(values, values) / values.len() as f32;
+        let scale = 1.0 / (mean + self.plan.norm_epsilon).sqrt();
+        let scaled = values.iter().zip(weights);
+        scaled
+            .map(|(value, weight)| value * scale * weight)
+            .collect()
+    }
+
+    fn norms(&self, vectors: &[Vec<f32>], weights: &[f32]) -> Vec<Vec<f32>> {
+        let norm = |vector: &Vec<f32>| self.norm(vector, weights);
+        vectors.iter().map(norm).collect()
+    }
+
+    /// Each head by itself.
+    fn norm_heads(&self, heads: &mut [f32], weights: Option<&[f32]>) {
+        let Some(weights) = weights else { return };
+        for head in heads.chunks_exact_mut(self.plan.head_size) {
+            head.copy_from_slice(&self.norm(head, weights));
+        }
     }
 
     /// Turns each head's pairs by their angle at `position`.
-    fn rope(&self, heads: &mut [f32], position: usize) {
+    fn rope(&self, rope: &Rope, heads: &mut [f32], position: usize) {
         let n = self.plan.rope_dimensions;
         for head in heads.chunks_exact_mut(self.plan.head_size) {
-            for pair in 0..n / 2 {
+            for (pair, divisor) in rope.divisors.iter().enumerate() {
                 let power = -2.0 * pair as f64 / n as f64;
-                let angle = position as f64 * f64::from(self.plan.rope_base).powf(power);
+                let angle = position as f64 * f64::from(rope.base).powf(power) / divisor;
                 #[expect(clippy::cast_possible_truncation, reason = "the oracle works in f32")]
                 let (sin, cos) = (angle.sin() as f32, angle.cos() as f32);
                 let (first, second) = match self.plan.rope_pairs {
                     RopePairs::Adjacent => (2 * pair, 2 * pair + 1),
+                    RopePairs::Halves => (pair, pair + n / 2),
                 };
                 let (a, b) = (head[first], head[second]);
                 head[first] = a * cos - b * sin;
@@ -247,6 +270,25 @@ impl Shared {
 fn add_all(states: &mut [Vec<f32>], branch: &[Vec<f32>]) {
     for (state, value) in states.iter_mut().flatten().zip(branch.iter().flatten()) {
         *state += value;
+    }
+}
+
+fn add_bias(vectors: &mut [Vec<f32>], bias: Option<&[f32]>) {
+    let Some(bias) = bias else { return };
+    for vector in vectors {
+        for (value, bias) in vector.iter_mut().zip(bias) {
+            *value += bias;
+        }
+    }
+}
+
+fn activate(gate: Gate, x: f32) -> f32 {
+    match gate {
+        Gate::Silu => x / (1.0 + (-x).exp()),
+        Gate::GeluTanh => {
+            let inner = (2.0 / std::f32::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
+            0.5 * x * (1.0 + inner.tanh())
+        }
     }
 }
 

@@ -108,10 +108,14 @@ impl Gguf {
         )
     }
 
-    /// The number, or an error that says the key is missing.
-    pub(crate) fn u32_needed(&self, key: &str) -> Result<u32, GgufError> {
-        self.u32(key)?.ok_or_else(|| GgufError::MissingKey {
-            key: key.to_owned(),
+    /// A number of any type; a flag is 0 or 1.
+    pub(crate) fn number(&self, key: &str) -> Result<Option<f64>, GgufError> {
+        self.typed(key, "a number", |value| match value {
+            Value::Unsigned(number) => Some(*number as f64),
+            Value::Signed(number) => Some(*number as f64),
+            Value::Float(number) => Some(*number),
+            Value::Bool(flag) => Some(f64::from(*flag)),
+            Value::String(_) | Value::Array { .. } => None,
         })
     }
 

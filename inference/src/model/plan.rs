@@ -51,26 +51,61 @@ impl Matrix {
 pub(crate) enum RopePairs {
     /// (2i, 2i+1): the Llama plan as GGUF stores it.
     Adjacent,
+    /// (i, i + n/2) of the n rotated values: Gemma and Qwen.
+    Halves,
+}
+
+/// The angles of RoPE: position p turns pair i by p · base^(−2i/n) / divisors\[i\], n rotated values.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Rope {
+    pub(crate) base: f32,
+    /// One a pair.
+    pub(crate) divisors: Vec<f64>,
 }
 
 /// The gate of the feed-forward part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Gate {
     Silu,
+    /// GELU by its approximation with tanh.
+    GeluTanh,
 }
 
-/// One transformer layer.
+/// One transformer layer. What is `None` the architecture does not have.
 #[derive(Debug, Clone)]
 pub(crate) struct Layer {
     pub(crate) attention_norm: Vec<f32>,
     pub(crate) query: Matrix,
     pub(crate) key: Matrix,
     pub(crate) value: Matrix,
+    pub(crate) query_bias: Option<Vec<f32>>,
+    pub(crate) key_bias: Option<Vec<f32>>,
+    pub(crate) value_bias: Option<Vec<f32>>,
+    /// Of each query head, before RoPE.
+    pub(crate) query_norm: Option<Vec<f32>>,
+    /// Of each key head, before RoPE.
+    pub(crate) key_norm: Option<Vec<f32>>,
     pub(crate) attention_output: Matrix,
+    /// Of the attention's output, before it is added.
+    pub(crate) post_attention_norm: Option<Vec<f32>>,
     pub(crate) feed_forward_norm: Vec<f32>,
     pub(crate) gate: Matrix,
     pub(crate) up: Matrix,
     pub(crate) down: Matrix,
+    /// Of the feed-forward part's output, before it is added.
+    pub(crate) post_feed_forward_norm: Option<Vec<f32>>,
+    /// Which of the plan's ropes.
+    pub(crate) rope: usize,
+    /// How many positions attention sees, the token's own included; all earlier ones if there is none.
+    pub(crate) window: Option<usize>,
+}
+
+impl Layer {
+    /// The first position that attention at `position` sees.
+    pub(crate) fn first_seen(&self, position: usize) -> usize {
+        self.window
+            .map_or(0, |window| (position + 1).saturating_sub(window))
+    }
 }
 
 /// A whole decoder.
@@ -83,10 +118,14 @@ pub(crate) struct Plan {
     pub(crate) kv_heads: usize,
     pub(crate) head_size: usize,
     pub(crate) norm_epsilon: f32,
-    pub(crate) rope_base: f32,
+    pub(crate) ropes: Vec<Rope>,
     pub(crate) rope_dimensions: usize,
     pub(crate) rope_pairs: RopePairs,
     pub(crate) gate: Gate,
+    /// Scores are multiplied by 1/√ of it: the head's size nearly everywhere.
+    pub(crate) score_length: usize,
+    /// Embeddings are multiplied by it.
+    pub(crate) embedding_scale: Option<f32>,
     pub(crate) token_embedding: Matrix,
     pub(crate) layers: Vec<Layer>,
     pub(crate) output_norm: Vec<f32>,
@@ -126,12 +165,10 @@ impl Plan {
     /// Multiply-accumulates of `tokens` that stand at `position` and after: all matrices of all layers, and the
     /// attention's scores and weighted values. Stops at the largest number instead of passing it.
     pub(crate) fn units(&self, position: u64, tokens: u64) -> u64 {
-        // Σ (p + 1) for p from `position` on, in 128 bits: no count of tokens makes it overflow.
-        let (first, count) = (u128::from(position) + 1, u128::from(tokens));
-        let positions = count * first + count * count.saturating_sub(1) / 2;
-        let row = (self.heads * self.head_size * self.layers.len()) as u128;
-        let attention = positions.saturating_mul(2 * row);
-        let matrices = count * u128::from(self.units_per_token());
+        let seen = |layer: &Layer| positions_seen(layer.window, position, tokens);
+        let seen = self.layers.iter().map(seen).fold(0, u128::saturating_add);
+        let attention = seen.saturating_mul(2 * (self.heads * self.head_size) as u128);
+        let matrices = u128::from(tokens) * u128::from(self.units_per_token());
         u64::try_from(attention.saturating_add(matrices)).unwrap_or(u64::MAX)
     }
 
@@ -139,6 +176,17 @@ impl Plan {
     pub(crate) fn units_of_head(&self) -> u64 {
         self.head.units()
     }
+}
+
+/// Σ min(p + 1, window) for `tokens` positions p from `position` on, as a closed sum in 128 bits: no count
+/// of tokens makes it slow or overflow.
+fn positions_seen(window: Option<usize>, position: u64, tokens: u64) -> u128 {
+    let window = window.map_or(u64::MAX, |window| window as u64);
+    // While the window is not full, a token sees one position more than the one before.
+    let growing = window.saturating_sub(position).min(tokens);
+    let (first, count) = (u128::from(position) + 1, u128::from(growing));
+    let grown = count * first + count * count.saturating_sub(1) / 2;
+    grown + u128::from(tokens - growing) * u128::from(window)
 }
 
 /// Takes tensors out of a file by name and shape, and knows which nobody took.
@@ -200,7 +248,7 @@ impl<'a> Tensors<'a> {
         })
     }
 
-    /// A vector of `length` values in F32, which all published files use for norms.
+    /// A vector of `length` values in F32, which all published files use for norms and biases.
     pub(crate) fn vector(&mut self, name: &str, length: usize) -> Result<Vec<f32>, ModelError> {
         let tensor = self.take(name, &[length])?;
         if tensor.quant != QuantType::F32 {
@@ -208,7 +256,7 @@ impl<'a> Tensors<'a> {
             return Err(ModelError::UnsupportedQuant {
                 tensor,
                 quant,
-                what: "a norm",
+                what: "a norm or bias",
             });
         }
         let mut values = vec![0.0; length];
@@ -231,6 +279,26 @@ impl<'a> Tensors<'a> {
             Some(name) => Err(ModelError::UnknownTensor {
                 tensor: (*name).to_owned(),
             }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::positions_seen;
+
+    #[test]
+    fn positions_seen_is_the_sum_it_stands_for() {
+        for window in [None, Some(1), Some(2), Some(5), Some(100)] {
+            for position in [0, 1, 4, 5, 6, 99, 120] {
+                for tokens in [0, 1, 3, 7, 200] {
+                    let sum: u128 = (position..position + tokens)
+                        .map(|at| u128::from(at + 1).min(window.unwrap_or(usize::MAX) as u128))
+                        .sum();
+                    let seen = positions_seen(window, position, tokens);
+                    assert_eq!(seen, sum, "{window:?} {position} {tokens}");
+                }
+            }
         }
     }
 }

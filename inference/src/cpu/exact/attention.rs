@@ -19,22 +19,23 @@ pub(super) struct Head<'a> {
     pub(super) scale: ScoreScale,
 }
 
-/// How scores are scaled by the size of a head.
+/// How scores are scaled by a length, the size of a head nearly everywhere.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum ScoreScale {
-    /// Size 4^m: 2^-m, in the exponent.
+    /// Length 4^m: 2^-m, in the exponent.
     Power(i32),
     /// Any other: multiplied by F(1/√d).
     Factor(f32),
 }
 
 impl ScoreScale {
-    pub(super) fn of(head_size: usize) -> Self {
-        if head_size.is_power_of_two() && head_size.trailing_zeros().is_multiple_of(2) {
-            return Self::Power(head_size.trailing_zeros().cast_signed() / 2);
+    /// 1/√length.
+    pub(super) fn of(length: usize) -> Self {
+        if length.is_power_of_two() && length.trailing_zeros().is_multiple_of(2) {
+            return Self::Power(length.trailing_zeros().cast_signed() / 2);
         }
         #[expect(clippy::cast_possible_truncation, reason = "the one rounding to F")]
-        let factor = (1.0 / libm::sqrt(head_size as f64)) as f32;
+        let factor = (1.0 / libm::sqrt(length as f64)) as f32;
         Self::Factor(factor)
     }
 
@@ -47,7 +48,7 @@ impl ScoreScale {
     }
 }
 
-/// Keys and values of one head's earlier positions.
+/// Keys and values of one head's earlier positions, from the border of a block of [`VALUES`] on.
 #[derive(Debug)]
 pub(super) struct HeadCache<'a> {
     /// `[block of 16][pair of dimensions][position][2]`
@@ -56,7 +57,9 @@ pub(super) struct HeadCache<'a> {
     pub(super) values: &'a [i16],
     pub(super) key_exponents: &'a [i32],
     pub(super) value_exponents: &'a [i32],
-    /// How many of them count.
+    /// Where those that count begin, in the first block.
+    pub(super) first: usize,
+    /// And where they end.
     pub(super) positions: usize,
 }
 
@@ -90,10 +93,10 @@ pub(super) fn attend(
     dots: impl Fn(&[i16], &[i16]) -> [i64; KEYS],
     weigh: impl Fn(&[i16], &[i32], &mut [i64]),
 ) -> bool {
-    let (size, positions) = (head.query.len(), cache.positions);
+    let (size, first, positions) = (head.query.len(), cache.first, cache.positions);
     scratch.clear();
     scratch.resize(positions.next_multiple_of(VALUES), 0.0);
-    // Whole blocks are computed; what lies past the last position is never looked at.
+    // Whole blocks are computed; what lies before the first position and past the last is never looked at.
     let blocks = scratch.as_chunks_mut::<KEYS>().0.iter_mut();
     let exponents = cache.key_exponents.as_chunks::<KEYS>().0;
     let keys = cache.keys.chunks_exact(KEYS * size);
@@ -103,12 +106,12 @@ pub(super) fn attend(
             scores[i] = head.scale.apply(products[i], head.exponent + exponents[i]);
         }
     }
-    let scores = &scratch[..positions];
+    let scores = &scratch[first..positions];
     if magnitude_bits(scores) >= NOT_FINITE {
         return false;
     }
     let most = largest_of(scores);
-    let exponents = &cache.value_exponents[..positions];
+    let exponents = &cache.value_exponents[first..positions];
     let largest = exponents.iter().copied().fold(i32::MIN, i32::max);
     let mut total = 0i64;
     let mut sums = [0i64; super::HEAD_SIZE_MAX];
@@ -123,6 +126,7 @@ pub(super) fn attend(
         }
         let count = VALUES.min(positions - block * VALUES);
         weights[count..].fill(0.0);
+        weights[..first.saturating_sub(block * VALUES)].fill(0.0);
         let (mut part, mut coefficients) = (0i32, [0i32; VALUES]);
         for i in 0..VALUES {
             part += round_small(weights[i] * TWO_21);

@@ -3,25 +3,22 @@
 //! Each phase is shared out in chunks to the pool; every chunk writes memory of its own.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::arithmetic::{NOT_FINITE, magnitude_bits};
 use crate::backend::{BackendError, Sequence};
-use crate::cpu::pool::{Parts, Pool};
-use crate::model::plan::{Gate, Plan, RopePairs};
+use crate::cpu::pool::Parts;
+use crate::model::plan::{Gate, Plan};
 use crate::tokenizer::TokenId;
 
-use super::activations::Activations;
-use super::attention::{Head, HeadCache, store_key, store_value};
-use super::generic::rope_adjacent;
-use super::memory::{Buffers, Cache};
-use super::pack::{Packed, ROWS};
-use super::{BATCH, PackedLayer, Weights};
+use super::attention::{Head, HeadCache, VALUES, store_key, store_value};
+use super::generic::rope;
+use super::memory::{Buffers, Cache, turns_of_token};
+use super::pack::ROWS;
+use super::phases::{Branch, Finite, Groups, Norm, product, quantize, shares};
+use super::{BATCH, PackedHeads, PackedLayer, Weights};
 
 /// Query rows of one chunk of attention while a prompt is read.
 const ATTENTION_ROWS: usize = 8;
-/// Chunks of a product for each thread: so many that a late thread holds nobody up for long.
-const CHUNKS_PER_THREAD: usize = 4;
 
 /// A sequence in the exact profile.
 #[derive(Debug)]
@@ -70,11 +67,13 @@ impl Sequence for ExactSequence {
             position,
         };
         step.begin(tokens);
+        let mut before = Branch::None;
         for (index, layer) in weights.layers.iter().enumerate() {
-            step.layer(index, layer)?;
+            step.layer(index, layer, before)?;
+            before = Branch::of(layer.post_feed_forward_norm.as_deref());
         }
         match logits {
-            Some(logits) => step.head(logits),
+            Some(logits) => step.head(before, logits),
             None => Ok(()),
         }
     }
@@ -89,31 +88,6 @@ impl Sequence for ExactSequence {
             cache,
             buffers,
         }))
-    }
-}
-
-/// Collects the first token whose vector is not finite.
-struct Finite(AtomicUsize);
-
-impl Finite {
-    fn new() -> Self {
-        Self(AtomicUsize::new(usize::MAX))
-    }
-
-    fn note(&self, token: usize, finite: bool) {
-        if !finite {
-            self.0.fetch_min(token, Ordering::Relaxed);
-        }
-    }
-
-    fn check(self, position: usize, what: impl FnOnce() -> String) -> Result<(), BackendError> {
-        match self.0.into_inner() {
-            usize::MAX => Ok(()),
-            token => Err(BackendError::NotFinite {
-                what: what(),
-                position: position + token,
-            }),
-        }
     }
 }
 
@@ -134,11 +108,10 @@ impl Step<'_> {
         for (row, token) in rows.zip(tokens) {
             self.weights.embed(*token, row);
         }
-        let pairs = plan.rope_dimensions / 2;
         for (offset, turns) in self
             .buffers
             .turns
-            .chunks_exact_mut(pairs)
+            .chunks_exact_mut(turns_of_token(plan))
             .take(self.n)
             .enumerate()
         {
@@ -146,8 +119,13 @@ impl Step<'_> {
         }
     }
 
-    fn layer(&mut self, index: usize, layer: &PackedLayer) -> Result<(), BackendError> {
-        self.norm(index > 0, &layer.attention_norm, || {
+    fn layer(
+        &mut self,
+        index: usize,
+        layer: &PackedLayer,
+        before: Branch<'_>,
+    ) -> Result<(), BackendError> {
+        self.norm(before, &layer.attention_norm, || {
             format!("the input of layer {index}")
         })?;
         self.heads(index, layer)?;
@@ -169,7 +147,8 @@ impl Step<'_> {
             &buffers.of_attended,
             &mut buffers.branch,
         );
-        self.norm(true, &layer.feed_forward_norm, || {
+        let branch = Branch::of(layer.post_attention_norm.as_deref());
+        self.norm(branch, &layer.feed_forward_norm, || {
             format!("the middle of layer {index}")
         })?;
         self.gate(layer);
@@ -194,17 +173,19 @@ impl Step<'_> {
     }
 
     /// Adds the branch to the states, norms them and quantizes the result.
-    #[expect(
-        unsafe_code,
-        reason = "each chunk works on its own token; kernels need their CPU"
-    )]
+    #[expect(unsafe_code, reason = "each chunk works on its own token")]
     fn norm(
         &mut self,
-        add_branch: bool,
-        norm_weights: &[f32],
+        added: Branch<'_>,
+        norm: &[f32],
         what: impl FnOnce() -> String,
     ) -> Result<(), BackendError> {
         let (weights, n) = (self.weights, self.n);
+        let norm = Norm {
+            weights,
+            added,
+            norm,
+        };
         let length = weights.plan.embedding_length;
         let buffers = &mut *self.buffers;
         let states = Parts::new(&mut buffers.states);
@@ -217,21 +198,14 @@ impl Step<'_> {
             let state = unsafe { states.part(token * length, length) };
             // SAFETY: as above.
             let normed = unsafe { normed.part(token * length, length) };
-            let kernels = &weights.kernels;
-            if add_branch {
-                for (group, state) in state.chunks_mut(ROWS).enumerate() {
-                    let branch = &branch[(group * n + token) * ROWS..][..state.len()];
-                    // SAFETY: the table is that of a level this CPU has.
-                    unsafe { (kernels.add)(state, branch) };
-                }
-            }
-            // SAFETY: the table is that of a level this CPU has.
-            let fine = unsafe { (kernels.norm)(state, norm_weights, weights.norm_epsilon, normed) };
-            // SAFETY: as above, and only this chunk writes this token.
-            finite.note(
+            let groups = Groups {
+                values: branch,
+                n,
                 token,
-                fine && unsafe { (kernels.quantize)(&writer, token, normed) },
-            );
+            };
+            // SAFETY: only this chunk writes this token.
+            let fine = unsafe { norm.token(state, &groups, normed, (&writer, token)) };
+            finite.note(token, fine);
         });
         finite.check(self.position, what)
     }
@@ -255,16 +229,17 @@ impl Step<'_> {
         let key_exponents = Parts::new(&mut cache.key_exponents);
         let value_exponents = Parts::new(&mut cache.value_exponents);
         let (x, turns) = (&buffers.of_embedding, &buffers.turns);
-        let pairs = plan.rope_dimensions / 2;
+        let (pairs, rope_index) = (plan.rope_dimensions / 2, plan.layers[index].rope);
         let finite = Finite::new();
         let kernels = &weights.kernels;
         weights.pool.run(plan.heads + 2 * plan.kv_heads, |chunk| {
             let (kind, head) = Kind::of(chunk, plan);
-            let matrix = match kind {
+            let PackedHeads { matrix, bias, norm } = match kind {
                 Kind::Query => &layer.query,
                 Kind::Key => &layer.key,
                 Kind::Value => &layer.value,
             };
+            let bias = bias.as_ref().map(|bias| &bias[head * size..][..size]);
             // SAFETY: chunk `chunk` takes its own n · size values.
             let raw = unsafe { raw.part(chunk * n * size, n * size) };
             for (group, out) in raw.chunks_exact_mut(n * ROWS).enumerate() {
@@ -297,18 +272,30 @@ impl Step<'_> {
             let mut q = [0; super::HEAD_SIZE_MAX];
             let (row, q) = (&mut row[..size], &mut q[..size]);
             for token in 0..n {
-                for (group, row) in row.chunks_exact_mut(ROWS).enumerate() {
-                    row.copy_from_slice(&raw[(group * n + token) * ROWS..][..ROWS]);
+                let groups = Groups {
+                    values: raw,
+                    n,
+                    token,
+                };
+                groups.copy_to(row);
+                if let Some(bias) = bias {
+                    for (row, bias) in row.chunks_exact_mut(ROWS).zip(bias.chunks_exact(ROWS)) {
+                        // SAFETY: the table is that of a level this CPU has.
+                        unsafe { (kernels.add)(row, bias) };
+                    }
+                }
+                let mut fine = true;
+                if let Some(norm) = norm {
+                    // SAFETY: the table is that of a level this CPU has.
+                    fine = unsafe { (kernels.norm)(row, norm, weights.norm_epsilon) };
                 }
                 if kind != Kind::Value {
-                    let turns = &turns[token * pairs..][..pairs];
-                    match plan.rope_pairs {
-                        RopePairs::Adjacent => rope_adjacent(row, turns),
-                    }
+                    let turns = &turns[(token * plan.ropes.len() + rope_index) * pairs..][..pairs];
+                    rope(row, turns, plan.rope_pairs);
                 }
                 // SAFETY: the table is that of a level this CPU has.
                 let exponent = unsafe { (kernels.quantize16)(row, q) };
-                finite.note(token, exponent.is_some());
+                finite.note(token, fine && exponent.is_some());
                 let (exponent, at) = (exponent.unwrap_or(0), position + token);
                 match kind {
                     Kind::Query => {
@@ -354,12 +341,19 @@ impl Step<'_> {
             // The longest rows first: they take the most time.
             let (head, part) = (chunk % plan.heads, parts - 1 - chunk / plan.heads);
             let at = index * plan.kv_heads + head * plan.kv_heads / plan.heads;
-            let head_cache = |positions| HeadCache {
-                keys: &cache.keys[at * room * size..][..room * size],
-                values: &cache.values[at * room * size..][..room * size],
-                key_exponents: &cache.key_exponents[at * room..][..room],
-                value_exponents: &cache.value_exponents[at * room..][..room],
-                positions,
+            let head_cache = |position: usize| {
+                // Blocks before the first position that is seen are left out.
+                let first = plan.layers[index].first_seen(position);
+                let border = first / VALUES * VALUES;
+                let (from, rows) = (at * room + border, room - border);
+                HeadCache {
+                    keys: &cache.keys[from * size..][..rows * size],
+                    values: &cache.values[from * size..][..rows * size],
+                    key_exponents: &cache.key_exponents[from..][..rows],
+                    value_exponents: &cache.value_exponents[from..][..rows],
+                    first: first - border,
+                    positions: position + 1 - border,
+                }
             };
             let mut scratch = Vec::new();
             let first = part * ATTENTION_ROWS;
@@ -372,7 +366,7 @@ impl Step<'_> {
                 };
                 // SAFETY: chunk (head, part) takes this head's values of the tokens of its part.
                 let out = unsafe { attended.part(token * width + head * size, size) };
-                let cache = head_cache(position + token + 1);
+                let cache = head_cache(position + token);
                 // SAFETY: the table is that of a level this CPU has.
                 let fine = unsafe { (weights.kernels.attend)(&query, &cache, &mut scratch, out) };
                 finite.note(token, fine);
@@ -415,6 +409,8 @@ impl Step<'_> {
             match weights.plan.gate {
                 // SAFETY: the table is that of a level this CPU has.
                 Gate::Silu => unsafe { (kernels.silu_gate)(gates, ups) },
+                // SAFETY: as above.
+                Gate::GeluTanh => unsafe { (kernels.gelu_gate)(gates, ups) },
             }
             for (row, values) in ups.as_chunks::<ROWS>().0.iter().enumerate() {
                 let (group, token) = (first + row / n, row % n);
@@ -427,25 +423,26 @@ impl Step<'_> {
     }
 
     /// The logits of the last token.
-    #[expect(unsafe_code, reason = "kernels need their CPU")]
-    fn head(&mut self, logits: &mut [f32]) -> Result<(), BackendError> {
+    #[expect(unsafe_code, reason = "one token is written by one thread")]
+    fn head(&mut self, added: Branch<'_>, logits: &mut [f32]) -> Result<(), BackendError> {
         let (weights, n, last) = (self.weights, self.n, self.n - 1);
         let length = weights.plan.embedding_length;
         let buffers = &mut *self.buffers;
         let state = &mut buffers.states[last * length..][..length];
-        let kernels = &weights.kernels;
-        for (group, state) in state.chunks_mut(ROWS).enumerate() {
-            let branch = &buffers.branch[(group * n + last) * ROWS..][..state.len()];
-            // SAFETY: the table is that of a level this CPU has.
-            unsafe { (kernels.add)(state, branch) };
-        }
         let normed = &mut buffers.normed[..length];
-        let writer = buffers.of_embedding.begin(1);
-        // SAFETY: the table is that of a level this CPU has; nobody else writes.
-        let fine = unsafe {
-            (kernels.norm)(state, &weights.output_norm, weights.norm_epsilon, normed)
-                && (kernels.quantize)(&writer, 0, normed)
+        let groups = Groups {
+            values: &buffers.branch,
+            n,
+            token: last,
         };
+        let writer = buffers.of_embedding.begin(1);
+        let norm = Norm {
+            weights,
+            added,
+            norm: &weights.output_norm,
+        };
+        // SAFETY: this is the only thread that writes.
+        let fine = unsafe { norm.token(state, &groups, normed, (&writer, 0)) };
         let position = self.position + last;
         let not_finite = |what: &str| BackendError::NotFinite {
             what: what.to_owned(),
@@ -481,64 +478,4 @@ impl Kind {
             (Self::Value, chunk - plan.heads - plan.kv_heads)
         }
     }
-}
-
-/// How many chunks of how many groups.
-fn shares(pool: &Pool, groups: usize) -> (usize, usize) {
-    let share = groups.div_ceil(pool.threads() * CHUNKS_PER_THREAD).max(1);
-    (groups.div_ceil(share), share)
-}
-
-/// A matrix times all tokens: `out` is `[row group][n][16]`, without the padding of the last group if
-/// there is one token.
-#[expect(
-    unsafe_code,
-    reason = "each chunk works on its own row groups; kernels need their CPU"
-)]
-fn product(weights: &Weights, n: usize, matrix: &Packed, x: &Activations, out: &mut [f32]) {
-    let groups = matrix.group_count();
-    let (chunks, share) = shares(&weights.pool, groups);
-    let length = out.len();
-    let out = Parts::new(out);
-    weights.pool.run(chunks, |chunk| {
-        for group in chunk * share..groups.min((chunk + 1) * share) {
-            let at = group * n * ROWS;
-            let mut padded = [0.0; ROWS];
-            let whole = at + n * ROWS <= length;
-            // SAFETY: chunk `chunk` takes the values of its own groups.
-            let part = unsafe { out.part(at, if whole { n * ROWS } else { length - at }) };
-            let target: &mut [f32] = if whole { &mut *part } else { &mut padded };
-            // SAFETY: the table is that of a level this CPU has.
-            unsafe { (weights.kernels.product)(matrix, group, x, target) };
-            if !whole {
-                part.copy_from_slice(&padded[..length - at]);
-            }
-        }
-    });
-}
-
-/// Quantizes the vectors of all tokens.
-#[expect(
-    unsafe_code,
-    reason = "each chunk works on its own token; kernels need their CPU"
-)]
-fn quantize(
-    weights: &Weights,
-    n: usize,
-    values: &[f32],
-    out: &mut Activations,
-    position: usize,
-    what: impl FnOnce() -> String,
-) -> Result<(), BackendError> {
-    let writer = out.begin(n);
-    let finite = Finite::new();
-    let length = writer.columns();
-    weights.pool.run(n, |token| {
-        let values = &values[token * length..][..length];
-        // SAFETY: the table is that of a level this CPU has; only this chunk writes this token.
-        finite.note(token, unsafe {
-            (weights.kernels.quantize)(&writer, token, values)
-        });
-    });
-    finite.check(position, what)
 }

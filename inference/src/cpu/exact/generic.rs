@@ -4,8 +4,10 @@
 
 use crate::arithmetic::{
     NOT_FINITE, add as add_f, div, int_to_float, magnitude_bits, mul, q16_exponent, round_small,
-    scale2, silu_gate as silu, sqrt, sub,
+    scale2, sqrt, sub,
 };
+
+use crate::model::plan::RopePairs;
 
 use super::activations::factors;
 use super::pack::{Group, ROWS};
@@ -18,9 +20,9 @@ pub(super) fn finish(sums: &[i64; ROWS], group: &Group, exponent: i32, out: &mut
     }
 }
 
-/// Rule 5.
+/// Rule 5, in place.
 #[inline(always)]
-pub(super) fn norm(values: &[f32], weights: &[f32], eps: f32, out: &mut [f32]) -> bool {
+pub(super) fn norm(values: &mut [f32], weights: &[f32], eps: f32) -> bool {
     let largest = magnitude_bits(values);
     if largest >= NOT_FINITE {
         return false;
@@ -28,7 +30,7 @@ pub(super) fn norm(values: &[f32], weights: &[f32], eps: f32, out: &mut [f32]) -
     let exponent = q16_exponent(f32::from_bits(largest));
     let (one, two) = factors(exponent);
     let mut squares = 0i64;
-    for value in values {
+    for value in values.iter() {
         let q = round_small(*value * one * two);
         squares += i64::from(q * q);
     }
@@ -37,25 +39,25 @@ pub(super) fn norm(values: &[f32], weights: &[f32], eps: f32, out: &mut [f32]) -
         values.len() as f32,
     );
     let scale = div(1.0, sqrt(add_f(mean, eps)));
-    for ((out, value), weight) in out.iter_mut().zip(values).zip(weights) {
-        *out = mul(mul(*value, scale), *weight);
+    for (value, weight) in values.iter_mut().zip(weights) {
+        *value = mul(mul(*value, scale), *weight);
     }
     true
 }
 
 /// Gates and ups of whole groups; the ups become the results.
 #[inline(always)]
-pub(super) fn silu_gate(gates: &[f32], ups: &mut [f32]) {
+pub(super) fn gate(gates: &[f32], ups: &mut [f32], gate: impl Fn(f32, f32) -> f32) {
     // Several groups at a time, since one is a long chain of operations that wait for each other.
     let (gates_by_four, gates) = gates.as_chunks::<{ 4 * ROWS }>();
     let (ups_by_four, ups) = ups.as_chunks_mut::<{ 4 * ROWS }>();
     for (ups, gates) in ups_by_four.iter_mut().zip(gates_by_four) {
         for i in 0..4 * ROWS {
-            ups[i] = silu(gates[i], ups[i]);
+            ups[i] = gate(gates[i], ups[i]);
         }
     }
-    for (up, gate) in ups.iter_mut().zip(gates) {
-        *up = silu(*gate, *up);
+    for (up, value) in ups.iter_mut().zip(gates) {
+        *up = gate(*value, *up);
     }
 }
 
@@ -74,13 +76,17 @@ pub(super) fn add(values: &mut [f32], branch: &[f32]) {
     }
 }
 
-/// Rule 6: turns neighbouring pairs of a head by the angles whose cosines and sines are given.
-pub(super) fn rope_adjacent(head: &mut [f32], turns: &[(f32, f32)]) {
-    for (pair, (cos, sin)) in head.as_chunks_mut::<2>().0.iter_mut().zip(turns) {
-        let [a, b] = *pair;
-        *pair = [
-            sub(mul(a, *cos), mul(b, *sin)),
-            add_f(mul(a, *sin), mul(b, *cos)),
-        ];
+/// Rule 6: turns the pairs of a head by the angles whose cosines and sines are given; what is not turned
+/// stays as it is.
+pub(super) fn rope(head: &mut [f32], turns: &[(f32, f32)], pairs: RopePairs) {
+    let (stride, offset) = match pairs {
+        RopePairs::Adjacent => (2, 1),
+        RopePairs::Halves => (1, turns.len()),
+    };
+    for (pair, (cos, sin)) in turns.iter().enumerate() {
+        let (first, second) = (pair * stride, pair * stride + offset);
+        let (a, b) = (head[first], head[second]);
+        head[first] = sub(mul(a, *cos), mul(b, *sin));
+        head[second] = add_f(mul(a, *sin), mul(b, *cos));
     }
 }

@@ -3,6 +3,7 @@
 //! sums are exact in any order, and the float operations are written once (`generic.rs`) and compiled
 //! for each level, without fusing or reassociation.
 
+use crate::arithmetic;
 use crate::cpu::simd::SimdLevel;
 
 use super::activations::{Activations, Writer};
@@ -12,13 +13,13 @@ use super::pack::Packed;
 
 /// Multiplies one group of 16 rows with all tokens: `out` is `[token][16]`.
 type Product = unsafe fn(&Packed, usize, &Activations, &mut [f32]);
-/// Rule 5: the values, the weights, eps; writes the normed vector. `false` if a value is not finite.
-type Norm = unsafe fn(&[f32], &[f32], f32, &mut [f32]) -> bool;
+/// Rule 5 in place: the values, the weights, eps. `false` if a value is not finite.
+type Norm = unsafe fn(&mut [f32], &[f32], f32) -> bool;
 /// Q16 of a token's vector into a batch.
 type Quantize = unsafe fn(&Writer<'_>, usize, &[f32]) -> bool;
 /// Q16 of a short vector.
 type Quantize16 = unsafe fn(&[f32], &mut [i16]) -> Option<i32>;
-/// `ups[i] = ups[i] · silu(gates[i])`.
+/// Rule 9: `ups[i] = ups[i] · gate(gates[i])`.
 type Gate = unsafe fn(&[f32], &mut [f32]);
 /// `values[i] = add(values[i], branch[i])`.
 type Add = unsafe fn(&mut [f32], &[f32]);
@@ -34,6 +35,7 @@ pub(super) struct Kernels {
     pub(super) quantize: Quantize,
     pub(super) quantize16: Quantize16,
     pub(super) silu_gate: Gate,
+    pub(super) gelu_gate: Gate,
     pub(super) add: Add,
     pub(super) attend: Attend,
 }
@@ -48,8 +50,8 @@ impl std::fmt::Debug for Kernels {
 macro_rules! generic_at {
     ($(#[$feature:meta])*) => {
         $(#[$feature])*
-        pub(in super::super) fn norm(values: &[f32], weights: &[f32], eps: f32, out: &mut [f32]) -> bool {
-            generic::norm(values, weights, eps, out)
+        pub(in super::super) fn norm(values: &mut [f32], weights: &[f32], eps: f32) -> bool {
+            generic::norm(values, weights, eps)
         }
         $(#[$feature])*
         #[expect(unsafe_code, reason = "forwards the promise of its caller")]
@@ -63,7 +65,11 @@ macro_rules! generic_at {
         }
         $(#[$feature])*
         pub(in super::super) fn silu_gate(gates: &[f32], ups: &mut [f32]) {
-            generic::silu_gate(gates, ups);
+            generic::gate(gates, ups, arithmetic::silu_gate);
+        }
+        $(#[$feature])*
+        pub(in super::super) fn gelu_gate(gates: &[f32], ups: &mut [f32]) {
+            generic::gate(gates, ups, arithmetic::gelu_gate);
         }
         $(#[$feature])*
         pub(in super::super) fn add(values: &mut [f32], branch: &[f32]) {
@@ -73,19 +79,19 @@ macro_rules! generic_at {
 }
 
 mod at_scalar {
-    use super::{Writer, generic};
+    use super::{Writer, arithmetic, generic};
     generic_at!();
 }
 
 #[cfg(target_arch = "x86_64")]
 mod at_avx2 {
-    use super::{Writer, generic};
+    use super::{Writer, arithmetic, generic};
     generic_at!(#[target_feature(enable = "avx2,f16c")]);
 }
 
 #[cfg(target_arch = "x86_64")]
 mod at_avx512 {
-    use super::{Writer, generic};
+    use super::{Writer, arithmetic, generic};
     generic_at!(#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]);
 }
 
@@ -98,6 +104,7 @@ macro_rules! table {
             quantize: $generic::quantize,
             quantize16: $generic::quantize16,
             silu_gate: $generic::silu_gate,
+            gelu_gate: $generic::gelu_gate,
             add: $generic::add,
             attend: super::$own::attend,
         }

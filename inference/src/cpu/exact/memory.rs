@@ -81,7 +81,7 @@ pub(super) struct Buffers {
     pub(super) ups: Vec<f32>,
     /// `[n][feed-forward]`
     pub(super) hidden: Vec<f32>,
-    /// `[n][rotated pairs]`
+    /// `[n][rope][rotated pairs]`
     pub(super) turns: Vec<(f32, f32)>,
     pub(super) of_embedding: Activations,
     pub(super) of_attended: Activations,
@@ -98,6 +98,11 @@ struct Lengths {
     turns: usize,
 }
 
+/// Pairs of all ropes together.
+pub(super) fn turns_of_token(plan: &Plan) -> usize {
+    plan.ropes.len() * plan.rope_dimensions / 2
+}
+
 impl Lengths {
     fn of(plan: &Plan, n: usize) -> Self {
         let padded = |rows: usize| rows.next_multiple_of(ROWS) * n;
@@ -107,7 +112,7 @@ impl Lengths {
             queries: plan.heads * plan.head_size * n,
             branch: padded(plan.embedding_length),
             feed_forward: padded(plan.feed_forward_length),
-            turns: plan.rope_dimensions / 2 * n,
+            turns: turns_of_token(plan) * n,
         }
     }
 }

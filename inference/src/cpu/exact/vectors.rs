@@ -1,6 +1,6 @@
 //! The vectors of `docs/exact-arithmetic.md`, computed anew at every level of SIMD and compared with the text.
 
-use crate::arithmetic::{exp, flush, silu_gate};
+use crate::arithmetic::{exp, flush, gelu_gate, silu_gate};
 use crate::cpu::buffer::Arena;
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::SimdLevel;
@@ -234,6 +234,15 @@ fn scales_far_below_the_largest_are_rounded_to_even() {
     }
 }
 
+const GATES: [(f32, f32); 6] = [
+    (0.0, 1.0),
+    (1.0, 1.0),
+    (-1.0, 2.0),
+    (5.5, -0.25),
+    (-90.0, 3.0),
+    (90.0, 3.0),
+];
+
 fn hex(value: f32) -> String {
     format!("{:08x}", value.to_bits())
 }
@@ -247,19 +256,21 @@ fn document_vectors() -> String {
         lines.push(format!("{} -> {}", hex(x), hex(exp(x))));
     }
     lines.push("SiLU gate: gate, up -> bits".to_owned());
-    for (gate, up) in [
-        (0.0, 1.0),
-        (1.0, 1.0),
-        (-1.0, 2.0),
-        (5.5, -0.25),
-        (-90.0, 3.0),
-        (90.0, 3.0),
-    ] {
+    for (gate, up) in GATES {
         lines.push(format!(
             "{} {} -> {}",
             hex(gate),
             hex(up),
             hex(silu_gate(gate, up))
+        ));
+    }
+    lines.push("GELU gate: gate, up -> bits".to_owned());
+    for (gate, up) in GATES {
+        lines.push(format!(
+            "{} {} -> {}",
+            hex(gate),
+            hex(up),
+            hex(gelu_gate(gate, up))
         ));
     }
     lines.push("Q16: values -> exponent: integers".to_owned());

@@ -1,0 +1,192 @@
+//! What the phases of a step share: products, norms and quantizing, shared out to the pool.
+//! In: packed matrices, the step's buffers. Out: values in those buffers, or which token is not finite.
+//! Each chunk writes memory of its own.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::backend::BackendError;
+use crate::cpu::pool::{Parts, Pool};
+
+use super::Weights;
+use super::activations::{Activations, Writer};
+use super::pack::{Packed, ROWS};
+
+/// Chunks of a product for each thread: so many that a late thread holds nobody up for long.
+const CHUNKS_PER_THREAD: usize = 4;
+
+/// Collects the first token whose vector is not finite.
+pub(super) struct Finite(AtomicUsize);
+
+impl Finite {
+    pub(super) fn new() -> Self {
+        Self(AtomicUsize::new(usize::MAX))
+    }
+
+    pub(super) fn note(&self, token: usize, finite: bool) {
+        if !finite {
+            self.0.fetch_min(token, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn check(
+        self,
+        position: usize,
+        what: impl FnOnce() -> String,
+    ) -> Result<(), BackendError> {
+        match self.0.into_inner() {
+            usize::MAX => Ok(()),
+            token => Err(BackendError::NotFinite {
+                what: what(),
+                position: position + token,
+            }),
+        }
+    }
+}
+
+/// What the last product has left to be added to the states.
+#[derive(Clone, Copy)]
+pub(super) enum Branch<'a> {
+    /// Nothing, before the first layer.
+    None,
+    /// As it is.
+    Plain,
+    /// Normed with these weights.
+    Normed(&'a [f32]),
+}
+
+impl<'a> Branch<'a> {
+    pub(super) fn of(norm: Option<&'a [f32]>) -> Self {
+        norm.map_or(Self::Plain, Self::Normed)
+    }
+}
+
+/// One token's part of products that lie as `[row group][n][16]`.
+#[derive(Clone, Copy)]
+pub(super) struct Groups<'a> {
+    pub(super) values: &'a [f32],
+    pub(super) n: usize,
+    pub(super) token: usize,
+}
+
+impl Groups<'_> {
+    /// The token's rows, as far as `out` is long.
+    pub(super) fn copy_to(&self, out: &mut [f32]) {
+        for (group, out) in out.chunks_mut(ROWS).enumerate() {
+            let at = (group * self.n + self.token) * ROWS;
+            out.copy_from_slice(&self.values[at..at + out.len()]);
+        }
+    }
+}
+
+/// Adds a branch to states, norms them and quantizes the result.
+pub(super) struct Norm<'a> {
+    pub(super) weights: &'a Weights,
+    pub(super) added: Branch<'a>,
+    /// Of the norm that follows the addition.
+    pub(super) norm: &'a [f32],
+}
+
+impl Norm<'_> {
+    /// One token: its state, its part of the branch, room for its normed state, its place in `writer`.
+    /// `false` if a value is not finite.
+    ///
+    /// # Safety
+    /// No other thread may write this token to `writer` at the time.
+    #[expect(
+        unsafe_code,
+        reason = "kernels need their CPU, and the writer's promise is the caller's"
+    )]
+    pub(super) unsafe fn token(
+        &self,
+        state: &mut [f32],
+        branch: &Groups<'_>,
+        normed: &mut [f32],
+        (writer, token): (&Writer<'_>, usize),
+    ) -> bool {
+        let (kernels, eps) = (&self.weights.kernels, self.weights.norm_epsilon);
+        if !matches!(self.added, Branch::None) {
+            branch.copy_to(normed);
+            if let Branch::Normed(weights) = self.added {
+                // SAFETY: the table is that of a level this CPU has.
+                if !unsafe { (kernels.norm)(normed, weights, eps) } {
+                    return false;
+                }
+            }
+            for (state, branch) in state.chunks_mut(ROWS).zip(normed.chunks(ROWS)) {
+                // SAFETY: the table is that of a level this CPU has.
+                unsafe { (kernels.add)(state, branch) };
+            }
+        }
+        normed.copy_from_slice(state);
+        // SAFETY: the table is that of a level this CPU has; the caller keeps tokens apart.
+        unsafe {
+            (kernels.norm)(normed, self.norm, eps) && (kernels.quantize)(writer, token, normed)
+        }
+    }
+}
+
+/// How many chunks of how many groups.
+pub(super) fn shares(pool: &Pool, groups: usize) -> (usize, usize) {
+    let share = groups.div_ceil(pool.threads() * CHUNKS_PER_THREAD).max(1);
+    (groups.div_ceil(share), share)
+}
+
+/// A matrix times all tokens: `out` is `[row group][n][16]`, without the padding of the last group if
+/// there is one token.
+#[expect(
+    unsafe_code,
+    reason = "each chunk works on its own row groups; kernels need their CPU"
+)]
+pub(super) fn product(
+    weights: &Weights,
+    n: usize,
+    matrix: &Packed,
+    x: &Activations,
+    out: &mut [f32],
+) {
+    let groups = matrix.group_count();
+    let (chunks, share) = shares(&weights.pool, groups);
+    let length = out.len();
+    let out = Parts::new(out);
+    weights.pool.run(chunks, |chunk| {
+        for group in chunk * share..groups.min((chunk + 1) * share) {
+            let at = group * n * ROWS;
+            let mut padded = [0.0; ROWS];
+            let whole = at + n * ROWS <= length;
+            // SAFETY: chunk `chunk` takes the values of its own groups.
+            let part = unsafe { out.part(at, if whole { n * ROWS } else { length - at }) };
+            let target: &mut [f32] = if whole { &mut *part } else { &mut padded };
+            // SAFETY: the table is that of a level this CPU has.
+            unsafe { (weights.kernels.product)(matrix, group, x, target) };
+            if !whole {
+                part.copy_from_slice(&padded[..length - at]);
+            }
+        }
+    });
+}
+
+/// Quantizes the vectors of all tokens.
+#[expect(
+    unsafe_code,
+    reason = "each chunk works on its own token; kernels need their CPU"
+)]
+pub(super) fn quantize(
+    weights: &Weights,
+    n: usize,
+    values: &[f32],
+    out: &mut Activations,
+    position: usize,
+    what: impl FnOnce() -> String,
+) -> Result<(), BackendError> {
+    let writer = out.begin(n);
+    let finite = Finite::new();
+    let length = writer.columns();
+    weights.pool.run(n, |token| {
+        let values = &values[token * length..][..length];
+        // SAFETY: the table is that of a level this CPU has; only this chunk writes this token.
+        finite.note(token, unsafe {
+            (weights.kernels.quantize)(&writer, token, values)
+        });
+    });
+    finite.check(position, what)
+}
