@@ -9,6 +9,7 @@ mod fixture;
 
 mod build;
 mod disk;
+mod docs;
 mod generate;
 mod interrupt;
 mod models;
