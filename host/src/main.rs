@@ -17,6 +17,7 @@ mod home;
 mod keys;
 mod models;
 mod partial;
+mod pull;
 
 mod exit_code;
 mod failure;

@@ -1,6 +1,8 @@
 //! A file on its way into the store: written in `downloads/`, taken over whole or not at all.
 //!
-//! In: bytes of a generator. Out: a blob, or nothing if it is dropped before it is whole.
+//! In: bytes of a download or of a generator. Out: a blob. A nameless one goes when it is dropped;
+//! one with a key stays after an error or a kill, so that the next try goes on where it ended.
+//! One process at a time has the file of a key.
 
 use std::{
     fs::{self, File},
@@ -9,11 +11,15 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
+use tussah_manifest::Digest;
+
 use crate::{
     blobs::{Added, Blobs},
     failure::Failure,
     home::{self, Home, HomeError},
     interrupt::Interrupt,
+    models::ModelsError,
     ui::{self, Ui},
 };
 
@@ -22,18 +28,30 @@ const DISK_RESERVE_BYTES: u64 = 64 << 20;
 /// Nobody comes back to a download after that long.
 const AGE_MAX: Duration = Duration::from_hours(24 * 14);
 
+/// What must be the same at the next try for the bytes on disk to count.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Validator {
+    /// A strong ETag, or the date of the last change.
+    pub(crate) tag: Option<String>,
+    /// Size of the whole file.
+    pub(crate) size_bytes: Option<u64>,
+}
+
 /// A file that is not whole yet.
 #[derive(Debug)]
 pub(crate) struct Partial {
     path: PathBuf,
     file: File,
-    /// It became a blob.
-    taken: bool,
+    /// Stays when it is dropped.
+    kept: bool,
 }
 
 /// Why there is no such file.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PartialError {
+    /// Another process writes it.
+    #[error("another tussah is downloading the same file")]
+    Busy,
     /// It would not fit.
     #[error("{} needed, {} free in {}", ui::size(*needed_bytes), ui::size(*free_bytes), folder.display())]
     NoSpace {
@@ -53,6 +71,7 @@ impl From<PartialError> for Failure {
     fn from(error: PartialError) -> Self {
         let help = match &error {
             PartialError::Home(_) => "set TUSSAH_HOME to a folder that you can write to",
+            PartialError::Busy => "wait for it to end, or end it",
             PartialError::NoSpace { .. } | PartialError::Io { .. } => {
                 "free some space, or set TUSSAH_HOME to a folder on another disk"
             }
@@ -117,13 +136,47 @@ impl Partial {
         Ok(Self {
             path,
             file,
-            taken: false,
+            kept: false,
+        })
+    }
+
+    /// The file of a source, with what earlier tries left in it.
+    ///
+    /// # Errors
+    /// [`PartialError::Busy`] if another process has it.
+    pub(crate) fn of(home: &Home, source: &str) -> Result<Self, PartialError> {
+        let key = Digest::of(source.as_bytes()).to_hex();
+        let path = folder(home)?.join(format!("{}.part", &key[..32]));
+        let io = |source| PartialError::Io {
+            path: path.clone(),
+            source,
+        };
+        let file = File::options()
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(&path)
+            .map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => return Err(PartialError::Busy),
+            // A file system without locks has one user.
+            Err(fs::TryLockError::Error(_)) => {}
+        }
+        Ok(Self {
+            path,
+            file,
+            kept: true,
         })
     }
 
     /// To write to, at its end.
     pub(crate) fn file(&self) -> &File {
         &self.file
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// How much is there.
@@ -135,7 +188,32 @@ impl Partial {
         Ok(metadata.len())
     }
 
-    /// Hashes the file, lets `check` look at it, and makes it a blob.
+    /// What the bytes on disk belong to; the default if that is not known.
+    pub(crate) fn validator(&self) -> Validator {
+        let text = fs::read(self.validator_path()).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    /// Throws away what is there, and notes what comes instead.
+    ///
+    /// # Errors
+    /// [`PartialError::Io`].
+    pub(crate) fn restart(&self, validator: &Validator) -> Result<(), PartialError> {
+        let write = || {
+            self.file.set_len(0)?;
+            fs::write(self.validator_path(), serde_json::to_vec(validator)?)
+        };
+        write().map_err(|source| self.io(source))
+    }
+
+    /// Throws the file away.
+    pub(crate) fn discard(mut self) {
+        self.kept = false;
+    }
+
+    /// Hashes the file, lets `check` look at it, and makes it a blob. If `check` refuses, the
+    /// file goes, since another try would give the same; but for a name that is taken, since another
+    /// name would do.
     ///
     /// # Errors
     /// What `check` returns, or the store's.
@@ -149,10 +227,22 @@ impl Partial {
         let bar = ui.bytes_bar("checking", self.len()?);
         let hashed = blobs.hash(&self.path, interrupt, &mut |read| bar.add(read))?;
         drop(bar);
-        check(&hashed, &self.path)?;
+        if let Err(failure) = check(&hashed, &self.path) {
+            // Under another name the same file will do.
+            let name_taken = matches!(
+                failure.error.downcast_ref(),
+                Some(ModelsError::Taken { .. })
+            );
+            self.kept &= name_taken;
+            return Err(failure);
+        }
+        self.kept = false;
         blobs.take(&self.file, &self.path, &hashed.digest)?;
-        self.taken = true;
         Ok(hashed)
+    }
+
+    fn validator_path(&self) -> PathBuf {
+        self.path.with_extension("json")
     }
 
     fn io(&self, source: io::Error) -> PartialError {
@@ -165,9 +255,10 @@ impl Partial {
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        if !self.taken {
+        if !self.kept {
             // What cannot be deleted now goes when it is old.
             let _ = fs::remove_file(&self.path);
+            let _ = fs::remove_file(self.validator_path());
         }
     }
 }

@@ -147,9 +147,14 @@ impl Ui {
 
     /// Bytes of so many: hashing, copying, loading.
     pub(crate) fn bytes_bar(&self, label: impl Into<Cow<'static, str>>, total: u64) -> Bar {
-        let template =
-            "{msg:>12} [{bar:30}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}";
+        let template = "{msg:>12} [{bar:30}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}, {eta} left";
         self.bar(label, template, Some(total))
+    }
+
+    /// Bytes of nobody knows how many.
+    pub(crate) fn unsized_bar(&self, label: impl Into<Cow<'static, str>>) -> Bar {
+        let template = "{spinner} {msg} {binary_bytes} {binary_bytes_per_sec}";
+        self.bar(label, template, None)
     }
 
     /// Work of unknown length.
@@ -209,6 +214,12 @@ impl Bar {
     /// So many are done in all.
     pub(crate) fn set(&self, count: u64) {
         self.0.set_position(count);
+    }
+
+    /// So many were done before, and count neither for the rate nor for the time left.
+    pub(crate) fn start_at(&self, count: u64) {
+        self.0.set_position(count);
+        self.0.reset_eta();
     }
 
     /// What is being done now.

@@ -15,6 +15,7 @@ fn help_teaches_by_example() {
         &["receipt", "show", "--help"],
         &["receipt", "verify", "--help"],
         &["model", "add", "--help"],
+        &["model", "pull", "--help"],
         &["model", "random", "--help"],
         &["model", "generate", "--help"],
         &["model", "tokenize", "--help"],

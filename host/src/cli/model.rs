@@ -2,13 +2,15 @@
 
 mod add;
 mod generate;
+mod intake;
 mod list;
+mod pull;
 mod random;
 mod remove;
 mod show;
 mod tokenize;
 
-pub(super) use add::import;
+pub(super) use intake::import;
 
 use clap::Subcommand;
 use tussah_manifest::ModelName;
@@ -18,6 +20,7 @@ use crate::{blobs::Blobs, exit_code::Exit, failure::Failure, home::Home, models:
 /// Add, look at and try models.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Pull(pull::Arguments),
     Add(add::Arguments),
     List(list::Arguments),
     Show(show::Arguments),
@@ -30,6 +33,7 @@ pub(crate) enum Command {
 impl Command {
     pub(super) fn json(&self) -> bool {
         match self {
+            Self::Pull(arguments) => arguments.json,
             Self::Add(arguments) => arguments.json,
             Self::List(arguments) => arguments.json,
             Self::Show(arguments) => arguments.json,
@@ -43,6 +47,7 @@ impl Command {
     pub(super) fn run(self, ui: &Ui) -> Result<Exit, Failure> {
         let store = Store::open()?;
         match self {
+            Self::Pull(arguments) => arguments.run(&store, ui),
             Self::Add(arguments) => arguments.run(&store, ui),
             Self::List(arguments) => arguments.run(&store, ui),
             Self::Show(arguments) => arguments.run(&store, ui),

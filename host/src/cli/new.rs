@@ -217,7 +217,11 @@ mod tests {
             assert!(!inherits, "{manifest}");
         }
         assert!(text("src/lib.rs").contains("#[job]"));
-        for (path, text) in &files {
+        // The SDK's own source has braces of its own.
+        let ours = files
+            .iter()
+            .filter(|(path, _)| !path.starts_with("vendor/"));
+        for (path, text) in ours {
             assert!(
                 !text.contains("{name}") && !text.contains("{model}"),
                 "{path}"

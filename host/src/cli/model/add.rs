@@ -1,24 +1,19 @@
 //! `tussah model add`: a model file gets a name.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
 use tussah_manifest::ModelName;
 
-use super::{Store, model_name};
+use super::{Store, intake, model_name};
 use crate::{
-    blobs::Added,
-    engine,
     exit_code::Exit,
     failure::Failure,
     interrupt::Interrupt,
-    models::ModelRecord,
+    pull::{Content, Context, Fetched, Pins},
     ui::{self, Ui},
 };
-
-/// More than the largest models have; a larger file is a mistake.
-const MODEL_BYTES_MAX: u64 = 2 << 40;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -59,31 +54,24 @@ struct View<'a> {
 impl Arguments {
     pub(super) fn run(self, store: &Store, ui: &Ui) -> Result<Exit, Failure> {
         let interrupt = Interrupt::install()?;
-        let added = import(&store.blobs, &self.file, &interrupt, ui, |added| {
-            if let Some(expected) = &self.sha256
-                && *expected != added.sha256
-            {
-                let message = format!("{} has the SHA-256 {}", self.file.display(), added.sha256);
-                return Err(Failure::not_verified(format!("{message}, not {expected}"))
-                    .help("fetch the file again, from where the digest is from"));
-            }
-            Ok(store.models.check_free(&self.name, &added.digest)?)
-        })?;
-        let file_name = self
-            .file
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        let record = ModelRecord {
-            digest: added.digest,
-            format: "gguf".to_owned(),
-            size_bytes: added.size_bytes,
-            sha256: added.sha256,
-            source: self.source,
-            added_from: file_name,
+        let context = Context {
+            home: &store.home,
+            interrupt: &interrupt,
+            ui,
         };
-        store.models.put(&self.name, &record)?;
+        let pins = Pins {
+            digest: None,
+            sha256: self.sha256,
+        };
+        let name = self.file.file_name().unwrap_or_default();
+        let fetched = Fetched {
+            label: self.file.display().to_string(),
+            source: self.source,
+            file_name: name.to_string_lossy().into_owned(),
+            sha256: None,
+            content: Content::File(self.file),
+        };
+        let record = intake::take(store, &self.name, fetched, &pins, context)?;
         if ui.json() {
             ui.document(&View {
                 name: self.name.as_str(),
@@ -103,35 +91,8 @@ impl Arguments {
     }
 }
 
-/// Copies a model file into the store; it is kept only if `accept` and the engine take it.
-///
-/// # Errors
-/// Whatever is wrong with the file or the disk.
-pub(crate) fn import(
-    blobs: &crate::blobs::Blobs,
-    file: &Path,
-    interrupt: &Interrupt,
-    ui: &Ui,
-    accept: impl FnOnce(&Added) -> Result<(), Failure>,
-) -> Result<Added, Failure> {
-    let size = std::fs::metadata(file).map_or(0, |metadata| metadata.len());
-    let bar = ui.bytes_bar("copying", size);
-    let mut progress = |read| bar.add(read);
-    blobs.put_file(
-        file,
-        MODEL_BYTES_MAX,
-        interrupt,
-        &mut progress,
-        |added, copy| {
-            accept(added)?;
-            engine::inspect(copy).map(|_| ()).map_err(|error| {
-                Failure::from(error).context(format!("{} was not added", file.display()))
-            })
-        },
-    )
-}
-
-fn sha256(text: &str) -> Result<String, String> {
+/// For clap: a SHA-256 in lowercase hex, or what is wrong with it.
+pub(super) fn sha256(text: &str) -> Result<String, String> {
     let text = text.to_ascii_lowercase();
     if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(text);
