@@ -8,6 +8,7 @@
 wit_bindgen::generate!({
     path: "wit",
     world: "job",
+    generate_all,
     pub_export_macro: true,
     default_bindings_module: "tussah_sdk::__private",
 });
