@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+use crate::contracts::{self, ContractsArgs};
 use crate::setup::{self, SetupArgs};
 use crate::test::{self, Counts};
 use crate::workspace::Workspace;
@@ -44,6 +45,7 @@ pub(crate) fn run() -> Result<()> {
     steps.run("tidy", || tidy::check(&workspace));
     steps.run("licences", || licences::check(&workspace));
     steps.run_or_skip("cargo-deny", || deny(&workspace));
+    steps.run_or_skip("contracts", contracts_compile);
     steps.run_or_skip("typos", || typos(&workspace));
     steps.run("clippy", || {
         let arguments = [
@@ -104,6 +106,15 @@ fn deny(workspace: &Workspace) -> Result<Option<String>> {
         ));
     }
     cargo(workspace, &["deny", "check", "advisories"], &[])?;
+    Ok(None)
+}
+
+/// Where node is, the contracts are compiled anew; elsewhere their committed code is used as it is.
+fn contracts_compile() -> Result<Option<String>> {
+    if !contracts::can_compile() {
+        return Ok(Some("node and npm are not installed".to_owned()));
+    }
+    contracts::run(&ContractsArgs::CHECK)?;
     Ok(None)
 }
 

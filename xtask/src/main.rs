@@ -2,11 +2,13 @@
 //!
 //! In: a task's name and flags, and the machine it runs on.
 //! Out: a ready machine, a demonstration, or a verdict on the checkout; the exit code says which.
-//! Never: changes a tracked file, or needs anything but Rust, a C compiler and Python's pip.
+//! Never: changes a tracked file (but `contracts --write`), or needs anything but Rust, a C compiler
+//! and Python's pip; only `contracts` needs node.
 
 mod bench;
 mod ci;
 mod command;
+mod contracts;
 mod demo;
 mod home;
 mod licences;
@@ -49,6 +51,8 @@ enum Task {
         #[arg(value_enum)]
         what: bench::Bench,
     },
+    /// Compile the contracts and compare with the committed code
+    Contracts(contracts::ContractsArgs),
     /// Check the house rules that no other tool checks; quick
     Tidy,
 }
@@ -64,6 +68,7 @@ fn main() -> ExitCode {
         Task::Test => test::run(),
         Task::Ci => ci::run(),
         Task::Bench { what } => bench::run(what),
+        Task::Contracts(args) => contracts::run(&args),
         Task::Tidy => workspace::Workspace::ask().and_then(|workspace| tidy::check(&workspace)),
     };
     match result {

@@ -1,0 +1,139 @@
+//! `cargo xtask contracts`: whether the committed contract code is what its Tolk source compiles to.
+//!
+//! In: `contracts/*.tolk` and the pinned compiler, `@ton/tolk-js`, which npm puts under `target/`.
+//! Out: nothing where they agree, the contracts that differ where they do not.
+//! Never: changes the committed code, unless `--write` asks for it.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::workspace::Workspace;
+use crate::{command, ui};
+
+/// The compiler. Another version may compile the same source to other code, and then the code
+/// hash, by which both sides of a channel know it, would be another.
+const COMPILER: &str = "@ton/tolk-js";
+const COMPILER_VERSION: &str = "1.3.0";
+
+/// The contracts; each is a file of that name and what it imports.
+const CONTRACTS: &[&str] = &["Channel", "Provider"];
+
+/// Compiles `argv[2]` in the folder `argv[1]`, writes its code to `argv[3]`, prints its hash.
+const COMPILE: &str = r#"
+const fs = require("fs"), path = require("path");
+const [folder, entry, out] = process.argv.slice(1);
+require("@ton/tolk-js").runTolkCompiler({
+  entrypointFileName: entry,
+  fsReadCallback: (name) => fs.readFileSync(path.join(folder, name), "utf-8"),
+}).then((result) => {
+  if (result.status === "error") throw result.message;
+  fs.writeFileSync(out, Buffer.from(result.codeBoc64, "base64"));
+  console.log(result.codeHashHex.toLowerCase());
+}).catch((error) => { console.error(String(error)); process.exit(1); });
+"#;
+
+#[derive(Debug, Args)]
+pub(crate) struct ContractsArgs {
+    /// Replace the committed code with what the source compiles to now
+    #[arg(long)]
+    write: bool,
+}
+
+impl ContractsArgs {
+    /// What CI runs.
+    pub(crate) const CHECK: Self = Self { write: false };
+}
+
+/// True where the compiler can run at all.
+pub(crate) fn can_compile() -> bool {
+    command::exists("node") && command::exists("npm")
+}
+
+/// Compiles and compares, or writes.
+///
+/// # Errors
+/// node or npm are missing, the compiler cannot be had, a source does not compile, or the
+/// committed code is not what it compiles to.
+pub(crate) fn run(args: &ContractsArgs) -> Result<()> {
+    if !can_compile() {
+        bail!("the Tolk compiler is a package for node: install node and npm");
+    }
+    let workspace = Workspace::ask()?;
+    let tools = workspace.target.join("tolk").join(COMPILER_VERSION);
+    install(&tools)?;
+    let sources = workspace.root.join("contracts");
+    let compiled = sources.join("compiled");
+    let mut hashes = format!("compiler {COMPILER} {COMPILER_VERSION}\n");
+    let mut different = Vec::new();
+    for contract in CONTRACTS {
+        let out = tools.join(format!("{contract}.boc"));
+        let mut node = Command::new("node");
+        node.current_dir(&tools).args(["-e", COMPILE]).arg(&sources);
+        let entry = format!("{contract}.tolk");
+        let hash = command::output(node.arg(entry).arg(&out))
+            .with_context(|| format!("contracts/{contract}.tolk does not compile"))?;
+        hashes.push_str(&format!("{contract} {}\n", hash.trim()));
+        let fresh = fs::read(&out)?;
+        if settle(
+            &compiled.join(format!("{contract}.boc")),
+            &fresh,
+            args.write,
+        )? {
+            different.push(format!("{contract}.boc"));
+        }
+    }
+    let list = compiled.join("hashes.txt");
+    if settle(&list, hashes.as_bytes(), args.write)? {
+        different.push("hashes.txt".to_owned());
+    }
+    if different.is_empty() {
+        ui::say("contracts: the committed code is what the source compiles to");
+    } else if args.write {
+        ui::say(&format!("contracts: wrote {}", different.join(", ")));
+    } else {
+        bail!(
+            "contracts/compiled is not what the source compiles to: {} differ; \
+             `cargo xtask contracts --write` replaces them",
+            different.join(", ")
+        );
+    }
+    Ok(())
+}
+
+/// Has npm put the compiler into `tools`, once.
+fn install(tools: &Path) -> Result<()> {
+    let package = tools
+        .join("node_modules")
+        .join(COMPILER)
+        .join("package.json");
+    if package.exists() {
+        return Ok(());
+    }
+    ui::say(&format!(
+        "fetching {COMPILER} {COMPILER_VERSION} from npm's registry"
+    ));
+    fs::create_dir_all(tools)?;
+    // Without a manifest of its own, npm would look for one in the folders above.
+    fs::write(tools.join("package.json"), "{\"private\": true}\n")?;
+    let mut npm = Command::new(if cfg!(windows) { "npm.cmd" } else { "npm" });
+    npm.current_dir(tools)
+        .args(["install", "--save-exact", "--ignore-scripts", "--no-audit"]);
+    npm.arg("--no-fund")
+        .arg(format!("{COMPILER}@{COMPILER_VERSION}"));
+    command::output(&mut npm).map(drop)
+}
+
+/// Whether `file` holds something other than `fresh`, which it then holds where `write` is set.
+fn settle(file: &Path, fresh: &[u8], write: bool) -> Result<bool> {
+    if fs::read(file).is_ok_and(|committed| committed == fresh) {
+        return Ok(false);
+    }
+    if write {
+        fs::write(file, fresh).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(true)
+}
