@@ -30,10 +30,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tussah-manifest", &[]),
     ("tussah-inference", &["tussah-manifest"]),
     ("tussah-runtime", &["tussah-inference", "tussah-manifest"]),
-    (
-        "tussah-settlement",
-        &["tussah-inference", "tussah-manifest"],
-    ),
+    ("tussah-settlement", &["tussah-manifest"]),
     ("tussah-sdk-macros", &[]),
     ("tussah-sdk", &["tussah-sdk-macros"]),
     ("xtask", &[]),

@@ -1,0 +1,453 @@
+//! `EmbeddedChain`: real TVM transactions in this process; no node, no network, no blocks to wait for.
+//!
+//! In: messages, and a clock that only its owner moves. Out: accounts and transactions as TON
+//! would have them: tycho-executor runs storage, compute, action and bounce phases.
+//! A message and all that it causes are delivered before the call returns, each in a block of its
+//! own second unless the clock stands still. Money comes from [`EmbeddedChain::deliver`] alone,
+//! and [`EmbeddedChain::total`] plus [`EmbeddedChain::fees`] is always what was delivered.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::{Future, ready};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use num_bigint::BigInt;
+use tussah_manifest::Nanograms;
+use tycho_executor::{Executor, ExecutorInspector, ExecutorParams, ParsedConfig, TxError};
+use tycho_types::cell::{Cell, CellBuilder, CellSliceParts, HashBytes, Lazy};
+use tycho_types::crc::crc_16;
+use tycho_types::models::{
+    AccountState, ComputePhase, CurrencyCollection, ExtInMsgInfo, IntAddr, IntMsgInfo, MsgInfo,
+    OptionalAccount, OwnedMessage, ShardAccount, StateInit, StdAddr, TxInfo,
+};
+use tycho_types::num::Tokens;
+use tycho_vm::{
+    GasParams, OwnedCellSlice, RcStackValue, SafeRc, SmcInfoBase, Stack, VmState, VmVersion,
+};
+
+use crate::chain::{
+    Account, AccountStatus, Chain, ChainError, StackValue, Transaction, localnet_config,
+};
+use crate::voucher::NetworkId;
+
+/// Logical time between two transactions; room for the messages of each.
+const LT_STEP: u64 = 1_000_000;
+
+/// A message of our own making, from somebody whose wallet is not simulated.
+#[derive(Debug, Clone)]
+pub struct Internal {
+    /// Who sends it.
+    pub from: StdAddr,
+    /// Whom it is for.
+    pub to: StdAddr,
+    /// What it carries.
+    pub value: Nanograms,
+    /// Whether it comes back if it fails.
+    pub bounce: bool,
+    /// The code and state to deploy or revive with it.
+    pub init: Option<StateInit>,
+    /// What it says.
+    pub body: Cell,
+}
+
+/// A chain in this process.
+pub struct EmbeddedChain {
+    network: NetworkId,
+    config: ParsedConfig,
+    accounts: BTreeMap<StdAddr, ShardAccount>,
+    transactions: BTreeMap<StdAddr, Vec<Transaction>>,
+    /// Logical time of the last transaction.
+    lt: u64,
+    now: u32,
+    fees: u128,
+}
+
+impl std::fmt::Debug for EmbeddedChain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EmbeddedChain")
+            .field("network", &self.network)
+            .field("accounts", &self.accounts.len())
+            .field("now", &self.now)
+            .finish_non_exhaustive()
+    }
+}
+
+impl EmbeddedChain {
+    /// A chain without accounts, whose clock stands at `now`.
+    ///
+    /// # Errors
+    /// [`ChainError::Cell`] if the configuration cannot be built.
+    pub fn new(now: u32) -> Result<Self, ChainError> {
+        let network = NetworkId::LOCALNET;
+        Ok(Self {
+            network,
+            config: localnet_config(network)?,
+            accounts: BTreeMap::new(),
+            transactions: BTreeMap::new(),
+            lt: LT_STEP,
+            now,
+            fees: 0,
+        })
+    }
+
+    /// The second that the next transactions are in.
+    pub fn now(&self) -> u32 {
+        self.now
+    }
+
+    /// Moves the clock on; it never goes back.
+    pub fn advance(&mut self, seconds: u32) {
+        self.now = self.now.saturating_add(seconds);
+    }
+
+    /// What all accounts hold together, in nanograms.
+    ///
+    /// # Errors
+    /// [`ChainError::Cell`] if an account cannot be read.
+    pub fn total(&self) -> Result<u128, ChainError> {
+        let mut total = 0;
+        for account in self.accounts.values() {
+            if let Some(account) = account.load_account()? {
+                total += account.balance.tokens.into_inner();
+            }
+        }
+        Ok(total)
+    }
+
+    /// What validators have earned so far, in nanograms.
+    pub fn fees(&self) -> u128 {
+        self.fees
+    }
+
+    /// What a voucher over the state-init has to match: the account's.
+    ///
+    /// # Errors
+    /// [`ChainError::Cell`] if the account cannot be read.
+    pub fn account_now(&self, address: &StdAddr) -> Result<Account, ChainError> {
+        let missing = Account {
+            balance: Nanograms::ZERO,
+            status: AccountStatus::Missing,
+            last_lt: 0,
+        };
+        let Some(shard) = self.accounts.get(address) else {
+            return Ok(missing);
+        };
+        let Some(account) = shard.load_account()? else {
+            return Ok(missing);
+        };
+        Ok(Account {
+            balance: nanograms(account.balance.tokens)?,
+            status: match account.state {
+                AccountState::Uninit => AccountStatus::Uninit,
+                AccountState::Active(init) => AccountStatus::Active(Box::new(init)),
+                AccountState::Frozen(hash) => AccountStatus::Frozen(hash.0),
+            },
+            last_lt: shard.last_trans_lt,
+        })
+    }
+
+    /// Delivers money and a message from outside of the chain, and all that it causes.
+    /// The first transaction is the message's own.
+    ///
+    /// # Errors
+    /// [`ChainError`] if the message is none or cannot be run; a contract that refuses it is no error.
+    pub fn deliver(&mut self, message: &Internal) -> Result<Vec<Transaction>, ChainError> {
+        let info = MsgInfo::Int(IntMsgInfo {
+            ihr_disabled: true,
+            bounce: message.bounce,
+            src: IntAddr::Std(message.from.clone()),
+            dst: IntAddr::Std(message.to.clone()),
+            value: CurrencyCollection::new(message.value.get().into()),
+            created_lt: self.lt,
+            created_at: self.now,
+            ..IntMsgInfo::default()
+        });
+        self.run_all(build(info, message.init.clone(), &message.body)?)
+    }
+
+    /// Hands over an external message, and delivers all that it causes.
+    ///
+    /// # Errors
+    /// [`ChainError::NotAccepted`] if the contract does not accept it; then nothing has changed.
+    pub fn send(&mut self, message: Cell) -> Result<Vec<Transaction>, ChainError> {
+        self.run_all(message)
+    }
+
+    fn run_all(&mut self, message: Cell) -> Result<Vec<Transaction>, ChainError> {
+        let mut queue = VecDeque::from([message]);
+        let mut done = Vec::new();
+        while let Some(message) = queue.pop_front() {
+            let parsed = message.parse::<OwnedMessage>()?;
+            let (to, is_external) = match &parsed.info {
+                MsgInfo::Int(info) => (info.dst.clone(), false),
+                MsgInfo::ExtIn(info) => (info.dst.clone(), true),
+                // An event: nobody receives it.
+                MsgInfo::ExtOut(_) => continue,
+            };
+            if is_external && !done.is_empty() {
+                return Err(ChainError::Message(
+                    "a contract sent an external message in".to_owned(),
+                ));
+            }
+            let IntAddr::Std(to) = to else {
+                return Err(ChainError::Message(
+                    "its address is not a standard one".to_owned(),
+                ));
+            };
+            let transaction = self.run_one(&to, is_external, message)?;
+            queue.extend(transaction.out_messages.iter().cloned());
+            done.push(transaction);
+        }
+        Ok(done)
+    }
+
+    fn run_one(
+        &mut self,
+        to: &StdAddr,
+        is_external: bool,
+        message: Cell,
+    ) -> Result<Transaction, ChainError> {
+        let lt = self.lt + LT_STEP;
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&lt.to_be_bytes());
+        let params = ExecutorParams {
+            rand_seed: HashBytes(seed),
+            block_unixtime: self.now,
+            block_lt: lt,
+            charge_action_fees_on_fail: true,
+            strict_extra_currency: true,
+            ..ExecutorParams::default()
+        };
+        let before = match self.accounts.get(to) {
+            Some(account) => account.clone(),
+            None => ShardAccount {
+                account: Lazy::new(&OptionalAccount(None))?,
+                last_trans_hash: HashBytes::ZERO,
+                last_trans_lt: 0,
+            },
+        };
+        let message_hash = message.repr_hash().0;
+        let forward_fee = forward_fee(&message)?;
+        let mut inspector = ExecutorInspector::default();
+        let executor = Executor::new(&params, &self.config).with_min_lt(lt);
+        let run =
+            executor.begin_ordinary_ext(to, is_external, message, &before, Some(&mut inspector));
+        let exit_code = inspector.exit_code;
+        let output = match run {
+            Ok(run) => run
+                .commit()
+                .map_err(|error| ChainError::Executor(error.into()))?,
+            Err(TxError::Skipped) => return Err(ChainError::NotAccepted { exit_code }),
+            Err(TxError::Fatal(error)) => return Err(ChainError::Executor(error.into())),
+        };
+        let transaction = output.transaction.load()?;
+        let (gas_used, exit_code, action_code, aborted) = match transaction.load_info()? {
+            TxInfo::Ordinary(info) => {
+                let (gas_used, exit_code) = match &info.compute_phase {
+                    ComputePhase::Executed(phase) => {
+                        (phase.gas_used.into_inner(), Some(phase.exit_code))
+                    }
+                    ComputePhase::Skipped(_) => (0, None),
+                };
+                let action_code = info.action_phase.as_ref().map(|phase| phase.result_code);
+                (gas_used, exit_code, action_code, info.aborted)
+            }
+            TxInfo::TickTock(_) => (0, None, None, false),
+        };
+        // The rest of the forwarding fee is earned where the message arrives.
+        self.fees += output.transaction_meta.total_fees.into_inner()
+            + output.burned.into_inner()
+            + forward_fee;
+        self.lt = lt.max(output.transaction_meta.next_lt);
+        self.accounts.insert(to.clone(), output.new_state);
+        let transaction = Transaction {
+            account: to.clone(),
+            lt: transaction.lt,
+            now: self.now,
+            message_hash,
+            exit_code,
+            action_code,
+            gas_used,
+            fees: nanograms(output.transaction_meta.total_fees)?,
+            aborted,
+            out_messages: output
+                .transaction_meta
+                .out_msgs
+                .iter()
+                .map(|message| message.inner().clone())
+                .collect(),
+        };
+        let log = self.transactions.entry(to.clone()).or_default();
+        log.push(transaction.clone());
+        Ok(transaction)
+    }
+
+    /// Runs a get-method; the same as [`Chain::run_get_method`], without waiting.
+    ///
+    /// # Errors
+    /// [`ChainError::GetMethod`] with the exit code, where it fails.
+    pub fn get(
+        &self,
+        address: &StdAddr,
+        method: &str,
+        arguments: Vec<StackValue>,
+    ) -> Result<Vec<StackValue>, ChainError> {
+        let account = self.account_now(address)?;
+        let AccountStatus::Active(init) = account.status else {
+            return Err(ChainError::NoCode(address.clone()));
+        };
+        let code = init.code.unwrap_or_default();
+        let balance = CurrencyCollection::new(account.balance.get().into());
+        let info = SmcInfoBase::new()
+            .with_now(self.now)
+            .with_block_lt(self.lt)
+            .with_tx_lt(self.lt)
+            .with_account_balance(balance)
+            .with_account_addr(IntAddr::Std(address.clone()))
+            .with_config(self.config.raw.params.clone())
+            .require_ton_v4()
+            .with_code(code.clone())
+            .require_ton_v6()
+            .with_unpacked_config(self.config.unpacked.as_tuple())
+            .require_ton_v11();
+        let mut values: Vec<RcStackValue> = Vec::with_capacity(arguments.len() + 1);
+        for argument in arguments {
+            values.push(match argument {
+                StackValue::Null => Stack::make_null(),
+                StackValue::Int(value) => SafeRc::new_dyn_value(value),
+                StackValue::Cell(cell) => SafeRc::new_dyn_value(cell),
+                StackValue::Slice(cell) => {
+                    SafeRc::new_dyn_value(OwnedCellSlice::new_allow_exotic(cell))
+                }
+            });
+        }
+        values.push(SafeRc::new_dyn_value(BigInt::from(method_id(method))));
+        let mut vm = VmState::builder()
+            .with_smc_info(info)
+            .with_version(VmVersion::LATEST_TON)
+            .with_code(code)
+            .with_data(init.data.unwrap_or_default())
+            .with_init_selector(false)
+            .with_stack(values)
+            .with_gas(GasParams::getter())
+            .build();
+        let exit_code = !vm.run();
+        if exit_code != 0 && exit_code != 1 {
+            return Err(ChainError::GetMethod {
+                method: method.to_owned(),
+                exit_code,
+            });
+        }
+        vm.stack
+            .items
+            .iter()
+            .map(|value| read(method, value))
+            .collect()
+    }
+}
+
+/// Turns a value of the machine into one of ours.
+fn read(method: &str, value: &RcStackValue) -> Result<StackValue, ChainError> {
+    if let Some(int) = value.as_int() {
+        return Ok(StackValue::Int(int.clone()));
+    }
+    if let Some(cell) = value.as_cell() {
+        return Ok(StackValue::Cell(cell.clone()));
+    }
+    if let Some(slice) = value.as_cell_slice() {
+        return Ok(StackValue::Slice(CellBuilder::build_from(slice.apply())?));
+    }
+    if value.is_null() {
+        return Ok(StackValue::Null);
+    }
+    Err(ChainError::Answer {
+        method: method.to_owned(),
+    })
+}
+
+/// An external message for a contract.
+///
+/// # Errors
+/// [`ChainError::Cell`] if the body is too large to be carried.
+pub fn external_message(
+    to: &StdAddr,
+    init: Option<StateInit>,
+    body: &Cell,
+) -> Result<Cell, ChainError> {
+    let info = MsgInfo::ExtIn(ExtInMsgInfo {
+        dst: IntAddr::Std(to.clone()),
+        ..ExtInMsgInfo::default()
+    });
+    build(info, init, body)
+}
+
+fn build(info: MsgInfo, init: Option<StateInit>, body: &Cell) -> Result<Cell, ChainError> {
+    let message = OwnedMessage {
+        info,
+        init,
+        body: CellSliceParts::from(body.clone()),
+        layout: None,
+    };
+    Ok(CellBuilder::build_from(message)?)
+}
+
+/// What of a message's forwarding fee is still to be earned.
+fn forward_fee(message: &Cell) -> Result<u128, ChainError> {
+    Ok(match message.parse::<OwnedMessage>()?.info {
+        MsgInfo::Int(info) => info.fwd_fee.into_inner(),
+        _ => 0,
+    })
+}
+
+fn nanograms(tokens: Tokens) -> Result<Nanograms, ChainError> {
+    let amount = u64::try_from(tokens.into_inner())
+        .ok()
+        .and_then(Nanograms::new);
+    amount.ok_or_else(|| ChainError::Message("more nanograms than there are".to_owned()))
+}
+
+/// The number of a get-method: CRC-16 of its name, with bit 16 set.
+fn method_id(name: &str) -> u32 {
+    u32::from(crc_16(name.as_bytes())) | 0x1_0000
+}
+
+/// One chain that several parts of a program share.
+impl Chain for Mutex<EmbeddedChain> {
+    fn network(&self) -> NetworkId {
+        lock(self).network
+    }
+
+    fn send_boc(&self, message: Cell) -> impl Future<Output = Result<(), ChainError>> + Send {
+        ready(lock(self).send(message).map(drop))
+    }
+
+    fn account(
+        &self,
+        address: &StdAddr,
+    ) -> impl Future<Output = Result<Account, ChainError>> + Send {
+        ready(lock(self).account_now(address))
+    }
+
+    fn run_get_method(
+        &self,
+        address: &StdAddr,
+        method: &str,
+        arguments: Vec<StackValue>,
+    ) -> impl Future<Output = Result<Vec<StackValue>, ChainError>> + Send {
+        ready(lock(self).get(address, method, arguments))
+    }
+
+    fn transactions(
+        &self,
+        address: &StdAddr,
+        after_lt: u64,
+    ) -> impl Future<Output = Result<Vec<Transaction>, ChainError>> + Send {
+        let chain = lock(self);
+        let log = chain.transactions.get(address).into_iter().flatten();
+        ready(Ok(log.filter(|one| one.lt > after_lt).cloned().collect()))
+    }
+}
+
+/// A transaction is applied whole or not at all, so what a panic left behind can be used.
+fn lock(chain: &Mutex<EmbeddedChain>) -> MutexGuard<'_, EmbeddedChain> {
+    chain.lock().unwrap_or_else(PoisonError::into_inner)
+}

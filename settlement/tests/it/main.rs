@@ -1,0 +1,11 @@
+//! The contracts in a real TVM: what each message does, and where the money goes.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod bond;
+mod close;
+mod fixture;
+mod gas;
+mod inclusion;
+mod payout;
+mod redeem;
