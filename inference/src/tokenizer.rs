@@ -5,15 +5,22 @@
 mod bpe;
 mod pieces;
 mod special;
+mod spm;
+mod texts;
+mod vocabulary;
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
+use std::ops::Range;
 
 use crate::gguf::{Gguf, GgufError};
 use bpe::Bpe;
 pub(crate) use bpe::byte_to_char;
 use pieces::Cut;
 use special::Specials;
+use spm::Spm;
+use texts::{Index, Texts};
+use vocabulary::Kind;
 
 /// A vocabulary may have at most this many tokens; the largest published one has 262,144.
 pub const VOCABULARY_MAX: usize = 1 << 20;
@@ -72,7 +79,9 @@ pub enum TokenizerError {
     #[error(transparent)]
     Gguf(#[from] GgufError),
     /// A kind of tokenizer that we do not have.
-    #[error("tokenizer model `{model}` is not supported, only `gpt2` (byte-level BPE)")]
+    #[error(
+        "tokenizer model `{model}` is not supported, only `gpt2` (byte-level BPE) and `llama` (SentencePiece)"
+    )]
     UnsupportedModel {
         /// `tokenizer.ggml.model` of the file.
         model: String,
@@ -108,65 +117,77 @@ pub enum TokenizeError {
     },
 }
 
-/// `tokenizer.ggml.token_type` of the file, as far as we tell them apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Normal,
-    /// Structure, not text: never printed.
-    Control,
-    /// Always found in text, special tokens or not.
-    UserDefined,
+/// How text becomes tokens.
+#[derive(Debug)]
+enum Scheme {
+    /// `gpt2`: pieces by an expression, then merges by rank.
+    Bpe {
+        bpe: Bpe,
+        cut: Cut,
+        /// Finds pieces that are tokens as they stand, where the model takes those before merging.
+        whole: Option<Index>,
+    },
+    /// `llama`: merges by score.
+    Spm(Spm),
 }
 
 /// Text to token ids and back, for one model.
 #[derive(Debug)]
 pub struct Tokenizer {
-    bpe: Bpe,
-    cut: Cut,
-    /// The texts of all tokens, one after the other.
-    bytes: Vec<u8>,
-    /// Where each token's text ends in `bytes`.
-    ends: Vec<usize>,
+    scheme: Scheme,
+    texts: Texts,
     kinds: Vec<Kind>,
     special: Specials,
     control: Specials,
     user_defined: Specials,
     bos: Option<TokenId>,
+    /// The token that goes behind a text; in the field only encoders have one.
+    add_eos: Option<TokenId>,
     add_bos: bool,
     end_tokens: BTreeSet<TokenId>,
 }
 
 impl Tokenizer {
-    pub(crate) fn from_gguf(gguf: &Gguf) -> Result<Self, TokenizerError> {
+    /// Reads the tokenizer of a model file, without its weights.
+    ///
+    /// # Errors
+    /// [`TokenizerError`]: a kind that we do not have, or arrays that do not fit each other.
+    pub fn from_gguf(gguf: &Gguf) -> Result<Self, TokenizerError> {
         let model = gguf.string_needed("tokenizer.ggml.model")?;
-        if model != "gpt2" {
-            return Err(TokenizerError::UnsupportedModel {
-                model: model.to_owned(),
-            });
+        let is_spm = match model {
+            "gpt2" => false,
+            "llama" => true,
+            _ => {
+                let model = model.to_owned();
+                return Err(TokenizerError::UnsupportedModel { model });
+            }
+        };
+        let (vocabulary, scheme) = if is_spm {
+            vocabulary::spm(gguf)?
+        } else {
+            vocabulary::bpe(gguf)?
+        };
+        // What SentencePiece trains by default, and llama.cpp takes where the file does not say.
+        let default = |id: u32| Some(TokenId(id)).filter(|_| is_spm && vocabulary.texts.len() > 2);
+        let bos = vocabulary.id(gguf, "tokenizer.ggml.bos_token_id")?;
+        let eos = vocabulary.id(gguf, "tokenizer.ggml.eos_token_id")?;
+        let (bos, eos) = (bos.or(default(1)), eos.or(default(2)));
+        let mut end_tokens = BTreeSet::from_iter(eos);
+        for key in ["eot", "eom"] {
+            end_tokens.extend(vocabulary.id(gguf, &format!("tokenizer.ggml.{key}_token_id"))?);
         }
-        let pre = gguf.string_needed("tokenizer.ggml.pre")?;
-        let cut = Cut::from_name(pre).ok_or_else(|| TokenizerError::UnsupportedCut {
-            pre: pre.to_owned(),
-        })?;
-        let vocabulary = Vocabulary::read(gguf)?;
-        let bpe = vocabulary.bpe(gguf)?;
-        let id = |key: &str| vocabulary.id(gguf, key);
-        let bos = id("tokenizer.ggml.bos_token_id")?;
-        let mut end_tokens = BTreeSet::new();
-        for key in ["eos", "eot", "eom"] {
-            end_tokens.extend(id(&format!("tokenizer.ggml.{key}_token_id"))?);
-        }
-        let add_bos = gguf.bool("tokenizer.ggml.add_bos_token")?.unwrap_or(false);
+        let flag = |key: &str| gguf.bool(key);
+        let add_bos = flag("tokenizer.ggml.add_bos_token")?.unwrap_or(is_spm);
+        let add_eos = flag("tokenizer.ggml.add_eos_token")?.unwrap_or(false);
         let mut tokenizer = Self {
-            bpe,
-            cut,
-            bytes: vocabulary.bytes,
-            ends: vocabulary.ends,
+            scheme,
+            texts: vocabulary.texts,
             kinds: vocabulary.kinds,
             special: Specials::default(),
             control: Specials::default(),
             user_defined: Specials::default(),
             bos,
+            add_eos: eos.filter(|_| add_eos),
             add_bos,
             end_tokens,
         };
@@ -175,21 +196,21 @@ impl Tokenizer {
     }
 
     fn index_specials(&mut self) {
-        for index in 0..self.len() {
-            let token = TokenId(u32::try_from(index).unwrap_or(u32::MAX));
-            let text = self.token_bytes(token).to_owned();
-            match self.kinds[index] {
-                Kind::Normal => {}
+        for (id, kind) in (0..).zip(&self.kinds) {
+            let token = TokenId(id);
+            let text = self.texts.get(token);
+            match kind {
+                Kind::Normal | Kind::Byte => {}
                 Kind::Control => {
-                    self.special.insert(&text, token);
-                    self.control.insert(&text, token);
+                    self.special.insert(text, token);
+                    self.control.insert(text, token);
                     if END_TEXTS.iter().any(|end| end.as_bytes() == text) {
                         self.end_tokens.insert(token);
                     }
                 }
                 Kind::UserDefined => {
-                    self.special.insert(&text, token);
-                    self.user_defined.insert(&text, token);
+                    self.special.insert(text, token);
+                    self.user_defined.insert(text, token);
                 }
             }
         }
@@ -201,17 +222,27 @@ impl Tokenizer {
         reason = "an empty vocabulary is refused at load"
     )]
     pub fn len(&self) -> usize {
-        self.ends.len()
+        self.texts.len()
     }
 
     /// The text of a token as bytes, which need not be whole characters; empty for an id outside the vocabulary.
     pub fn token_bytes(&self, token: TokenId) -> &[u8] {
-        let index = token.index();
-        let Some(end) = self.ends.get(index) else {
-            return &[];
-        };
-        let begin = index.checked_sub(1).map_or(0, |before| self.ends[before]);
-        &self.bytes[begin..*end]
+        self.texts.get(token)
+    }
+
+    /// The bytes of tokens that are a whole text: [`Tokenizer::token_bytes`] one after the other, but for
+    /// the space that [`Tokenizer::encode`] puts before a text's first word where the model wants it.
+    pub fn decode(&self, tokens: &[TokenId]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut at_begin = matches!(&self.scheme, Scheme::Spm(spm) if spm.add_space_prefix());
+        for token in tokens {
+            let text = self.token_bytes(*token);
+            let is_text = !self.is_control(*token);
+            let space = usize::from(at_begin && is_text && text.starts_with(b" "));
+            bytes.extend_from_slice(&text[space..]);
+            at_begin &= !is_text;
+        }
+        bytes
     }
 
     /// Whether the token ends a generation.
@@ -264,6 +295,9 @@ impl Tokenizer {
             begin = found.end;
         }
         self.encode_plain(left_out, text, begin..text.len(), &mut tokens)?;
+        if options.add_bos == AddBos::ByMetadata {
+            tokens.extend(self.add_eos);
+        }
         Ok(tokens)
     }
 
@@ -287,7 +321,7 @@ impl Tokenizer {
         &self,
         left_out: Option<char>,
         text: &str,
-        range: std::ops::Range<usize>,
+        range: Range<usize>,
         tokens: &mut Vec<TokenId>,
     ) -> Result<(), TokenizeError> {
         let mut offset = range.start;
@@ -295,140 +329,31 @@ impl Tokenizer {
             None => Cow::Borrowed(&text[range]),
             Some(mark) => Cow::Owned(text[range].replace(mark, "")),
         };
-        self.cut.each(&text, |piece| {
-            let bytes = piece.as_bytes();
-            let encoded = self.bpe.encode(bytes, tokens);
-            encoded.map_err(|at| TokenizeError::NoTokenForByte {
-                byte: bytes[at],
-                offset: offset + at,
-            })?;
-            offset += bytes.len();
-            Ok(())
-        })
-    }
-}
-
-/// The token texts as the file has them.
-struct Vocabulary {
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
-    kinds: Vec<Kind>,
-    by_bytes: HashMap<Vec<u8>, TokenId>,
-}
-
-fn inconsistent(key: &str, reason: impl Into<String>) -> TokenizerError {
-    TokenizerError::Inconsistent {
-        key: key.to_owned(),
-        reason: reason.into(),
-    }
-}
-
-/// Bytes of a text in GPT-2's alphabet; `None` if a character is not of it.
-fn bytes_of(text: &str, alphabet: &HashMap<char, u8>) -> Option<Vec<u8>> {
-    text.chars()
-        .map(|letter| alphabet.get(&letter).copied())
-        .collect()
-}
-
-fn alphabet() -> HashMap<char, u8> {
-    bpe::byte_to_char().into_iter().zip(0..=255).collect()
-}
-
-impl Vocabulary {
-    fn read(gguf: &Gguf) -> Result<Self, TokenizerError> {
-        let key = "tokenizer.ggml.tokens";
-        let missing = || GgufError::MissingKey {
-            key: key.to_owned(),
-        };
-        let texts = gguf.strings(key)?.ok_or_else(missing)?;
-        let count = texts.count_left();
-        if count == 0 || count > VOCABULARY_MAX {
-            return Err(inconsistent(
-                key,
-                format!("{count} tokens, wanted 1 to {VOCABULARY_MAX}"),
-            ));
-        }
-        let types = gguf.i32s("tokenizer.ggml.token_type")?;
-        if let Some(types) = &types
-            && types.len() != count
-        {
-            let reason = format!("{} types for {count} tokens", types.len());
-            return Err(inconsistent("tokenizer.ggml.token_type", reason));
-        }
-        let alphabet = alphabet();
-        let (mut bytes, mut ends, mut kinds) = (Vec::new(), Vec::new(), Vec::new());
-        let mut by_bytes = HashMap::new();
-        for (index, text) in texts.enumerate() {
-            let kind = match types.as_ref().map_or(1, |types| types[index]) {
-                // 2 is "unknown"; like control tokens it is no text.
-                2 | 3 => Kind::Control,
-                4 => Kind::UserDefined,
-                _ => Kind::Normal,
-            };
-            let text = std::str::from_utf8(text)
-                .map_err(|_| inconsistent(key, format!("token {index} is not UTF-8")))?;
-            let plain = match kind {
-                Kind::Normal => bytes_of(text, &alphabet),
-                Kind::Control | Kind::UserDefined => None,
-            };
-            let token = TokenId(u32::try_from(index).unwrap_or(u32::MAX));
-            let plain = plain.unwrap_or_else(|| text.as_bytes().to_vec());
-            bytes.extend_from_slice(&plain);
-            ends.push(bytes.len());
-            if kind == Kind::Normal {
-                by_bytes.entry(plain).or_insert(token);
-            }
-            kinds.push(kind);
-        }
-        Ok(Self {
-            bytes,
-            ends,
-            kinds,
-            by_bytes,
-        })
-    }
-
-    /// A token id from the metadata, checked against the vocabulary.
-    fn id(&self, gguf: &Gguf, key: &str) -> Result<Option<TokenId>, TokenizerError> {
-        let Some(id) = gguf.u32(key)? else {
-            return Ok(None);
-        };
-        if id as usize >= self.ends.len() {
-            let reason = format!("token {id} of a vocabulary of {}", self.ends.len());
-            return Err(inconsistent(key, reason));
-        }
-        Ok(Some(TokenId(id)))
-    }
-
-    fn bpe(&self, gguf: &Gguf) -> Result<Bpe, TokenizerError> {
-        let mut byte_tokens = [None; 256];
-        for (byte, token) in (0u8..=255).zip(&mut byte_tokens) {
-            *token = self.by_bytes.get([byte].as_slice()).copied();
-        }
-        let mut bpe = Bpe::new(byte_tokens);
-        let key = "tokenizer.ggml.merges";
-        let missing = || GgufError::MissingKey {
-            key: key.to_owned(),
-        };
-        let alphabet = alphabet();
-        for (rank, merge) in (0u32..).zip(gguf.strings(key)?.ok_or_else(missing)?) {
-            let pair = std::str::from_utf8(merge)
-                .ok()
-                .and_then(|merge| merge.split_once(' '));
-            let halves = pair.and_then(|(left, right)| {
-                Some((bytes_of(left, &alphabet)?, bytes_of(right, &alphabet)?))
-            });
-            let (mut left, right) = halves
-                .ok_or_else(|| inconsistent(key, format!("merge {rank} is not a pair of texts")))?;
-            let token = |bytes: &[u8]| {
-                self.by_bytes.get(bytes).copied().ok_or_else(|| {
-                    inconsistent(key, format!("merge {rank} names a text that is no token"))
+        match &self.scheme {
+            Scheme::Bpe { bpe, cut, whole } => cut.each(&text, |piece| {
+                let bytes = piece.as_bytes();
+                let token = whole.as_ref().and_then(|it| it.get(&self.texts, bytes));
+                if let Some(token) = token {
+                    tokens.push(token);
+                    offset += bytes.len();
+                    return Ok(());
+                }
+                let encoded = bpe.encode(bytes, tokens);
+                encoded.map_err(|at| TokenizeError::NoTokenForByte {
+                    byte: bytes[at],
+                    offset: offset + at,
+                })?;
+                offset += bytes.len();
+                Ok(())
+            }),
+            Scheme::Spm(spm) => {
+                let encoded = spm.encode(&self.texts, &text, tokens);
+                encoded.map_err(|(byte, letter)| {
+                    let at = text.char_indices().nth(letter).map_or(0, |(at, _)| at);
+                    let offset = offset + at;
+                    TokenizeError::NoTokenForByte { byte, offset }
                 })
-            };
-            let pair = (token(&left)?, token(&right)?);
-            left.extend_from_slice(&right);
-            bpe.push_merge(rank, pair, token(&left)?);
+            }
         }
-        Ok(bpe)
     }
 }

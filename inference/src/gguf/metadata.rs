@@ -166,6 +166,21 @@ impl Gguf {
         })
     }
 
+    /// An array of 32-bit floats.
+    pub(crate) fn f32s(&self, key: &str) -> Result<Option<Vec<f32>>, GgufError> {
+        self.typed(key, "an array of 32-bit floats", |value| match value {
+            Value::Array {
+                element: ElementType::F32,
+                bytes,
+                ..
+            } => {
+                let words = self.bytes()[bytes.clone()].as_chunks::<4>().0;
+                Some(words.iter().map(|word| f32::from_le_bytes(*word)).collect())
+            }
+            _ => None,
+        })
+    }
+
     /// An array of 32-bit integers.
     pub(crate) fn i32s(&self, key: &str) -> Result<Option<Vec<i32>>, GgufError> {
         self.typed(key, "an array of 32-bit integers", |value| match value {

@@ -13,6 +13,11 @@ pub(super) enum Cut {
     Gpt2,
     /// Every digit alone, then GPT-2's expression on what lies between.
     DigitsThenGpt2,
+    /// Qwen 2 and 3; Llama 3's expression, but with every digit alone.
+    Qwen2,
+    /// Llama 3's expression, digits in threes:
+    /// `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`.
+    Llama3,
 }
 
 impl Cut {
@@ -22,8 +27,15 @@ impl Cut {
             "gpt-2" | "gpt2" => Some(Self::Gpt2),
             "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" | "exaone"
             | "minerva-7b" => Some(Self::DigitsThenGpt2),
+            "qwen2" | "deepseek-r1-qwen" | "megrez" => Some(Self::Qwen2),
+            "llama-bpe" | "llama3" | "llama-v3" => Some(Self::Llama3),
             _ => None,
         }
+    }
+
+    /// Whether a piece that is a token is taken as it stands, without merging.
+    pub(super) fn takes_whole_pieces(self) -> bool {
+        self == Self::Llama3
     }
 
     /// Calls `piece` for each piece of `text`, in order; an error ends it.
@@ -34,6 +46,8 @@ impl Cut {
     ) -> Result<(), E> {
         match self {
             Self::Gpt2 => gpt2(text, &mut piece),
+            Self::Qwen2 => llama3(text, 1, &mut piece),
+            Self::Llama3 => llama3(text, 3, &mut piece),
             Self::DigitsThenGpt2 => {
                 let mut begin = 0;
                 for (at, digit) in text
@@ -134,6 +148,79 @@ fn next_piece(text: &str, begin: usize) -> Range<usize> {
     }
 }
 
+fn llama3<E>(
+    text: &str,
+    digits: usize,
+    piece: &mut impl FnMut(&str) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (first, after) = rest.split_at(llama3_piece(rest, digits));
+        rest = after;
+        piece(first)?;
+    }
+    Ok(())
+}
+
+/// The length of Llama 3's leftmost match in `rest`, which is not empty.
+fn llama3_piece(rest: &str, digits: usize) -> usize {
+    if let Some(length) = contraction(rest) {
+        return length;
+    }
+    let run = |from: usize, is_in: &dyn Fn(char) -> bool| {
+        rest[from..]
+            .find(|letter| !is_in(letter))
+            .map_or(rest.len(), |length| from + length)
+    };
+    let is_break = |letter: char| matches!(letter, '\r' | '\n');
+    let mut letters = rest.chars();
+    let first = letters.next().unwrap_or_default();
+    let second = letters.next().map(class);
+    match class(first) {
+        Class::Letter => return run(0, &|it| class(it) == Class::Letter),
+        Class::Number => {
+            let numbers = rest.char_indices().map(|(_, letter)| letter);
+            let numbers = numbers.take_while(|it| class(*it) == Class::Number);
+            return numbers.take(digits).map(char::len_utf8).sum();
+        }
+        // One character that is no break may go before a word.
+        Class::Space | Class::Other if second == Some(Class::Letter) && !is_break(first) => {
+            return run(first.len_utf8(), &|it| class(it) == Class::Letter);
+        }
+        Class::Other => return run(run(0, &|it| class(it) == Class::Other), &is_break),
+        Class::Space if first == ' ' && second == Some(Class::Other) => {
+            return run(run(1, &|it| class(it) == Class::Other), &is_break);
+        }
+        Class::Space => {}
+    }
+    // White space up to and with its last break; else all of it at the end of the text, else all but
+    // the last character, which the next piece may take; a single one stands alone.
+    let spaces = run(0, &|it| class(it) == Class::Space);
+    if let Some(last) = rest[..spaces].rfind(is_break) {
+        return last + 1;
+    }
+    let last = rest[..spaces].chars().next_back().map_or(0, char::len_utf8);
+    if spaces == rest.len() || spaces == last {
+        spaces
+    } else {
+        spaces - last
+    }
+}
+
+/// The length of a contraction in letters of either case at the beginning.
+fn contraction(rest: &str) -> Option<usize> {
+    let tail = rest.strip_prefix('\'')?;
+    ["s", "t", "re", "ve", "m", "ll", "d"]
+        .into_iter()
+        .find(|it| {
+            tail.get(..it.len())
+                .is_some_and(|head| head.eq_ignore_ascii_case(it))
+        })
+        .map(|it| 1 + it.len())
+        // The long s is an s in another case.
+        .or_else(|| tail.starts_with('\u{17f}').then_some(3))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,10 +272,20 @@ mod tests {
         assert_eq!(pieces(Cut::DigitsThenGpt2, "½²"), ["½", "²"]);
     }
 
+    #[test]
+    fn pieces_are_those_of_the_expressions() {
+        let cases: Vec<(String, Vec<String>, Vec<String>)> =
+            serde_json::from_str(include_str!("../../tests/goldens/cuts.json")).unwrap();
+        for (text, qwen2, llama3) in cases {
+            assert_eq!(pieces(Cut::Qwen2, &text), qwen2, "{text:?}");
+            assert_eq!(pieces(Cut::Llama3, &text), llama3, "{text:?}");
+        }
+    }
+
     proptest::proptest! {
         #[test]
         fn pieces_cover_the_text(text in ".*") {
-            for cut in [Cut::Gpt2, Cut::DigitsThenGpt2] {
+            for cut in [Cut::Gpt2, Cut::DigitsThenGpt2, Cut::Qwen2, Cut::Llama3] {
                 assert_eq!(pieces(cut, &text).concat(), text);
             }
         }

@@ -15,6 +15,7 @@ pub(crate) enum Value {
     Text(String),
     Texts(Vec<String>),
     I32s(Vec<i32>),
+    F32s(Vec<f32>),
     /// Type code and bytes, for what no real file has.
     Raw(u32, Vec<u8>),
 }
@@ -68,6 +69,10 @@ impl File {
         self
     }
 
+    pub(crate) fn remove(&mut self, key: &str) {
+        self.metadata.retain(|(have, _)| have != key);
+    }
+
     pub(crate) fn tensor(&mut self, name: &str) -> &mut Tensor {
         self.tensors
             .iter_mut()
@@ -96,6 +101,12 @@ impl File {
                 }
                 Value::I32s(numbers) => {
                     let mut bytes = 5u32.to_le_bytes().to_vec();
+                    bytes.extend((numbers.len() as u64).to_le_bytes());
+                    bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
+                    (9, bytes)
+                }
+                Value::F32s(numbers) => {
+                    let mut bytes = 6u32.to_le_bytes().to_vec();
                     bytes.extend((numbers.len() as u64).to_le_bytes());
                     bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
                     (9, bytes)

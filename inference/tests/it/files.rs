@@ -374,9 +374,14 @@ fn plans() -> Vec<(&'static str, Vec<u8>, &'static str)> {
             "scaling.type` is yarn",
         ),
         (
-            "an SPM tokenizer",
+            "a Unigram tokenizer",
+            set("tokenizer.ggml.model", text("t5")),
+            "tokenizer model `t5`",
+        ),
+        (
+            "an SPM tokenizer without scores",
             set("tokenizer.ggml.model", text("llama")),
-            "tokenizer model `llama`",
+            "tokenizer.ggml.scores",
         ),
         (
             "an unknown cut",

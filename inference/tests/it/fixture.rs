@@ -1,6 +1,6 @@
-//! The real model, where this machine has it.
-//! `TUSSAH_TEST_SMOLLM2` names the file, or `TUSSAH_HOME` (default: the user's data folder) has the
-//! blob that `models/smollm2.toml` names. Without it a test says so and returns; under
+//! The real models, where this machine has them.
+//! `TUSSAH_TEST_SMOLLM2` and `TUSSAH_TEST_GEMMA3` name the files, or `TUSSAH_HOME` (default: the user's
+//! data folder) has the blobs that `models/smollm2.toml` and `models/gemma3.toml` name. Without it a test says so and returns; under
 //! `REQUIRE_MODEL=1` it fails.
 
 use std::path::PathBuf;
@@ -23,26 +23,39 @@ fn home() -> Option<PathBuf> {
     }
 }
 
-fn registered() -> Option<PathBuf> {
+fn registered(name: &str) -> Option<PathBuf> {
     let home = home()?;
-    let entry = std::fs::read_to_string(home.join("models/smollm2.toml")).ok()?;
+    let entry = std::fs::read_to_string(home.join(format!("models/{name}.toml"))).ok()?;
     let hex = entry.split("blake3:").nth(1)?.get(..64)?;
     let path = home.join("blobs").join(&hex[..2]).join(hex);
     path.is_file().then_some(path)
 }
 
-/// The model's file, or `None` with a line that says why.
-pub(crate) fn smollm2_path() -> Option<PathBuf> {
-    let named = std::env::var_os("TUSSAH_TEST_SMOLLM2").map(PathBuf::from);
-    let found = named.or_else(registered);
+/// A model's file, or `None` with a line that says why.
+fn path(name: &str) -> Option<PathBuf> {
+    let variable = format!("TUSSAH_TEST_{}", name.to_uppercase());
+    let named = std::env::var_os(&variable).map(PathBuf::from);
+    let found = named.or_else(|| registered(name));
     if found.is_none() {
         assert!(
             std::env::var_os("REQUIRE_MODEL").is_none_or(|value| value != "1"),
-            "REQUIRE_MODEL=1, but there is no SmolLM2: run `cargo xtask setup` or set TUSSAH_TEST_SMOLLM2"
+            "REQUIRE_MODEL=1, but there is no model {name}: run `cargo xtask setup` or set {variable}"
         );
-        println!("skipped: no SmolLM2 here; `cargo xtask setup` fetches it");
+        println!(
+            "skipped: no model {name} here; `cargo xtask setup` fetches it, or set {variable}"
+        );
     }
     found
+}
+
+/// SmolLM2 135M Instruct, Q4_1.
+pub(crate) fn smollm2_path() -> Option<PathBuf> {
+    path("smollm2")
+}
+
+/// Gemma 3 270M, Q4_K_M.
+pub(crate) fn gemma3_path() -> Option<PathBuf> {
+    path("gemma3")
 }
 
 /// Loads the model, once for each engine, level and number of threads.

@@ -23,6 +23,10 @@ pub(crate) fn cases() -> Vec<Case> {
     serde_json::from_str(include_str!("../goldens/smollm2.json")).unwrap()
 }
 
+pub(crate) fn gemma3_cases() -> Vec<Case> {
+    serde_json::from_str(include_str!("../goldens/gemma3.json")).unwrap()
+}
+
 pub(crate) fn ids(numbers: &[u32]) -> Vec<TokenId> {
     numbers.iter().copied().map(TokenId).collect()
 }

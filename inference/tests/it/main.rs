@@ -14,4 +14,5 @@ mod fixture;
 mod generate;
 mod goldens;
 mod sessions;
+mod spm;
 mod tokens;
