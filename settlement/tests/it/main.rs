@@ -8,4 +8,5 @@ mod fixture;
 mod gas;
 mod inclusion;
 mod payout;
+mod random;
 mod redeem;
