@@ -12,9 +12,10 @@ mod writer;
 use std::io::{self, Write};
 
 pub use shape::RandomShape;
-pub use storage::{WeightMix, WeightType};
+pub use storage::WeightMix;
 
 use crate::model::LoadProgress;
+use crate::quant::QuantType;
 use storage::Filler;
 
 /// Weights made and written at a time; a multiple of every block's size is cut from it.
@@ -88,7 +89,7 @@ pub enum GenerateError {
         /// The tensor.
         tensor: String,
         /// Its storage type.
-        weights: WeightType,
+        weights: QuantType,
         /// Length of its rows.
         columns: u64,
     },

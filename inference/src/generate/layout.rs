@@ -2,9 +2,10 @@
 //! In: a [`RandomModel`]. Out: both in file order. Names and keys are those of llama.cpp's
 //! `gguf-py/gguf/constants.py`.
 
-use super::storage::{WeightMix, WeightType};
+use super::storage::WeightMix;
 use super::writer::{Content, Tensor, Value};
 use super::{GenerateError, RandomArchitecture, RandomModel, vocabulary};
+use crate::quant::QuantType;
 
 /// Gemma 3's own: every sixth layer sees the whole context, the others a window.
 const SLIDING_WINDOW: u32 = 512;
@@ -60,11 +61,11 @@ impl List<'_> {
         &mut self,
         name: String,
         [columns, rows]: [u32; 2],
-        weights: WeightType,
+        weights: QuantType,
     ) -> Result<(), GenerateError> {
         let columns = u64::from(columns);
         let weights = self.mix.fit(weights, columns);
-        if !columns.is_multiple_of(weights.block_elements()) {
+        if !columns.is_multiple_of(weights.block_elements() as u64) {
             return Err(GenerateError::Blocks {
                 tensor: name,
                 weights,
@@ -84,7 +85,7 @@ impl List<'_> {
         self.tensors.push(Tensor {
             name,
             dimensions: vec![u64::from(length)],
-            weights: WeightType::F32,
+            weights: QuantType::F32,
             content,
         });
     }
@@ -129,7 +130,7 @@ fn layer(list: &mut List<'_>, model: &RandomModel, index: u32) -> Result<(), Gen
     let queries = shape.heads * shape.head_size;
     let keys = shape.kv_heads * shape.head_size;
     let more = WeightMix::has_more_bits(index, shape.layers);
-    let pick = |usual: WeightType| if more { weights.more_bits } else { usual };
+    let pick = |usual: QuantType| if more { weights.more_bits } else { usual };
     let name = |part: &str| format!("blk.{index}.{part}");
     list.vector(name("attn_norm.weight"), embedding, Content::Norm);
     list.matrix(

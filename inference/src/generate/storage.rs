@@ -7,87 +7,18 @@ use chacha20::ChaCha8;
 use chacha20::cipher::{KeyIvInit, StreamCipher};
 
 use super::writer::{Content, Tensor};
+use crate::quant::QuantType;
 
-/// A storage type of weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "the names are the format's own")]
-pub enum WeightType {
-    F32,
-    F16,
-    Bf16,
-    Q4_0,
-    Q4_1,
-    Q5_0,
-    Q5_1,
-    Q8_0,
-    Q4K,
-    Q5K,
-    Q6K,
-}
-
-impl WeightType {
-    /// All of them.
-    pub const ALL: [Self; 11] = [
-        Self::F32,
-        Self::F16,
-        Self::Bf16,
-        Self::Q4_0,
-        Self::Q4_1,
-        Self::Q5_0,
-        Self::Q5_1,
-        Self::Q8_0,
-        Self::Q4K,
-        Self::Q5K,
-        Self::Q6K,
-    ];
-
-    /// Name, code in a file, values in a block, bytes of a block.
-    fn row(self) -> (&'static str, u32, u64, u64) {
-        match self {
-            Self::F32 => ("F32", 0, 1, 4),
-            Self::F16 => ("F16", 1, 1, 2),
-            Self::Bf16 => ("BF16", 30, 1, 2),
-            Self::Q4_0 => ("Q4_0", 2, 32, 18),
-            Self::Q4_1 => ("Q4_1", 3, 32, 20),
-            Self::Q5_0 => ("Q5_0", 6, 32, 22),
-            Self::Q5_1 => ("Q5_1", 7, 32, 24),
-            Self::Q8_0 => ("Q8_0", 8, 32, 34),
-            Self::Q4K => ("Q4_K", 12, 256, 144),
-            Self::Q5K => ("Q5_K", 13, 256, 176),
-            Self::Q6K => ("Q6_K", 14, 256, 210),
-        }
+/// What llama.cpp's quantizer takes where rows are no multiple of 256.
+fn fitting(weights: QuantType, columns: u64) -> QuantType {
+    if columns.is_multiple_of(weights.block_elements() as u64) {
+        return weights;
     }
-
-    /// The name llama.cpp prints.
-    pub fn name(self) -> &'static str {
-        self.row().0
-    }
-
-    pub(super) fn code(self) -> u32 {
-        self.row().1
-    }
-
-    /// Values in one block.
-    pub(super) fn block_elements(self) -> u64 {
-        self.row().2
-    }
-
-    /// Bytes of one block.
-    pub(super) fn block_bytes(self) -> u64 {
-        self.row().3
-    }
-
-    /// What llama.cpp's quantizer takes where rows are no multiple of 256.
-    fn fitting(self, columns: u64) -> Self {
-        if columns.is_multiple_of(self.block_elements()) {
-            return self;
-        }
-        match self {
-            Self::Q4K => Self::Q5_0,
-            Self::Q5K => Self::Q5_1,
-            Self::Q6K => Self::Q8_0,
-            other => other,
-        }
+    match weights {
+        QuantType::Q4K => QuantType::Q5_0,
+        QuantType::Q5K => QuantType::Q5_1,
+        QuantType::Q6K => QuantType::Q8_0,
+        other => other,
     }
 }
 
@@ -95,21 +26,21 @@ impl WeightType {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WeightMix {
     /// The token embedding, also where it is the head.
-    pub embedding: WeightType,
+    pub embedding: QuantType,
     /// The head, where it has a matrix of its own.
-    pub head: WeightType,
+    pub head: QuantType,
     /// Queries and keys.
-    pub query_key: WeightType,
+    pub query_key: QuantType,
     /// Values.
-    pub value: WeightType,
+    pub value: QuantType,
     /// The attention's output.
-    pub attention_output: WeightType,
+    pub attention_output: QuantType,
     /// The feed-forward part's gate and up matrices.
-    pub gate_up: WeightType,
+    pub gate_up: QuantType,
     /// The feed-forward part's down matrix.
-    pub down: WeightType,
+    pub down: QuantType,
     /// Value and down in the layers that llama.cpp's `_M` mixes store with more bits.
-    pub more_bits: WeightType,
+    pub more_bits: QuantType,
     /// Whether a type whose blocks do not fit the rows gives way to the next larger one, as
     /// llama.cpp's quantizer does; otherwise it is an error.
     pub fall_back: bool,
@@ -117,7 +48,7 @@ pub struct WeightMix {
 
 impl WeightMix {
     /// One type for all.
-    pub fn all(weights: WeightType) -> Self {
+    pub fn all(weights: QuantType) -> Self {
         Self {
             embedding: weights,
             head: weights,
@@ -137,19 +68,19 @@ impl WeightMix {
     /// By the name of a type or of a mix, such as `Q8_0` or `Q4_K_M`; capitals do not matter.
     pub fn from_name(name: &str) -> Option<Self> {
         let name = name.to_ascii_uppercase();
-        if let Some(weights) = WeightType::ALL.into_iter().find(|it| it.name() == name) {
+        if let Some(weights) = QuantType::ALL.into_iter().find(|it| it.name() == name) {
             return Some(Self::all(weights));
         }
         let (base, more_bits) = match name.as_str() {
-            "Q4_K_S" => (WeightType::Q4K, WeightType::Q5K),
-            "Q4_K_M" => (WeightType::Q4K, WeightType::Q6K),
-            "Q5_K_S" => (WeightType::Q5K, WeightType::Q5K),
-            "Q5_K_M" => (WeightType::Q5K, WeightType::Q6K),
+            "Q4_K_S" => (QuantType::Q4K, QuantType::Q5K),
+            "Q4_K_M" => (QuantType::Q4K, QuantType::Q6K),
+            "Q5_K_S" => (QuantType::Q5K, QuantType::Q5K),
+            "Q5_K_M" => (QuantType::Q5K, QuantType::Q6K),
             _ => return None,
         };
         Some(Self {
-            embedding: WeightType::Q6K,
-            head: WeightType::Q6K,
+            embedding: QuantType::Q6K,
+            head: QuantType::Q6K,
             more_bits,
             fall_back: true,
             ..Self::all(base)
@@ -163,9 +94,9 @@ impl WeightMix {
         layer < eighth || layer >= 7 * layers / 8 || (layer - eighth) % 3 == 2
     }
 
-    pub(super) fn fit(&self, weights: WeightType, columns: u64) -> WeightType {
+    pub(super) fn fit(&self, weights: QuantType, columns: u64) -> QuantType {
         if self.fall_back {
-            weights.fitting(columns)
+            fitting(weights, columns)
         } else {
             weights
         }
@@ -195,14 +126,14 @@ impl<'a> Filler<'a> {
         Self {
             tensor,
             keystream: ChaCha8::new(&key.into(), &nonce.into()),
-            blocks_left: tensor.elements() / tensor.weights.block_elements(),
+            blocks_left: tensor.elements() / tensor.weights.block_elements() as u64,
             deviation,
         }
     }
 
     /// The next whole blocks, about `bytes` of them; `false` when there are none left.
     pub(super) fn next(&mut self, buffer: &mut Vec<u8>, bytes: usize) -> bool {
-        let block_bytes = usize::try_from(self.tensor.weights.block_bytes()).unwrap_or(1);
+        let block_bytes = self.tensor.weights.block_bytes();
         let blocks = (bytes / block_bytes).max(1);
         let blocks = blocks.min(usize::try_from(self.blocks_left).unwrap_or(usize::MAX));
         buffer.clear();
@@ -226,31 +157,31 @@ const SQRT_3: f32 = 1.732_050_8;
 
 /// Turns random bits into a block whose values have this standard deviation, around `middle` for the
 /// unquantized types and around 0 (or half a step beside it) for the others.
-fn shape_block(weights: WeightType, block: &mut [u8], deviation: f32, middle: f32) {
+fn shape_block(weights: QuantType, block: &mut [u8], deviation: f32, middle: f32) {
     // The deviation of `steps` equally likely neighbours.
     let per_step = |steps: f32| deviation / ((steps * steps - 1.0) / 12.0).sqrt();
     let half = |block: &mut [u8], at: usize, value: f32| {
         block[at..at + 2].copy_from_slice(&f16(value).to_le_bytes());
     };
     match weights {
-        WeightType::F32 => {
+        QuantType::F32 => {
             let value = middle + uniform(block) * deviation * SQRT_3;
             block.copy_from_slice(&value.to_le_bytes());
         }
-        WeightType::F16 => {
+        QuantType::F16 => {
             let value = middle + uniform(block) * deviation * SQRT_3;
             half(block, 0, value);
         }
-        WeightType::Bf16 => {
+        QuantType::BF16 => {
             let value = middle + uniform(block) * deviation * SQRT_3;
             let [_, _, low, high] = value.to_le_bytes();
             block.copy_from_slice(&[low, high]);
         }
-        WeightType::Q4_0 => half(block, 0, per_step(16.0)),
-        WeightType::Q5_0 => half(block, 0, per_step(32.0)),
-        WeightType::Q8_0 => half(block, 0, per_step(256.0)),
-        WeightType::Q4_1 | WeightType::Q5_1 => {
-            let steps = if weights == WeightType::Q4_1 {
+        QuantType::Q4_0 => half(block, 0, per_step(16.0)),
+        QuantType::Q5_0 => half(block, 0, per_step(32.0)),
+        QuantType::Q8_0 => half(block, 0, per_step(256.0)),
+        QuantType::Q4_1 | QuantType::Q5_1 => {
+            let steps = if weights == QuantType::Q4_1 {
                 16.0
             } else {
                 32.0
@@ -258,8 +189,8 @@ fn shape_block(weights: WeightType, block: &mut [u8], deviation: f32, middle: f3
             half(block, 0, per_step(steps));
             half(block, 2, per_step(steps) * (1.0 - steps) / 2.0);
         }
-        WeightType::Q4K | WeightType::Q5K => {
-            let steps = if weights == WeightType::Q4K {
+        QuantType::Q4K | QuantType::Q5K => {
+            let steps = if weights == QuantType::Q4K {
                 16.0
             } else {
                 32.0
@@ -268,7 +199,7 @@ fn shape_block(weights: WeightType, block: &mut [u8], deviation: f32, middle: f3
             half(block, 2, per_step(steps) / SUBSCALE * (steps - 1.0) / 2.0);
             six_bit_scales(&mut block[4..16]);
         }
-        WeightType::Q6K => {
+        QuantType::Q6K => {
             half(block, 208, per_step(64.0) / SUBSCALE);
             for scale in &mut block[192..208] {
                 *scale = 32 | (*scale & 31);

@@ -2,7 +2,7 @@
 //! In: typed values and tensors in file order. Out: the bytes before the tensor data, padded to the
 //! alignment; source of the layout: the GGUF specification (ggml's `docs/gguf.md`).
 
-use super::storage::WeightType;
+use crate::quant::QuantType;
 
 /// Tensor data begins at a multiple of this, and each tensor too.
 const ALIGNMENT: u64 = 32;
@@ -79,7 +79,7 @@ pub(super) struct Tensor {
     pub(super) name: String,
     /// `[columns, rows]`, or one length.
     pub(super) dimensions: Vec<u64>,
-    pub(super) weights: WeightType,
+    pub(super) weights: QuantType,
     pub(super) content: Content,
 }
 
@@ -89,7 +89,8 @@ impl Tensor {
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        self.elements() / self.weights.block_elements() * self.weights.block_bytes()
+        let block = (self.weights.block_elements(), self.weights.block_bytes());
+        self.elements() / block.0 as u64 * block.1 as u64
     }
 
     pub(super) fn padded_bytes(&self) -> u64 {

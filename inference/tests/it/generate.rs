@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use expect_test::{Expect, expect};
 use tussah_inference::generate::{
-    GenerateError, Generated, RandomArchitecture, RandomModel, RandomShape, WeightMix, WeightType,
+    GenerateError, Generated, RandomArchitecture, RandomModel, RandomShape, WeightMix,
 };
 use tussah_inference::{
-    AddBos, CancelToken, ChatMessage, EncodeOptions, Engine, Gguf, LoadOptions, Model, Sampling,
-    Session, SessionOptions,
+    AddBos, CancelToken, ChatMessage, EncodeOptions, Engine, Gguf, LoadOptions, Model, QuantType,
+    Sampling, Session, SessionOptions,
 };
 
 const SHAPE: RandomShape = RandomShape {
@@ -92,16 +92,11 @@ fn run(bytes: Vec<u8>, engine: Engine) -> Vec<u32> {
         .collect()
 }
 
-/// What this build can run.
-const RUNS: [(RandomArchitecture, &[&str]); 1] = [(
-    RandomArchitecture::Llama,
-    &["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q6_K"],
-)];
-
 #[test]
 fn every_architecture_and_storage_type_runs() {
-    for (architecture, mixes) in RUNS {
-        for name in mixes {
+    let types = QuantType::ALL.map(QuantType::name);
+    for architecture in RandomArchitecture::ALL {
+        for name in types.into_iter().chain(WeightMix::PRESETS) {
             let mix = WeightMix::from_name(name).unwrap();
             let (bytes, _) = written(&model(architecture, mix));
             let exact = run(bytes.clone(), Engine::Exact);
@@ -156,7 +151,7 @@ fn the_same_description_gives_the_same_bytes() {
 
 #[test]
 fn each_word_of_the_description_counts() {
-    let base = model(RandomArchitecture::Llama, WeightMix::all(WeightType::Q8_0));
+    let base = model(RandomArchitecture::Llama, WeightMix::all(QuantType::Q8_0));
     let others = [
         RandomModel {
             seed: 8,
@@ -202,7 +197,7 @@ fn a_mix_gives_way_where_rows_are_short() {
     };
     written(&mixed);
     let strict = RandomModel {
-        weights: WeightMix::all(WeightType::Q4K),
+        weights: WeightMix::all(QuantType::Q4K),
         ..mixed
     };
     let error = strict.measure().unwrap_err();
@@ -214,7 +209,7 @@ fn a_mix_gives_way_where_rows_are_short() {
 
 #[test]
 fn impossible_sizes_are_refused_by_name() {
-    let base = model(RandomArchitecture::Llama, WeightMix::all(WeightType::Q8_0));
+    let base = model(RandomArchitecture::Llama, WeightMix::all(QuantType::Q8_0));
     let cases = [
         (
             RandomShape {
@@ -314,7 +309,7 @@ fn impossible_sizes_are_refused_by_name() {
 
 #[test]
 fn a_reader_that_stops_ends_the_writing() {
-    let model = model(RandomArchitecture::Llama, WeightMix::all(WeightType::Q8_0));
+    let model = model(RandomArchitecture::Llama, WeightMix::all(QuantType::Q8_0));
     let stopped = model.write(&mut std::io::sink(), &mut |progress| {
         assert!(progress.done_bytes <= progress.total_bytes);
         Err(std::io::ErrorKind::Interrupted.into())

@@ -9,8 +9,9 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
+use tussah_inference::QuantType;
 use tussah_inference::generate::{
-    GenerateError, RandomArchitecture, RandomModel, RandomShape, WeightMix, WeightType,
+    GenerateError, RandomArchitecture, RandomModel, RandomShape, WeightMix,
 };
 use tussah_manifest::{Hasher, ModelName};
 
@@ -375,7 +376,7 @@ fn mix(text: &str) -> Result<Mix, String> {
     found
         .map(|mix| Mix(text.to_ascii_uppercase(), mix))
         .ok_or_else(|| {
-            let types = WeightType::ALL.map(WeightType::name).join(" ");
+            let types = QuantType::ALL.map(QuantType::name).join(" ");
             format!("wanted one of {types} {}", WeightMix::PRESETS.join(" "))
         })
 }
