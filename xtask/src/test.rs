@@ -5,11 +5,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::setup::{self, SetupArgs};
 use crate::workspace::Workspace;
-use crate::{command, home, ui};
+use crate::{command, home, model, ui};
 
 /// How many tests ended how.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +30,7 @@ impl std::fmt::Display for Counts {
 /// Set-up or a build failed, or a test did.
 pub(crate) fn run() -> Result<()> {
     let workspace = Workspace::ask()?;
-    setup::run(&SetupArgs::from_environment()?)?;
+    setup::run(&SetupArgs::from_environment()?, &model::ALL)?;
     let release = workspace.release_binary()?;
     let mut counts = Counts::default();
     let verdict =
@@ -80,7 +80,13 @@ pub(crate) fn tests(workspace: &Workspace, release: PathBuf, counts: &mut Counts
         ]);
     }
     run.env("REQUIRE_MODEL", "1");
-    run.env("TUSSAH_HOME", home::tussah_home()?);
+    let home = home::tussah_home()?;
+    for model in &model::ALL {
+        let stored = model.stored(&home);
+        let missing = || format!("set-up left no model {}", model.name);
+        run.env(model.variable, stored.with_context(missing)?);
+    }
+    run.env("TUSSAH_HOME", home);
     run.env("TUSSAH_BIN", debug);
     run.env("TUSSAH_RELEASE_BIN", release);
     finish(command::relay(&mut run)?, "tests", counts)
