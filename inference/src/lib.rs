@@ -13,6 +13,7 @@
 //! this crate panic or allocate without bound. The exact engine's results are the same bits on every
 //! device, width of SIMD and number of threads; `docs/exact-arithmetic.md` is its contract.
 
+pub mod archive;
 mod arithmetic;
 mod backend;
 mod cancel;

@@ -6,6 +6,7 @@
     reason = "a skipped test says why; figures show with --nocapture"
 )]
 
+mod archive;
 mod builder;
 mod embed;
 mod exact;
