@@ -8,7 +8,8 @@ use crate::builder::{
     self, BF16, F16, F32, Format, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, SMALL, Sizes,
     WIDE, session,
 };
-use crate::{fixture, goldens};
+use crate::fixture::{self, Real};
+use crate::goldens;
 
 fn bits(session: &mut Session) -> Vec<u32> {
     session
@@ -114,44 +115,57 @@ fn bits_do_not_depend_on_simd_threads_or_batches() {
 }
 
 /// BLAKE3 of the logits after the shorter golden prompt; a new value is a new version of the contract.
-const SMOLLM2_LOGITS: &str = "958b0ea3e3bb16a6b0b8c47dee9e03541af09c95c51d5be796079fae612c67b8";
+const LOGITS: [(Real, &str); 2] = [
+    (
+        Real::SmolLm2,
+        "958b0ea3e3bb16a6b0b8c47dee9e03541af09c95c51d5be796079fae612c67b8",
+    ),
+    (
+        Real::Gemma3,
+        "47be7e78a982a2277ef50c9a9e04063fa612c05a083bf20f436e4abcc328f1d6",
+    ),
+];
 
 #[test]
-fn the_real_model_has_the_committed_bits() {
-    let case = &goldens::cases()[1];
-    for (simd, threads) in SimdLevel::available()
-        .into_iter()
-        .flat_map(|level| [(level, 1), (level, 2)])
-    {
-        // The scalar path is slow: one of its settings is enough on a real model.
-        if (simd, threads) == (SimdLevel::Scalar, 1) {
-            continue;
+fn the_real_models_have_the_committed_bits() {
+    for (which, wanted) in LOGITS {
+        let case = &goldens::cases(which)[1];
+        for (simd, threads) in SimdLevel::available()
+            .into_iter()
+            .flat_map(|level| [(level, 1), (level, 2)])
+        {
+            // The scalar path is slow: one of its settings is enough on a real model.
+            if (simd, threads) == (SimdLevel::Scalar, 1) {
+                continue;
+            }
+            let Some(model) = fixture::real(which, Engine::Exact, simd, threads) else {
+                continue;
+            };
+            let mut session = goldens::open(&model, 64);
+            session
+                .append(&goldens::ids(&case.prompt_token_ids))
+                .unwrap();
+            let bytes: Vec<u8> = bits(&mut session)
+                .iter()
+                .flat_map(|bits| bits.to_le_bytes())
+                .collect();
+            let digest = blake3::hash(&bytes).to_hex();
+            assert_eq!(
+                digest.as_str(),
+                wanted,
+                "{which:?} {simd:?}, {threads} threads"
+            );
         }
-        let Some(model) = fixture::smollm2(Engine::Exact, simd, threads) else {
-            return;
-        };
-        let mut session = goldens::open(&model, 64);
-        session
-            .append(&goldens::ids(&case.prompt_token_ids))
-            .unwrap();
-        let bytes: Vec<u8> = bits(&mut session)
-            .iter()
-            .flat_map(|bits| bits.to_le_bytes())
-            .collect();
-        let digest = blake3::hash(&bytes).to_hex();
-        assert_eq!(
-            digest.as_str(),
-            SMOLLM2_LOGITS,
-            "{simd:?}, {threads} threads"
-        );
     }
 }
 
 #[test]
-fn the_real_model_reads_a_prompt_as_it_reads_tokens() {
-    let Some(model) = fixture::smollm2(Engine::Exact, SimdLevel::Auto, 2) else {
-        return;
-    };
-    let tokens = goldens::ids(&goldens::cases()[1].prompt_token_ids);
-    assert!(logits_of(&model, &tokens, 400) == logits_of(&model, &tokens, 1));
+fn the_real_models_read_a_prompt_as_they_read_tokens() {
+    for which in [Real::SmolLm2, Real::Gemma3] {
+        let Some(model) = fixture::real(which, Engine::Exact, SimdLevel::Auto, 2) else {
+            continue;
+        };
+        let tokens = goldens::ids(&goldens::cases(which)[1].prompt_token_ids);
+        assert!(logits_of(&model, &tokens, 400) == logits_of(&model, &tokens, 1));
+    }
 }

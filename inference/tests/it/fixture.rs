@@ -1,7 +1,7 @@
 //! The real models, where this machine has them.
-//! `TUSSAH_TEST_SMOLLM2` and `TUSSAH_TEST_GEMMA3` name the files, or `TUSSAH_HOME` (default: the user's
-//! data folder) has the blobs that `models/smollm2.toml` and `models/gemma3.toml` name. Without it a test says so and returns; under
-//! `REQUIRE_MODEL=1` it fails.
+//! `TUSSAH_TEST_SMOLLM2` and `TUSSAH_TEST_GEMMA3` name the files, or `TUSSAH_HOME` (default: the user's data
+//! folder) has the blobs that `models/smollm2.toml` and `models/gemma3.toml` name. Without one a test
+//! says so and returns; under `REQUIRE_MODEL=1` it fails.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -23,6 +23,25 @@ fn home() -> Option<PathBuf> {
     }
 }
 
+/// A model that has goldens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Real {
+    /// SmolLM2 135M Instruct, Q4_1.
+    SmolLm2,
+    /// Gemma 3 270M, Q4_K_M.
+    Gemma3,
+}
+
+impl Real {
+    /// The variable that names its file, and its name in a home.
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::SmolLm2 => ("TUSSAH_TEST_SMOLLM2", "smollm2"),
+            Self::Gemma3 => ("TUSSAH_TEST_GEMMA3", "gemma3"),
+        }
+    }
+}
+
 fn registered(name: &str) -> Option<PathBuf> {
     let home = home()?;
     let entry = std::fs::read_to_string(home.join(format!("models/{name}.toml"))).ok()?;
@@ -32,47 +51,48 @@ fn registered(name: &str) -> Option<PathBuf> {
 }
 
 /// A model's file, or `None` with a line that says why.
-fn path(name: &str) -> Option<PathBuf> {
-    let variable = format!("TUSSAH_TEST_{}", name.to_uppercase());
-    let named = std::env::var_os(&variable).map(PathBuf::from);
+pub(crate) fn path(model: Real) -> Option<PathBuf> {
+    let (variable, name) = model.names();
+    let named = std::env::var_os(variable).map(PathBuf::from);
     let found = named.or_else(|| registered(name));
     if found.is_none() {
         assert!(
             std::env::var_os("REQUIRE_MODEL").is_none_or(|value| value != "1"),
-            "REQUIRE_MODEL=1, but there is no model {name}: run `cargo xtask setup` or set {variable}"
+            "REQUIRE_MODEL=1, but there is no {name}: run `cargo xtask setup` or set {variable}"
         );
-        println!(
-            "skipped: no model {name} here; `cargo xtask setup` fetches it, or set {variable}"
-        );
+        println!("skipped: no {name} here; `cargo xtask setup` fetches it");
     }
     found
 }
 
-/// SmolLM2 135M Instruct, Q4_1.
-pub(crate) fn smollm2_path() -> Option<PathBuf> {
-    path("smollm2")
-}
-
-/// Gemma 3 270M, Q4_K_M.
-pub(crate) fn gemma3_path() -> Option<PathBuf> {
-    path("gemma3")
-}
-
-/// Loads the model, once for each engine, level and number of threads.
-pub(crate) fn smollm2(engine: Engine, simd: SimdLevel, threads: usize) -> Option<Arc<Model>> {
-    type Loaded = Vec<(LoadOptions, Arc<Model>)>;
+/// Loads a model, once for each engine, level and number of threads.
+pub(crate) fn real(
+    model: Real,
+    engine: Engine,
+    simd: SimdLevel,
+    threads: usize,
+) -> Option<Arc<Model>> {
+    type Loaded = Vec<(Real, LoadOptions, Arc<Model>)>;
     static LOADED: OnceLock<Mutex<Loaded>> = OnceLock::new();
-    let path = smollm2_path()?;
+    let path = path(model)?;
     let options = LoadOptions {
         engine,
         threads,
         simd,
     };
     let mut loaded = LOADED.get_or_init(Mutex::default).lock().unwrap();
-    if let Some((_, model)) = loaded.iter().find(|(have, _)| *have == options) {
+    let have = loaded
+        .iter()
+        .find(|(which, have, _)| (*which, *have) == (model, options));
+    if let Some((_, _, model)) = have {
         return Some(Arc::clone(model));
     }
-    let model = Arc::new(Model::open(&path, &options, &mut |_| {}).unwrap());
-    loaded.push((options, Arc::clone(&model)));
-    Some(model)
+    let opened = Arc::new(Model::open(&path, &options, &mut |_| {}).unwrap());
+    loaded.push((model, options, Arc::clone(&opened)));
+    Some(opened)
+}
+
+/// SmolLM2.
+pub(crate) fn smollm2(engine: Engine, simd: SimdLevel, threads: usize) -> Option<Arc<Model>> {
+    real(Real::SmolLm2, engine, simd, threads)
 }

@@ -8,7 +8,7 @@ use tussah_inference::{
     SimdLevel, StopStrings, TextStream, TokenId,
 };
 
-use crate::fixture;
+use crate::fixture::{self, Real};
 
 #[derive(Deserialize)]
 pub(crate) struct Case {
@@ -19,12 +19,12 @@ pub(crate) struct Case {
     top2_logit_margin: Vec<f32>,
 }
 
-pub(crate) fn cases() -> Vec<Case> {
-    serde_json::from_str(include_str!("../goldens/smollm2.json")).unwrap()
-}
-
-pub(crate) fn gemma3_cases() -> Vec<Case> {
-    serde_json::from_str(include_str!("../goldens/gemma3.json")).unwrap()
+pub(crate) fn cases(model: Real) -> Vec<Case> {
+    let text = match model {
+        Real::SmolLm2 => include_str!("../goldens/smollm2.json"),
+        Real::Gemma3 => include_str!("../goldens/gemma3.json"),
+    };
+    serde_json::from_str(text).unwrap()
 }
 
 pub(crate) fn ids(numbers: &[u32]) -> Vec<TokenId> {
@@ -68,12 +68,15 @@ fn free_running(model: &Arc<Model>, case: &Case, count: usize) -> (Vec<u32>, Str
     (made, text)
 }
 
-fn check(model: &Arc<Model>) {
+fn check(which: Real, engine: Engine) {
+    let Some(model) = fixture::real(which, engine, SimdLevel::Auto, 0) else {
+        return;
+    };
     let (mut equal, mut positions) = (0, 0);
-    for case in cases() {
+    for case in cases(which) {
         let golden = &case.generated_token_ids;
         let margins = &case.top2_logit_margin;
-        let top = teacher_forced(model, &case);
+        let top = teacher_forced(&model, &case);
         for ((top, golden), margin) in top.iter().zip(golden).zip(margins) {
             assert!(
                 top == golden || *margin < MARGIN,
@@ -88,12 +91,12 @@ fn check(model: &Arc<Model>) {
             .position(|margin| *margin < MARGIN)
             .unwrap_or(margins.len());
         if free > 0 {
-            let (made, text) = free_running(model, &case, free);
+            let (made, text) = free_running(&model, &case, free);
             assert_eq!(made, golden[..free]);
             assert!(case.text.starts_with(&text), "{text:?} for {:?}", case.text);
         }
     }
-    println!("top token equal at {equal} of {positions} positions");
+    println!("{which:?} {engine:?}: top token equal at {equal} of {positions} positions");
     assert!(
         equal * 100 >= positions * 95,
         "only {equal} of {positions} top tokens are equal"
@@ -102,31 +105,35 @@ fn check(model: &Arc<Model>) {
 
 #[test]
 fn prompts_have_the_golden_token_ids() {
-    let Some(model) = fixture::smollm2(Engine::Oracle, SimdLevel::Auto, 0) else {
-        return;
-    };
     let options = EncodeOptions {
         add_bos: AddBos::ByMetadata,
         parse_special: true,
     };
-    for case in cases() {
+    let Some(model) = fixture::smollm2(Engine::Oracle, SimdLevel::Auto, 0) else {
+        return;
+    };
+    for case in cases(Real::SmolLm2) {
         let tokens = model.tokenizer().encode(&case.prompt, options).unwrap();
         assert_eq!(tokens, ids(&case.prompt_token_ids));
     }
 }
 
 #[test]
-fn the_oracle_follows_the_goldens() {
-    let Some(model) = fixture::smollm2(Engine::Oracle, SimdLevel::Auto, 0) else {
-        return;
-    };
-    check(&model);
+fn the_oracle_follows_the_goldens_of_smollm2() {
+    check(Real::SmolLm2, Engine::Oracle);
 }
 
 #[test]
-fn the_exact_engine_follows_the_goldens() {
-    let Some(model) = fixture::smollm2(Engine::Exact, SimdLevel::Auto, 0) else {
-        return;
-    };
-    check(&model);
+fn the_exact_engine_follows_the_goldens_of_smollm2() {
+    check(Real::SmolLm2, Engine::Exact);
+}
+
+#[test]
+fn the_oracle_follows_the_goldens_of_gemma3() {
+    check(Real::Gemma3, Engine::Oracle);
+}
+
+#[test]
+fn the_exact_engine_follows_the_goldens_of_gemma3() {
+    check(Real::Gemma3, Engine::Exact);
 }

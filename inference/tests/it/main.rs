@@ -6,6 +6,7 @@
     reason = "a skipped test says why; figures show with --nocapture"
 )]
 
+mod architectures;
 mod archive;
 mod builder;
 mod embed;
@@ -14,6 +15,7 @@ mod files;
 mod fixture;
 mod generate;
 mod goldens;
+mod plans;
 mod sessions;
 mod spm;
 mod tokens;

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use tussah_inference::{AddBos, EncodeOptions, Gguf, TokenId, Tokenizer};
 
 use crate::builder::{File, Value};
-use crate::{fixture, goldens};
+use crate::fixture::{self, Real};
+use crate::goldens;
 
 const PLAIN: EncodeOptions = EncodeOptions {
     add_bos: AddBos::Never,
@@ -19,7 +20,7 @@ const PROMPT: EncodeOptions = EncodeOptions {
 };
 
 fn gemma3() -> Option<Tokenizer> {
-    let gguf = Gguf::open(&fixture::gemma3_path()?).unwrap();
+    let gguf = Gguf::open(&fixture::path(Real::Gemma3)?).unwrap();
     Some(Tokenizer::from_gguf(&gguf).unwrap())
 }
 
@@ -34,7 +35,7 @@ fn bytes(tokenizer: &Tokenizer, tokens: &[TokenId]) -> Vec<u8> {
 #[test]
 fn gemma_prompts_have_the_golden_token_ids() {
     let Some(tokenizer) = gemma3() else { return };
-    for case in goldens::gemma3_cases() {
+    for case in goldens::cases(Real::Gemma3) {
         let tokens = tokenizer.encode(&case.prompt, PROMPT).unwrap();
         assert_eq!(tokens, goldens::ids(&case.prompt_token_ids));
         let made = goldens::ids(&case.generated_token_ids);
@@ -58,7 +59,7 @@ fn gemma_tokens_are_those_of_sentencepiece() {
 
 #[test]
 fn gemma_reads_fast() {
-    let Some(path) = fixture::gemma3_path() else {
+    let Some(path) = fixture::path(Real::Gemma3) else {
         return;
     };
     let gguf = Gguf::open(&path).unwrap();

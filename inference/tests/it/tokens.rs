@@ -103,7 +103,7 @@ fn the_real_template_and_vocabulary_make_the_golden_prompt() {
     let Some(model) = fixture::smollm2(Engine::Exact, SimdLevel::Auto, 2) else {
         return;
     };
-    let case = &crate::goldens::cases()[1];
+    let case = &crate::goldens::cases(fixture::Real::SmolLm2)[1];
     let question = tussah_inference::ChatMessage {
         role: "user".to_owned(),
         content: "What is gravity?".to_owned(),
