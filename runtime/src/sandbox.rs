@@ -8,6 +8,7 @@ mod bindings;
 mod compile;
 mod embeddings;
 mod engine;
+mod exit;
 mod guest;
 pub(crate) mod imports;
 mod limiter;
@@ -15,6 +16,7 @@ mod llm;
 mod models;
 mod nn;
 mod output;
+mod preview1;
 mod sessions;
 
 use std::{
@@ -24,20 +26,20 @@ use std::{
 };
 
 use tussah_inference::{CancelToken, Model};
-use tussah_manifest::{
-    Digest, Domain, ExitStatus, LimitHit, Limits, Manifest, Request, Transcript, Trap,
-};
-use wasmtime::Store;
+use tussah_manifest::{Abi, Digest, ExitStatus, Limits, Manifest, Request, Transcript};
+use wasmtime::{InstancePre, Store};
 
 use crate::{Fault, SharedEvents, VerifiedJob};
 use bindings::{Job, JobPre};
+use compile::Code;
 pub use engine::{Allocation, Runtime, RuntimeConfig, RuntimeError};
 pub(crate) use engine::{WASM_ENGINE, config_digest, features};
+use exit::{End, exit_of};
 use guest::Guest;
 pub(crate) use guest::{CLOCK_POLICY, SEED_POLICY};
-use limiter::Stop;
 pub use limiter::Used;
 use models::Models;
+use preview1::Exited;
 
 /// Fuel between two looks at the deadline and at cancellation: some 10 µs of wasm.
 const YIELD_FUEL: u64 = 20_000;
@@ -199,6 +201,11 @@ pub enum PrepareError {
         "the module is no job: it must export `run: func(input: list<u8>) -> result<_, job-error>` of the world tussah:job/job"
     )]
     World(#[source] wasmtime::Error),
+    /// The module cannot be started as WASI preview 1 says, or misuses what it imports.
+    #[error(
+        "the module is no job of abi preview1: it must export `_start` and its memory, and import WASI preview 1 and wasi-nn as they are"
+    )]
+    Command(#[source] wasmtime::Error),
     /// A model that the manifest names is not here.
     #[error("the manifest's model `{name}` is missing")]
     Model {
@@ -217,7 +224,7 @@ impl PrepareError {
     /// Whose change would make a retry succeed.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Compile(_) | Self::World(_) => Fault::Developer,
+            Self::Compile(_) | Self::World(_) | Self::Command(_) => Fault::Developer,
             Self::Model { .. } | Self::CompilerLost => Fault::Provider,
         }
     }
@@ -225,37 +232,41 @@ impl PrepareError {
 
 /// Compiled code with its imports resolved; starting it takes microseconds.
 #[derive(Clone)]
-pub(crate) struct Preparation {
-    pre: JobPre<Guest>,
+pub(crate) enum Preparation {
+    Component(JobPre<Guest>),
+    Preview1(InstancePre<Guest>),
 }
+
+/// What prepared code is kept under: of one module, each ABI would make another job.
+type PreparedKey = (Digest, Abi);
 
 /// The modules that were prepared last, the latest first.
 #[derive(Default)]
-pub(crate) struct Prepared(Mutex<VecDeque<(Digest, Preparation)>>);
+pub(crate) struct Prepared(Mutex<VecDeque<(PreparedKey, Preparation)>>);
 
 impl Prepared {
     /// Modules that are kept; code takes memory for as long as it is here.
     const KEPT: usize = 64;
 
-    fn get(&self, digest: &Digest) -> Option<Preparation> {
+    fn get(&self, key: PreparedKey) -> Option<Preparation> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = kept.iter().position(|(known, _)| known == digest)?;
+        let at = kept.iter().position(|(known, _)| *known == key)?;
         let entry = kept.remove(at)?;
         let preparation = entry.1.clone();
         kept.push_front(entry);
         Some(preparation)
     }
 
-    fn put(&self, digest: Digest, preparation: Preparation) {
+    fn put(&self, key: PreparedKey, preparation: Preparation) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.push_front((digest, preparation));
+        kept.push_front((key, preparation));
         kept.truncate(Self::KEPT);
     }
 
-    /// Whether bytes of this digest were checked and compiled before.
-    pub(crate) fn has(&self, digest: &Digest) -> bool {
+    /// Whether bytes of this digest were checked and compiled for this ABI before.
+    pub(crate) fn has(&self, digest: &Digest, abi: Abi) -> bool {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.iter().any(|(known, _)| known == digest)
+        kept.iter().any(|(known, _)| *known == (*digest, abi))
     }
 }
 
@@ -334,10 +345,10 @@ impl Runtime {
                     reason,
                 })?;
         }
-        let digest = manifest.module.digest;
-        let preparation = match self.prepared.get(&digest) {
+        let key = (manifest.module.digest, manifest.job.abi);
+        let preparation = match self.prepared.get(key) {
             Some(preparation) => preparation,
-            None => self.compile(digest, module, &run.events).await?,
+            None => self.compile(key, module, &run.events).await?,
         };
         Ok(SandboxedJob {
             documents: Documents { request, manifest },
@@ -349,7 +360,7 @@ impl Runtime {
     /// Code for a module whose digest was checked; the executor's other tasks go on meanwhile.
     async fn compile(
         &self,
-        digest: Digest,
+        key: PreparedKey,
         module: Vec<u8>,
         events: &SharedEvents,
     ) -> Result<Preparation, PrepareError> {
@@ -359,9 +370,9 @@ impl Runtime {
         let warned = Arc::clone(events);
         let compiled = tokio::task::spawn_blocking(move || {
             let mut warn = |text: String| warned.event(Event::Warning(&text));
-            cache.load_or_compile(&engine, &digest, &module, &mut warn)
+            cache.load_or_compile(&engine, (&key.0, key.1), &module, &mut warn)
         });
-        let (component, origin) = compiled
+        let (code, origin) = compiled
             .await
             .map_err(|_| PrepareError::CompilerLost)?
             .map_err(PrepareError::Compile)?;
@@ -370,15 +381,28 @@ impl Runtime {
             cached,
             took: started.elapsed(),
         });
-        let pre = self
-            .linker
-            .instantiate_pre(&component)
-            .map_err(PrepareError::World)?;
-        let preparation = Preparation {
-            pre: JobPre::new(pre).map_err(PrepareError::World)?,
-        };
-        self.prepared.put(digest, preparation.clone());
+        let preparation = self.link(&code)?;
+        self.prepared.put(key, preparation.clone());
         Ok(preparation)
+    }
+
+    /// Resolves imports, and looks whether the code can be started.
+    fn link(&self, code: &Code) -> Result<Preparation, PrepareError> {
+        match code {
+            Code::Component(component) => {
+                let pre = self.linker.instantiate_pre(component);
+                pre.and_then(JobPre::new)
+                    .map(Preparation::Component)
+                    .map_err(PrepareError::World)
+            }
+            Code::Module(module) => {
+                let linker = &self.preview1_linker;
+                preview1::check_exports(module)
+                    .and_then(|()| linker.instantiate_pre(module))
+                    .map(Preparation::Preview1)
+                    .map_err(PrepareError::Command)
+            }
+        }
     }
 }
 
@@ -399,16 +423,13 @@ impl SandboxedJob {
         };
         let limits = &documents.manifest.job.limits;
         let nonce = &documents.request.body.nonce;
-        let guest = Guest::new(limits, nonce, models, run.events);
+        let stdin = match preparation {
+            Preparation::Component(_) => Vec::new(),
+            Preparation::Preview1(_) => input.clone(),
+        };
+        let guest = Guest::new(limits, nonce, models, run.events, stdin);
         execute(runtime, preparation, guest, limits, input, &run.cancel).await
     }
-}
-
-/// How a run came to an end, as the executor sees it.
-enum End {
-    Returned(wasmtime::Result<Result<(), bindings::JobError>>),
-    Cancelled,
-    TimeUp,
 }
 
 /// One run of prepared code: a fresh store, one call, and the store is gone.
@@ -425,10 +446,7 @@ async fn execute(
     let _stop_inference = StopOnDrop(guest.models.cancel.clone());
     let mut store = new_store(runtime, guest, limits);
     let end = {
-        let call = async {
-            let job: Job = preparation.pre.instantiate_async(&mut store).await?;
-            job.call_run(&mut store, input).await
-        };
+        let call = start(preparation, &mut store, input);
         tokio::select! {
             biased;
             () = cancel.cancelled() => End::Cancelled,
@@ -458,6 +476,34 @@ async fn execute(
     }
 }
 
+/// Starts the code and waits for its end.
+async fn start(
+    preparation: &Preparation,
+    store: &mut Store<Guest>,
+    input: &[u8],
+) -> wasmtime::Result<Result<(), bindings::JobError>> {
+    let instance = match preparation {
+        Preparation::Component(pre) => {
+            let job: Job = pre.instantiate_async(&mut *store).await?;
+            return job.call_run(store, input).await;
+        }
+        Preparation::Preview1(pre) => pre.instantiate_async(&mut *store).await?,
+    };
+    let start = instance.get_typed_func::<(), ()>(&mut *store, "_start")?;
+    let ended = start.call_async(store, ()).await;
+    match ended
+        .as_ref()
+        .map_err(|error| error.downcast_ref::<Exited>())
+    {
+        Ok(()) | Err(Some(Exited(0))) => Ok(Ok(())),
+        Err(Some(Exited(code))) => Ok(Err(bindings::JobError {
+            code: *code,
+            message: format!("it ended itself with exit code {code}"),
+        })),
+        Err(None) => ended.map(Ok),
+    }
+}
+
 /// A store with every limit set.
 fn new_store(runtime: &Runtime, guest: Guest, limits: &Limits) -> Store<Guest> {
     let mut store = Store::new(&runtime.engine, guest);
@@ -483,110 +529,5 @@ struct StopOnDrop(CancelToken);
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
         self.0.cancel();
-    }
-}
-
-/// The exit status of an end, and what to tell people about it.
-fn exit_of(end: End, guest: &Guest, limits: &Limits) -> (ExitStatus, Option<GuestError>) {
-    let told = |exit, message: String| (exit, Some(GuestError { message }));
-    match end {
-        End::Returned(Ok(Ok(()))) => (ExitStatus::Done, None),
-        End::Returned(Ok(Err(error))) => {
-            let message = Digest::salted(&guest.salt, Domain::JobError, error.message.as_bytes());
-            let exit = ExitStatus::JobError {
-                code: error.code,
-                message,
-            };
-            told(
-                exit,
-                format!("the job failed: {} (code {})", error.message, error.code),
-            )
-        }
-        End::Returned(Err(error)) => exit_of_trap(&error, limits),
-        End::Cancelled => told(ExitStatus::Cancelled, "the job was cancelled".into()),
-        End::TimeUp => told(
-            ExitStatus::DeadlineExceeded,
-            format!(
-                "the job ran for {} ms, all that limits.wall_ms_max allows",
-                limits.wall_ms_max
-            ),
-        ),
-    }
-}
-
-fn exit_of_trap(error: &wasmtime::Error, limits: &Limits) -> (ExitStatus, Option<GuestError>) {
-    let told = |exit, message: String| (exit, Some(GuestError { message }));
-    if let Some(stop) = error.downcast_ref::<Stop>() {
-        return match stop {
-            Stop::Limit(limit) => told(
-                ExitStatus::LimitHit { limit: *limit },
-                limit_message(*limit, limits),
-            ),
-            Stop::Cancelled => told(ExitStatus::Cancelled, "the job was cancelled".into()),
-            Stop::HostFailure => told(
-                ExitStatus::HostFailure,
-                format!("the host failed: {error:#}"),
-            ),
-        };
-    }
-    if let Some(exit) = error.downcast_ref::<wasmtime_wasi::I32Exit>() {
-        return match exit.0 {
-            0 => (ExitStatus::Done, None),
-            code => told(
-                ExitStatus::Trapped { trap: Trap::Exited },
-                format!("the job ended its process with code {code} instead of returning"),
-            ),
-        };
-    }
-    match error.downcast_ref::<wasmtime::Trap>() {
-        Some(wasmtime::Trap::OutOfFuel) => {
-            let limit = LimitHit::Fuel;
-            told(ExitStatus::LimitHit { limit }, limit_message(limit, limits))
-        }
-        Some(trap) => told(
-            ExitStatus::Trapped {
-                trap: trap_code(*trap),
-            },
-            format!("the job trapped: {trap}\n{error}"),
-        ),
-        None => told(
-            ExitStatus::Trapped {
-                trap: Trap::HostCallMisused,
-            },
-            format!(
-                "the job misused a host call: {}\n{error}",
-                error.root_cause()
-            ),
-        ),
-    }
-}
-
-fn limit_message(limit: LimitHit, limits: &Limits) -> String {
-    let name = limit.name();
-    let allowed = tussah_manifest::Limits::FIELDS
-        .iter()
-        .find(|field| field.name == name)
-        .map_or_else(String::new, |field| {
-            format!(" of {} {}", (field.get)(limits), field.unit.plural())
-        });
-    format!(
-        "the job reached its limit{allowed} (limits.{name}); raise it in the job's tussah.toml, or do less"
-    )
-}
-
-/// Wasmtime's traps in the receipt's words.
-fn trap_code(trap: wasmtime::Trap) -> Trap {
-    use wasmtime::Trap as W;
-    match trap {
-        W::UnreachableCodeReached => Trap::Unreachable,
-        W::MemoryOutOfBounds | W::HeapMisaligned => Trap::MemoryOutOfBounds,
-        W::TableOutOfBounds => Trap::TableOutOfBounds,
-        W::IndirectCallToNull => Trap::IndirectCallToNull,
-        W::BadSignature => Trap::BadSignature,
-        W::IntegerOverflow => Trap::IntegerOverflow,
-        W::IntegerDivisionByZero => Trap::DivisionByZero,
-        W::BadConversionToInteger => Trap::BadConversionToInteger,
-        W::StackOverflow => Trap::StackOverflow,
-        _ => Trap::Other,
     }
 }

@@ -100,7 +100,7 @@ pub enum VerifyError {
         /// What this host gives.
         offered: u64,
     },
-    /// The bytes are no component, or use a feature of wasm that is off here.
+    /// The bytes are no module of the manifest's ABI, or use a feature of wasm that is off here.
     #[error(transparent)]
     Module(#[from] imports::ModuleError),
 }
@@ -166,8 +166,9 @@ pub fn verify(job: SubmittedJob, runtime: &Runtime) -> Result<VerifiedJob, Verif
         return Err(VerifyError::OtherInput);
     }
     // Equal digests are equal bytes: what was checked before need not be again.
-    if !runtime.prepared.has(&named) {
-        imports::check(&module)?;
+    let abi = manifest.job.abi;
+    if !runtime.prepared.has(&named, abi) {
+        imports::check(&module, abi)?;
     }
     Ok(VerifiedJob {
         request,

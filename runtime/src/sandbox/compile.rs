@@ -1,4 +1,4 @@
-//! Components to code, and the authenticated code cache.
+//! Components and core modules to code, and the authenticated code cache.
 //!
 //! In: a verified module. Out: code that wasmtime can instantiate. Compiled code is native
 //! code: whoever can write the cache could run anything, so every file carries a MAC under
@@ -10,8 +10,8 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use tussah_manifest::Digest;
-use wasmtime::{Engine, component::Component};
+use tussah_manifest::{Abi, Digest};
+use wasmtime::{Engine, Module, component::Component};
 
 /// Bytes of the MAC before the code in a cache file.
 const MAC_BYTES: usize = 32;
@@ -23,6 +23,43 @@ const FILE_BYTES_MAX: u64 = 1 << 30;
 pub(crate) enum CodeOrigin {
     Cache,
     Compiler,
+}
+
+/// Compiled code, of the kind that its ABI calls for.
+pub(crate) enum Code {
+    Component(Component),
+    Module(Module),
+}
+
+impl Code {
+    fn compile(engine: &Engine, abi: Abi, module: &[u8]) -> wasmtime::Result<Self> {
+        Ok(match abi {
+            Abi::Component => Self::Component(Component::from_binary(engine, module)?),
+            Abi::Preview1 => Self::Module(Module::from_binary(engine, module)?),
+        })
+    }
+
+    fn serialize(&self) -> wasmtime::Result<Vec<u8>> {
+        match self {
+            Self::Component(component) => component.serialize(),
+            Self::Module(module) => module.serialize(),
+        }
+    }
+
+    /// Loads what [`Code::serialize`] gave; wasmtime refuses the other kind.
+    ///
+    /// # Safety
+    /// `code` must be what `serialize` gave on an engine like this one.
+    #[expect(unsafe_code, reason = "wasmtime cannot check code")]
+    unsafe fn deserialize(engine: &Engine, abi: Abi, code: &[u8]) -> wasmtime::Result<Self> {
+        // SAFETY: the caller's word, for both kinds.
+        unsafe {
+            Ok(match abi {
+                Abi::Component => Self::Component(Component::deserialize(engine, code)?),
+                Abi::Preview1 => Self::Module(Module::deserialize(engine, code)?),
+            })
+        }
+    }
 }
 
 /// Compiled code on disk, by module digest and engine.
@@ -52,26 +89,26 @@ impl CodeCache {
     pub(crate) fn load_or_compile(
         &self,
         engine: &Engine,
-        digest: &Digest,
+        (digest, abi): (&Digest, Abi),
         module: &[u8],
         warn: &mut dyn FnMut(String),
-    ) -> wasmtime::Result<(Component, CodeOrigin)> {
+    ) -> wasmtime::Result<(Code, CodeOrigin)> {
         let path = self.path(digest);
         if let Some(path) = &path
-            && let Some(component) = self.load(engine, path, digest, warn)
+            && let Some(code) = self.load(engine, path, (digest, abi), warn)
         {
-            return Ok((component, CodeOrigin::Cache));
+            return Ok((code, CodeOrigin::Cache));
         }
-        let component = Component::from_binary(engine, module)?;
+        let code = Code::compile(engine, abi, module)?;
         if let Some(path) = &path
-            && let Err(error) = self.store(path, digest, &component.serialize()?)
+            && let Err(error) = self.store(path, digest, &code.serialize()?)
         {
             warn(format!(
                 "compiled code could not be kept in {}: {error}; the job runs, but its next start compiles again",
                 path.display()
             ));
         }
-        Ok((component, CodeOrigin::Compiler))
+        Ok((code, CodeOrigin::Compiler))
     }
 
     fn path(&self, digest: &Digest) -> Option<PathBuf> {
@@ -84,9 +121,9 @@ impl CodeCache {
         &self,
         engine: &Engine,
         path: &Path,
-        digest: &Digest,
+        (digest, abi): (&Digest, Abi),
         warn: &mut dyn FnMut(String),
-    ) -> Option<Component> {
+    ) -> Option<Code> {
         let file = match read(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
@@ -113,16 +150,15 @@ impl CodeCache {
         #[expect(unsafe_code, reason = "wasmtime cannot check code; the MAC does")]
         // SAFETY: `code` is the very slice whose MAC under this host's key was checked just
         // above, over the module's digest and this engine's id too, so it is what
-        // `Component::serialize` gave for this module on an engine like this one.
-        let component = unsafe { Component::deserialize(engine, code) };
-        component
-            .map_err(|error| {
-                warn(format!(
-                    "compiled code in {} is not usable: {error}",
-                    path.display()
-                ))
-            })
-            .ok()
+        // `Code::serialize` gave for this module on an engine like this one.
+        let code = unsafe { Code::deserialize(engine, abi, code) };
+        code.map_err(|error| {
+            warn(format!(
+                "compiled code in {} is not usable: {error}",
+                path.display()
+            ))
+        })
+        .ok()
     }
 
     /// Writes a file beside and renames it, so that nobody ever reads half of one; leaves

@@ -16,7 +16,7 @@ use super::{
     Prepared,
     compile::CodeCache,
     guest::{self, Guest},
-    imports,
+    imports, preview1,
 };
 
 /// The wasm stack of a guest, in bytes. Overflowing it is a trap.
@@ -89,6 +89,7 @@ pub enum RuntimeError {
 pub struct Runtime {
     pub(crate) engine: Engine,
     pub(crate) linker: Linker<Guest>,
+    pub(crate) preview1_linker: wasmtime::Linker<Guest>,
     pub(crate) cache: Arc<CodeCache>,
     pub(crate) prepared: Prepared,
     pub(crate) config: RuntimeConfig,
@@ -113,6 +114,7 @@ impl Runtime {
     pub fn new(config: RuntimeConfig) -> Result<Self, RuntimeError> {
         let engine = Engine::new(&engine_config(&config)).map_err(RuntimeError::Engine)?;
         let linker = guest::linker(&engine).map_err(RuntimeError::Engine)?;
+        let preview1_linker = preview1::linker(&engine).map_err(RuntimeError::Engine)?;
         let cache = Arc::new(CodeCache::new(
             config.cache_dir.clone(),
             &config.cache_key,
@@ -121,6 +123,7 @@ impl Runtime {
         Ok(Self {
             engine,
             linker,
+            preview1_linker,
             cache,
             prepared: Prepared::default(),
             config,

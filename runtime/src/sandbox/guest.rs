@@ -39,13 +39,14 @@ use super::{
     },
     limiter::{Limiter, Stop},
     models::Models,
+    preview1,
 };
 use crate::SharedEvents;
 
 /// Handles that a guest may hold of the host's resources: sessions, streams, timers.
-const RESOURCES_MAX: usize = 1024;
+pub(crate) const RESOURCES_MAX: usize = 1024;
 /// What one reading of a clock adds to it, in nanoseconds.
-const CLOCK_STEP_NS: u64 = 1000;
+pub(crate) const CLOCK_STEP_NS: u64 = 1000;
 
 /// How the guest's clocks run, as receipts say it.
 pub(crate) const CLOCK_POLICY: &str = "virtual/0: from the nonce, 1000 ns a reading, waits at once";
@@ -58,8 +59,8 @@ pub(crate) struct Guest {
     /// Made at the guest's first WASI call: most jobs make none.
     wasi: Option<WasiCtx>,
     table: ResourceTable,
-    clock: Clock,
-    seed: [u8; 32],
+    pub(crate) clock: Clock,
+    pub(crate) seed: [u8; 32],
     /// Of every salted digest of this job.
     pub(crate) salt: Salt,
     log: Log,
@@ -68,14 +69,18 @@ pub(crate) struct Guest {
     pub(crate) models: Models,
     pub(crate) output: Vec<u8>,
     pub(crate) events: SharedEvents,
+    /// Of modules of that ABI alone.
+    pub(crate) preview1: preview1::State,
 }
 
 impl Guest {
+    /// `input` is what a preview 1 module reads; a component is passed its own.
     pub(crate) fn new(
         limits: &Limits,
         nonce: &Nonce,
         models: Models,
         events: SharedEvents,
+        input: Vec<u8>,
     ) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES_MAX);
@@ -94,6 +99,7 @@ impl Guest {
             models,
             output: Vec::new(),
             events,
+            preview1: preview1::State::new(input),
         }
     }
 
@@ -119,6 +125,11 @@ impl Guest {
         &self.seed
     }
 
+    /// Adds to the job's log, up to its limit.
+    pub(crate) fn write_log(&self, bytes: &[u8]) {
+        self.log.append(bytes);
+    }
+
     /// What the guest wrote to its standard output and error.
     pub(crate) fn log(&self) -> Vec<u8> {
         self.log
@@ -133,7 +144,7 @@ impl Guest {
         let mut wasi = WasiCtx::builder();
         wasi.stdout(self.log.clone())
             .stderr(self.log.clone())
-            .secure_random(random_bytes(&self.seed, "tussah 2026-11 wasi random v1"))
+            .secure_random(wasi_random(self.seed))
             .insecure_random(random_bytes(
                 &self.seed,
                 "tussah 2026-11 wasi insecure random v1",
@@ -151,6 +162,11 @@ impl Guest {
 
 fn derived(seed: &[u8; 32], context: &str) -> [u8; 32] {
     blake3::derive_key(context, seed)
+}
+
+/// What `wasi:random` and `random_get` draw from.
+pub(crate) fn wasi_random(seed: [u8; 32]) -> ChaCha20Rng {
+    random_bytes(&seed, "tussah 2026-11 wasi random v1")
 }
 
 fn random_bytes(seed: &[u8; 32], context: &str) -> ChaCha20Rng {
@@ -217,14 +233,30 @@ impl HasData for Io {
 
 /// The guest's time: it moves when it is looked at, and when it is waited for.
 #[derive(Debug, Clone, Copy)]
-struct Clock {
+pub(crate) struct Clock {
     start_unix_s: u64,
     now_ns: u64,
 }
 
 impl Clock {
-    fn read(&mut self) -> u64 {
+    pub(crate) fn read(&mut self) -> u64 {
         self.now_ns = self.now_ns.saturating_add(CLOCK_STEP_NS);
+        self.now_ns
+    }
+
+    /// The time, without a reading.
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+
+    /// The wall clock's time at the job's start, in nanoseconds since 1970.
+    pub(crate) fn start_ns(&self) -> u64 {
+        self.start_unix_s.saturating_mul(1_000_000_000)
+    }
+
+    /// A wait is over at once: the clock stands where it would have stood.
+    pub(crate) fn wait_until(&mut self, when_ns: u64) -> u64 {
+        self.now_ns = self.now_ns.max(when_ns);
         self.now_ns
     }
 }
@@ -255,9 +287,8 @@ impl monotonic_clock::Host for ClocksView<'_> {
         Ok(CLOCK_STEP_NS)
     }
 
-    /// The wait is over at once: the clock stands where it would have stood.
     fn subscribe_instant(&mut self, when: u64) -> wasmtime::Result<Resource<DynPollable>> {
-        self.clock.now_ns = self.clock.now_ns.max(when);
+        self.clock.wait_until(when);
         let due = self.table.push(Due)?;
         wasmtime_wasi::p2::subscribe(self.table, due)
     }

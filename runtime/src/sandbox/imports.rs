@@ -3,7 +3,10 @@
 //! In: module bytes that nobody has looked at. Out: nothing, or why they cannot be run.
 //! The check parses and validates; it compiles nothing.
 
+use tussah_manifest::Abi;
 use wasmparser::{ComponentTypeRef, Encoding, Parser, Payload, Validator, WasmFeatures};
+
+use super::preview1;
 
 /// The interfaces that are offered, without their version.
 ///
@@ -50,10 +53,16 @@ pub enum ModuleError {
     NotWasm,
     /// A core module where a component is needed.
     #[error(
-        "this is a core WebAssembly module, and a job is a component: \
-         build it for the target wasm32-wasip2, or with `tussah build`"
+        "this is a core WebAssembly module, and the manifest asks for a component: \
+         build it for the target wasm32-wasip2, or write `abi = \"preview1\"`"
     )]
     CoreModule,
+    /// A component where a core module is needed.
+    #[error(
+        "this is a component, and the manifest says `abi = \"preview1\"`: \
+         build it for the target wasm32-wasip1, or leave `abi` out"
+    )]
+    Component,
     /// Cut short, damaged, or with a feature that is off.
     #[error("the module is damaged or uses a feature of WebAssembly that is off here")]
     Invalid(#[source] wasmparser::BinaryReaderError),
@@ -102,18 +111,24 @@ pub(crate) const FEATURE_NAMES: &[&str] = &[
     "tail-call",
 ];
 
-/// Checks that bytes are a valid component which imports nothing but what is offered.
+/// Checks that bytes are a valid module of an ABI which imports nothing but what is offered.
 ///
 /// # Errors
 /// The first thing that is wrong, the import by its name.
-pub(crate) fn check(module: &[u8]) -> Result<(), ModuleError> {
+pub(crate) fn check(module: &[u8], abi: Abi) -> Result<(), ModuleError> {
     if !module.starts_with(b"\0asm") {
         return Err(ModuleError::NotWasm);
     }
-    if Parser::is_core_wasm(module) {
-        return Err(ModuleError::CoreModule);
+    match (abi, Parser::is_core_wasm(module)) {
+        (Abi::Component, true) => return Err(ModuleError::CoreModule),
+        (Abi::Component, false) => check_imports(module)?,
+        (Abi::Preview1, true) => preview1::check(module)?,
+        (Abi::Preview1, false) if Parser::is_component(module) => {
+            return Err(ModuleError::Component);
+        }
+        // Neither: the validator says what is wrong with its head.
+        (Abi::Preview1, false) => {}
     }
-    check_imports(module)?;
     Validator::new_with_features(FEATURES)
         .validate_all(module)
         .map_err(ModuleError::Invalid)?;
@@ -186,7 +201,8 @@ mod tests {
     #[track_caller]
     fn check_text(wat: &str, expected: &str) {
         let bytes = wat::parse_str(wat).expect("the text is wasm");
-        let found = check(&bytes).map_or_else(|error| error.to_string(), |()| "ok".to_owned());
+        let found = check(&bytes, Abi::Component)
+            .map_or_else(|error| error.to_string(), |()| "ok".to_owned());
         assert_eq!(found, expected);
     }
 
@@ -237,17 +253,74 @@ mod tests {
 
     #[test]
     fn what_is_no_component_is_refused() {
-        assert!(matches!(check(b""), Err(ModuleError::NotWasm)));
-        assert!(matches!(check(b"MZ\x90\0"), Err(ModuleError::NotWasm)));
         assert!(matches!(
-            check(b"\0asm"),
+            check(b"", Abi::Component),
+            Err(ModuleError::NotWasm)
+        ));
+        assert!(matches!(
+            check(b"MZ\x90\0", Abi::Component),
+            Err(ModuleError::NotWasm)
+        ));
+        assert!(matches!(
+            check(b"\0asm", Abi::Component),
             Err(ModuleError::Invalid(_) | ModuleError::CoreModule)
         ));
         check_text(
             "(module)",
-            "this is a core WebAssembly module, and a job is a component: build it for the \
-             target wasm32-wasip2, or with `tussah build`",
+            "this is a core WebAssembly module, and the manifest asks for a component: build it \
+             for the target wasm32-wasip2, or write `abi = \"preview1\"`",
         );
+    }
+
+    #[test]
+    fn preview_1_modules_import_their_own_list() {
+        for (wat, expected) in [
+            ("(module)", "ok"),
+            (
+                r#"(module (import "wasi_snapshot_preview1" "fd_write" (func)))"#,
+                "ok",
+            ),
+            (
+                r#"(module (import "wasi_ephemeral_nn" "compute" (func)))"#,
+                "ok",
+            ),
+            (
+                r#"(module (import "wasi_snapshot_preview1" "sock_send" (func)))"#,
+                "the module imports `wasi_snapshot_preview1::sock_send`, which jobs do not get: \
+                 there is no network in the sandbox; take data from the job's input instead",
+            ),
+            (
+                r#"(module (import "wasi_snapshot_preview1" "proc_raise" (func)))"#,
+                "the module imports `wasi_snapshot_preview1::proc_raise`, which jobs do not get: \
+                 only what Rust's std and wasi-libc link by themselves is offered",
+            ),
+            (
+                r#"(module (import "wasi_ephemeral_nn" "unload" (func)))"#,
+                "the module imports `wasi_ephemeral_nn::unload`, which jobs do not get: \
+                 wasi-nn is offered as the crate `wasi-nn` 0.6 imports it",
+            ),
+            (
+                r#"(module (import "env" "memory" (memory 1)))"#,
+                "the module imports `env::memory`, which jobs do not get: modules of abi \
+                 preview1 import from wasi_snapshot_preview1 and wasi_ephemeral_nn alone",
+            ),
+            (
+                "(component)",
+                "this is a component, and the manifest says `abi = \"preview1\"`: build it for \
+                 the target wasm32-wasip1, or leave `abi` out",
+            ),
+        ] {
+            let bytes = wat::parse_str(wat).expect("the text is wasm");
+            let found = check(&bytes, Abi::Preview1);
+            let found = found.map_or_else(|error| error.to_string(), |()| "ok".to_owned());
+            assert_eq!(found, expected);
+        }
+        let threads = wat::parse_str("(module (memory 1 1 shared))").expect("wasm");
+        assert!(matches!(
+            check(&threads, Abi::Preview1),
+            Err(ModuleError::Invalid(_))
+        ));
+        assert!(check(b"\0asm\x07\0\x09\0", Abi::Preview1).is_err());
     }
 
     #[test]
@@ -256,10 +329,10 @@ mod tests {
             r#"(component (import "tussah:job/output@0.1.0" (instance)) (core module (func)))"#,
         )
         .expect("the text is wasm");
-        check(&bytes).expect("whole, it is good");
+        check(&bytes, Abi::Component).expect("whole, it is good");
         // A component may end after any section: only cuts within one are errors.
         let refused = (0..bytes.len())
-            .filter(|end| check(&bytes[..*end]).is_err())
+            .filter(|end| check(&bytes[..*end], Abi::Component).is_err())
             .count();
         assert!(refused > bytes.len() / 2, "{refused} of {}", bytes.len());
     }

@@ -76,6 +76,22 @@ pub(crate) fn load_refused() -> Refusal {
     )
 }
 
+/// The names of a model's inputs, by index.
+pub(crate) fn input_names(model: &Model) -> &'static [&'static str] {
+    match model.info().embeddings {
+        Some(_) => inputs::ENCODER_INPUTS,
+        None => inputs::DECODER_INPUTS,
+    }
+}
+
+/// The names of a model's outputs, by index.
+pub(crate) fn output_names(model: &Model) -> &'static [&'static str] {
+    match model.info().embeddings {
+        Some(_) => inputs::ENCODER_OUTPUTS,
+        None => inputs::DECODER_OUTPUTS,
+    }
+}
+
 impl Guest {
     /// Loads a model by the manifest's name, or by a digest that the manifest has.
     pub(crate) async fn nn_load(&mut self, name: &str) -> Answer<Arc<Model>> {

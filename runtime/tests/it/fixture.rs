@@ -4,9 +4,13 @@
 
 use std::sync::{Arc, Mutex};
 
+use tussah_inference::{
+    LoadOptions, Model,
+    generate::{RandomArchitecture, RandomModel, RandomShape, WeightMix, WeightType},
+};
 use tussah_manifest::{
-    Channel, Digest, JobDescription, JobName, Limits, LocalSecret, Manifest, ModuleRef, Nanograms,
-    Nonce, Request, RequestBody, SigningKey, Version,
+    Abi, Channel, Digest, JobDescription, JobName, Limits, LocalSecret, Manifest, ModelFormat,
+    ModelName, ModelRef, ModuleRef, Nanograms, Nonce, Request, RequestBody, SigningKey, Version,
 };
 use tussah_runtime::{
     Allocation, Cancel, Event, Events, ModelSource, ModelSourceError, Run, RunError, Runtime,
@@ -40,12 +44,81 @@ impl ModelSource for NoModels {
         1
     }
 
-    fn load(
-        &self,
-        digest: &Digest,
-        _: &dyn Events,
-    ) -> Result<Arc<tussah_inference::Model>, ModelSourceError> {
+    fn load(&self, digest: &Digest, _: &dyn Events) -> Result<Arc<Model>, ModelSourceError> {
         Err(self.check(digest).expect_err("there are none"))
+    }
+}
+
+/// A host with one small model of random weights.
+pub(crate) struct RandomModels {
+    model: Arc<Model>,
+    digest: Digest,
+}
+
+impl RandomModels {
+    pub(crate) fn new() -> Self {
+        let random = RandomModel {
+            name: "tiny".into(),
+            architecture: RandomArchitecture::Llama,
+            shape: RandomShape {
+                vocabulary: 512,
+                layers: 1,
+                embedding_length: 64,
+                feed_forward_length: 64,
+                heads: 2,
+                kv_heads: 1,
+                head_size: 32,
+                context_tokens_max: 64,
+                tied_head: true,
+            },
+            weights: WeightMix::all(WeightType::Q8_0),
+            seed: 7,
+        };
+        let mut bytes = Vec::new();
+        random
+            .write(&mut bytes, &mut |_| Ok(()))
+            .expect("it can be written");
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("tiny.gguf");
+        std::fs::write(&path, &bytes).expect("written");
+        let options = LoadOptions {
+            threads: 1,
+            ..LoadOptions::default()
+        };
+        let model = Model::open(&path, &options, &mut |_| ()).expect("it is a model");
+        Self {
+            model: Arc::new(model),
+            digest: Digest::of(&bytes),
+        }
+    }
+
+    /// Maps a name to the model and signs the job anew.
+    pub(crate) fn name_in(&self, job: &mut SubmittedJob, name: &str) {
+        let model = ModelRef {
+            digest: self.digest,
+            format: ModelFormat::Gguf,
+        };
+        let name = ModelName::new(name).expect("a name");
+        job.manifest.job.models.insert(name, model);
+        job.request = request(&job.manifest, &job.input);
+    }
+}
+
+impl ModelSource for RandomModels {
+    fn check(&self, _: &Digest) -> Result<(), ModelSourceError> {
+        Ok(())
+    }
+
+    fn threads(&self) -> u32 {
+        1
+    }
+
+    fn load(&self, digest: &Digest, _: &dyn Events) -> Result<Arc<Model>, ModelSourceError> {
+        assert_eq!(
+            *digest, self.digest,
+            "only the manifest's models are loaded"
+        );
+        Ok(Arc::clone(&self.model))
     }
 }
 
@@ -101,8 +174,13 @@ pub(crate) fn component(module: &str) -> Vec<u8> {
 }
 
 pub(crate) fn submit(module: Vec<u8>, limits: Limits, input: &[u8]) -> SubmittedJob {
+    submit_as(Abi::Component, module, limits, input)
+}
+
+pub(crate) fn submit_as(abi: Abi, module: Vec<u8>, limits: Limits, input: &[u8]) -> SubmittedJob {
     let job = JobDescription {
         limits,
+        abi,
         ..JobDescription::new(JobName::new("guest").expect("a name"))
     };
     let manifest = job.with_module(ModuleRef::of(&module));

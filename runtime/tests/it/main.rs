@@ -3,5 +3,6 @@
 mod cache;
 mod ends;
 mod fixture;
+mod preview1;
 mod repeat;
 mod submitted;

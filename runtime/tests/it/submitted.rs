@@ -65,7 +65,7 @@ fn what_is_no_component_is_refused() {
             sign_again(job);
         },
         expect![
-            "Developer: this is a core WebAssembly module, and a job is a component: build it for the target wasm32-wasip2, or with `tussah build`"
+            "Developer: this is a core WebAssembly module, and the manifest asks for a component: build it for the target wasm32-wasip2, or write `abi = \"preview1\"`"
         ],
     );
     check(
