@@ -14,7 +14,7 @@ use std::{
 };
 
 use serde_json::Value;
-use tussah_manifest::{Digest, JobDescription, Manifest, ModuleRef};
+use tussah_manifest::{Abi, Digest, JobDescription, Manifest, ModuleRef};
 
 use crate::{
     failure::{Failure, file_failure},
@@ -80,12 +80,18 @@ pub(crate) fn build(
     let folder = job_folder(folder)?;
     let description = read_description(&folder)?;
     let toolchain = Toolchain::of(&folder)?;
-    let wasm_std = toolchain.wasm_std(home)?;
+    let abi = description.abi;
+    let wasm_std = toolchain.wasm_std(home, toolchain::wasm_target(abi))?;
     let project = Project::of(&folder)?;
     project.lock(ui)?;
-    let compiled = compile(&project, &toolchain, &wasm_std, ui, interrupt)?;
+    let compiled = compile(&project, &toolchain, (abi, &wasm_std), ui, interrupt)?;
     let bytes = fs::read(&compiled).map_err(|error| file_failure("read", &compiled, error))?;
-    check_component(&bytes)?;
+    if abi_of(&bytes)? != abi {
+        // Cargo was asked for the ABI's target: only a tool that is not cargo gives another.
+        return Err(Failure::host(
+            "cargo made a module of another kind than it was asked for",
+        ));
+    }
     check_paths(&bytes, &project.private_paths(home, &toolchain))?;
 
     let module = Digest::of(&bytes);
@@ -270,7 +276,7 @@ fn cargo_home() -> Option<PathBuf> {
 fn compile(
     project: &Project,
     toolchain: &Toolchain,
-    wasm_std: &WasmStd,
+    (abi, wasm_std): (Abi, &WasmStd),
     ui: &Ui,
     interrupt: &Interrupt,
 ) -> Result<PathBuf, Failure> {
@@ -285,14 +291,16 @@ fn compile(
         flags.extend(["--sysroot".into(), sysroot.clone().into_os_string()]);
     }
     let mut command = toolchain::command("cargo", &project.folder);
-    command.args([
-        "build",
-        "--lib",
-        "--locked",
-        "--profile=tussah",
-        "--target",
-        WASM_TARGET,
-    ]);
+    // A component is a library with one export, a command is a program.
+    let (kind, needs) = match abi {
+        Abi::Component => (
+            "--lib",
+            "its Cargo.toml needs `[lib]` with `crate-type = [\"cdylib\", \"rlib\"]`",
+        ),
+        Abi::Preview1 => ("--bins", "a job of abi preview1 needs `src/main.rs`"),
+    };
+    command.args(["build", kind, "--locked", "--profile=tussah"]);
+    command.args(["--target", toolchain::wasm_target(abi)]);
     command.args([
         "--message-format=json-render-diagnostics",
         "--package",
@@ -342,8 +350,7 @@ fn compile(
         return Err(cargo_failure("the job's source does not compile", &stderr));
     }
     module.ok_or_else(|| {
-        Failure::usage(format!("package `{}` makes no module", project.package))
-            .help("its Cargo.toml needs `[lib]` with `crate-type = [\"cdylib\", \"rlib\"]`")
+        Failure::usage(format!("package `{}` makes no module", project.package)).help(needs)
     })
 }
 
@@ -377,18 +384,17 @@ fn cargo_failure(message: &str, stderr: &[u8]) -> Failure {
     }
 }
 
-/// Refuses what cannot be a job, before anything else looks at it.
-pub(crate) fn check_component(bytes: &[u8]) -> Result<(), Failure> {
+/// The ABI that module bytes can be of, by their head; anything else is refused before it is
+/// looked at.
+pub(crate) fn abi_of(bytes: &[u8]) -> Result<Abi, Failure> {
     if bytes.starts_with(&COMPONENT_START) {
-        return Ok(());
+        return Ok(Abi::Component);
     }
-    let message = if bytes.starts_with(&CORE_MODULE_START) {
-        "this is a core module, not a component"
-    } else {
-        "this is not WebAssembly"
-    };
+    if bytes.starts_with(&CORE_MODULE_START) {
+        return Ok(Abi::Preview1);
+    }
     let help = format!("build it with `tussah build`, or for the target {WASM_TARGET}");
-    Err(Failure::usage(message).help(help))
+    Err(Failure::usage("this is not WebAssembly").help(help))
 }
 
 /// Bytes that name this machine would differ on the next one, and tell about its owner.
@@ -445,20 +451,13 @@ mod tests {
     }
 
     #[test]
-    fn only_components_pass() {
-        check_component(b"\0asm\x0d\0\x01\0rest").unwrap();
-        for (bytes, expected) in [
-            (&b"\0asm\x01\0\0\0"[..], "core module"),
-            (b"\x7fELF", "not WebAssembly"),
-            (b"\0asm\x0d\0", "not WebAssembly"),
-            (b"", "not WebAssembly"),
-        ] {
-            let failure = check_component(bytes).unwrap_err();
-            assert!(
-                failure.error.to_string().contains(expected),
-                "{bytes:?}: {}",
-                failure.error
-            );
+    fn the_abi_shows_in_the_head() {
+        let component = abi_of(b"\0asm\x0d\0\x01\0rest").unwrap();
+        let module = abi_of(b"\0asm\x01\0\0\0").unwrap();
+        assert_eq!((component, module), (Abi::Component, Abi::Preview1));
+        for bytes in [&b"\x7fELF"[..], b"\0asm\x0d\0", b""] {
+            let failure = abi_of(bytes).unwrap_err();
+            assert_eq!(failure.error.to_string(), "this is not WebAssembly");
         }
     }
 

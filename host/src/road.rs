@@ -167,9 +167,9 @@ fn run_failure(error: RunError) -> Failure {
             );
             Failure::new(exit, error).help(help)
         }
-        RunError::Prepare(PrepareError::Compile(_) | PrepareError::World(_)) => {
-            Failure::usage(error).help("build the module with `tussah build`")
-        }
+        RunError::Prepare(
+            PrepareError::Compile(_) | PrepareError::World(_) | PrepareError::Command(_),
+        ) => Failure::usage(error).help("build the module with `tussah build`"),
         RunError::Prepare(PrepareError::CompilerLost) | RunError::Sign(_) => Failure::host(error),
     }
 }

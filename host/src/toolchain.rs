@@ -10,10 +10,20 @@ use std::{
     process::Command,
 };
 
+use tussah_manifest::Abi;
+
 use crate::{exit_code::Exit, failure::Failure, home::Home};
 
-/// What jobs are compiled to.
+/// What jobs are compiled to, unless their ABI is another.
 pub(crate) const WASM_TARGET: &str = "wasm32-wasip2";
+
+/// What jobs of an ABI are compiled to.
+pub(crate) const fn wasm_target(abi: Abi) -> &'static str {
+    match abi {
+        Abi::Component => WASM_TARGET,
+        Abi::Preview1 => "wasm32-wasip1",
+    }
+}
 
 /// The compiler that a folder uses.
 #[derive(Clone, Debug)]
@@ -56,9 +66,10 @@ pub(crate) enum ToolchainError {
     #[error("`rustc -vV` did not name its release")]
     Unknown,
     /// There is no std for the target.
-    #[error("{version} has no standard library for {WASM_TARGET}; looked in {} and {}",
+    #[error("{version} has no standard library for {target}; looked in {} and {}",
         installed.display(), private.display())]
     NoWasmStd {
+        target: &'static str,
         version: String,
         installed: PathBuf,
         private: PathBuf,
@@ -71,8 +82,8 @@ impl From<ToolchainError> for Failure {
             ToolchainError::Start { .. } => {
                 "install Rust 1.95 or later, from https://rustup.rs or your distribution".to_owned()
             }
-            ToolchainError::NoWasmStd { .. } => format!(
-                "run `rustup target add {WASM_TARGET}`, or, where rustup has none, \
+            ToolchainError::NoWasmStd { target, .. } => format!(
+                "run `rustup target add {target}`, or, where rustup has none, \
                  `cargo xtask setup` in a checkout of Tussah"
             ),
             ToolchainError::Failed { .. } | ToolchainError::Unknown => {
@@ -105,12 +116,16 @@ impl Toolchain {
         })
     }
 
-    /// Finds std for wasm: the toolchain's own, else the private one of this home.
+    /// Finds std for a wasm target: the toolchain's own, else the private one of this home.
     ///
     /// # Errors
     /// [`ToolchainError::NoWasmStd`] if there is neither.
-    pub(crate) fn wasm_std(&self, home: &Home) -> Result<WasmStd, ToolchainError> {
-        let below = Path::new("lib/rustlib").join(WASM_TARGET).join("lib");
+    pub(crate) fn wasm_std(
+        &self,
+        home: &Home,
+        target: &'static str,
+    ) -> Result<WasmStd, ToolchainError> {
+        let below = Path::new("lib/rustlib").join(target).join("lib");
         let private = home
             .root()
             .join("sysroots")
@@ -124,6 +139,7 @@ impl Toolchain {
         }
         let version = self.version.clone();
         Err(ToolchainError::NoWasmStd {
+            target,
             version,
             installed,
             private: private.join(&below),
@@ -229,7 +245,7 @@ mod tests {
             commit: "59807616e".to_owned(),
             sysroot: temporary.path().join("toolchain"),
         };
-        let error = toolchain.wasm_std(&home).unwrap_err();
+        let error = toolchain.wasm_std(&home, WASM_TARGET).unwrap_err();
         assert!(
             error
                 .to_string()
@@ -241,12 +257,15 @@ mod tests {
         std::fs::create_dir_all(&lib).unwrap();
         std::fs::write(lib.join("libstd-0.rlib"), b"").unwrap();
         assert_eq!(
-            toolchain.wasm_std(&home).unwrap(),
+            toolchain.wasm_std(&home, WASM_TARGET).unwrap(),
             WasmStd::Private(private)
         );
         let installed = toolchain.sysroot.join("lib/rustlib/wasm32-wasip2/lib");
         std::fs::create_dir_all(&installed).unwrap();
         std::fs::write(installed.join("libstd-0.rlib"), b"").unwrap();
-        assert_eq!(toolchain.wasm_std(&home).unwrap(), WasmStd::Installed);
+        assert_eq!(
+            toolchain.wasm_std(&home, WASM_TARGET).unwrap(),
+            WasmStd::Installed
+        );
     }
 }

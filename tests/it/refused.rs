@@ -21,7 +21,11 @@ fn modules_that_are_none() {
             b"\x7fELF\x02\x01\x01\0\0".to_vec(),
             "not WebAssembly",
         ),
-        ("core.wasm", b"\0asm\x01\0\0\0".to_vec(), "core module"),
+        (
+            "core.wasm",
+            b"\0asm\x01\0\0\0".to_vec(),
+            "it has no export `_start`",
+        ),
         (
             "truncated.wasm",
             socket[..socket.len() - 3].to_vec(),

@@ -130,7 +130,7 @@ fn toolchain(home: &Home) -> Vec<Check> {
         Ok(toolchain) => toolchain,
         Err(error) => return vec![warn("rust", error)],
     };
-    let wasm = match toolchain.wasm_std(home) {
+    let wasm = match toolchain.wasm_std(home, WASM_TARGET) {
         Ok(WasmStd::Installed) => Check::ok("wasm", format!("{WASM_TARGET} is installed")),
         Ok(WasmStd::Private(path)) => {
             Check::ok("wasm", format!("{WASM_TARGET} in {}", path.display()))

@@ -74,9 +74,11 @@ impl Sources {
             .is_some_and(|extension| extension == "wasm")
         {
             let module = input::bytes(path, ModuleRef::SIZE_BYTES_MAX)?;
-            build::check_component(&module)
+            let abi = build::abi_of(&module)
                 .map_err(|failure| failure.context(format!("{} is no job", path.display())))?;
-            return Ok((self.bare(path, &module, models, ui)?, module));
+            let mut manifest = self.bare(path, &module, models, ui)?;
+            manifest.job.abi = abi;
+            return Ok((manifest, module));
         }
         let text = input::bytes(path, MANIFEST_FILE_BYTES_MAX)?;
         if text.starts_with(b"\0asm") {
