@@ -79,7 +79,7 @@ fn real_home() -> Option<PathBuf> {
 
 /// Says why a test does nothing, or fails where nothing may be missing.
 #[expect(clippy::print_stdout, reason = "the test's own report")]
-fn missing(what: &str, variable: &str) {
+pub(crate) fn missing(what: &str, variable: &str) {
     let required = |name| std::env::var_os(name).is_some_and(|value| value == "1");
     assert!(
         !required(variable) && !required("REQUIRE_MODEL"),

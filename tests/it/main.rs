@@ -13,6 +13,7 @@ mod docs;
 mod generate;
 mod interrupt;
 mod models;
+mod nn;
 mod pull;
 mod receipt;
 mod refused;
