@@ -188,6 +188,8 @@ impl<E: std::error::Error + 'static> From<E> for Error {
         }
         let code = if any.is::<serde_json::Error>() {
             ErrorCode::InvalidJson
+        } else if any.is::<crate::json_schema::SchemaError>() {
+            ErrorCode::Schema
         } else if any.is::<std::str::Utf8Error>() || any.is::<std::string::FromUtf8Error>() {
             ErrorCode::BadInput
         } else {

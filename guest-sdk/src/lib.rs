@@ -26,6 +26,7 @@ mod bindings;
 mod error;
 mod job;
 mod json;
+pub mod json_schema;
 mod llm;
 mod output;
 
