@@ -62,6 +62,8 @@ pub(crate) struct Built {
     pub(crate) module: Digest,
     pub(crate) size_bytes: u64,
     pub(crate) toolchain: Toolchain,
+    /// The files that rustc read, wherever they are.
+    pub(crate) sources: Vec<PathBuf>,
     pub(crate) took: Duration,
 }
 
@@ -112,6 +114,7 @@ pub(crate) fn build(
         module,
         size_bytes,
         toolchain,
+        sources: sources_of(&compiled),
         took,
     })
 }
@@ -374,6 +377,18 @@ fn find_module(messages: impl BufRead) -> Option<PathBuf> {
         module = wasm.map(PathBuf::from).or(module);
     }
     module
+}
+
+/// What cargo's dep-info file beside an artifact lists: `artifact: file file …`, a space in a
+/// name escaped. Nothing where there is none.
+fn sources_of(artifact: &Path) -> Vec<PathBuf> {
+    let text = fs::read_to_string(artifact.with_extension("d")).unwrap_or_default();
+    let Some((_, files)) = text.lines().next().and_then(|line| line.split_once(": ")) else {
+        return Vec::new();
+    };
+    let files = files.replace("\\ ", "\0");
+    let names = files.split_ascii_whitespace();
+    names.map(|name| name.replace('\0', " ").into()).collect()
 }
 
 fn cargo_failure(message: &str, stderr: &[u8]) -> Failure {

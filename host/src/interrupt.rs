@@ -12,7 +12,11 @@ use crate::failure::Failure;
 
 /// Whether Ctrl-C was pressed.
 #[derive(Clone, Debug)]
-pub(crate) struct Interrupt(Arc<AtomicBool>);
+pub(crate) struct Interrupt {
+    pressed: Arc<AtomicBool>,
+    /// Another reason to stop.
+    also: Option<Arc<AtomicBool>>,
+}
 
 impl Interrupt {
     /// Takes over Ctrl-C for this process.
@@ -29,17 +33,32 @@ impl Interrupt {
             signal_hook::flag::register(signal, Arc::clone(&flag))
         };
         install().map_err(|error| Failure::host(error).context("cannot take over Ctrl-C"))?;
-        Ok(Self(flag))
+        Ok(Self {
+            pressed: flag,
+            also: None,
+        })
     }
 
     /// A flag that nothing sets.
     #[cfg(test)]
     pub(crate) fn never() -> Self {
-        Self(Arc::new(AtomicBool::new(false)))
+        Self {
+            pressed: Arc::default(),
+            also: None,
+        }
+    }
+
+    /// The same, and this flag stops too.
+    pub(crate) fn or(&self, flag: &Arc<AtomicBool>) -> Self {
+        Self {
+            pressed: Arc::clone(&self.pressed),
+            also: Some(Arc::clone(flag)),
+        }
     }
 
     /// Whether to stop.
     pub(crate) fn requested(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        let set = |flag: &Arc<AtomicBool>| flag.load(Ordering::Relaxed);
+        set(&self.pressed) || self.also.as_ref().is_some_and(set)
     }
 }

@@ -41,14 +41,19 @@ fn the_reference_of_the_world_is_complete() {
         .iter()
         .filter(|name| !reference.contains(&format!("`{name}")))
         .collect();
-    assert!(missing.is_empty(), "docs/wit.md says nothing of {missing:?}");
+    assert!(
+        missing.is_empty(),
+        "docs/wit.md says nothing of {missing:?}"
+    );
 }
 
 #[test]
 fn the_list_of_errors_is_complete() {
     let document = read("docs/errors.md");
     let source = read("guest-sdk/src/error.rs");
-    let rows = source.lines().filter_map(|line| line.strip_prefix("/// | 65,"));
+    let rows = source
+        .lines()
+        .filter_map(|line| line.strip_prefix("/// | 65,"));
     let missing: Vec<_> = rows
         .filter(|row| {
             let mut cells = row.split('|').map(str::trim);

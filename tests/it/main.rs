@@ -20,3 +20,4 @@ mod refused;
 mod road;
 mod server;
 mod usage;
+mod watch;

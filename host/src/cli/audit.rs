@@ -87,6 +87,7 @@ impl Arguments {
             blobs,
             home,
             interrupt: interrupt.clone(),
+            seen: std::sync::Mutex::default(),
         };
         let (manifest, module) = documents(&sources.blobs, &receipt.consensus)?;
 

@@ -3,8 +3,12 @@
 mod events;
 mod limits;
 mod source;
+mod watch;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use clap::Args;
 use serde::Serialize;
@@ -34,6 +38,7 @@ Examples:
   tussah run job.wasm --model smollm2=model.gguf
                                                 A module alone, with the default limits
   tussah run . --input article.txt --dry-run    Which limits does it need?
+  tussah run . --input article.txt --watch      Again at each change of source or input
   tussah run . --input article.txt --json | jq .receipt.consensus
 
 Output streams to standard output as the job emits it; everything else goes to standard
@@ -66,6 +71,9 @@ pub(crate) struct Arguments {
     /// Print the limits that this run needs, in place of its output.
     #[arg(long, conflicts_with = "receipt")]
     dry_run: bool,
+    /// Run again whenever source, manifest, module or input change; Ctrl-C ends it.
+    #[arg(long, conflicts_with_all = ["json", "dry_run"])]
+    watch: bool,
     /// Print JSON when done: output, exit, usage, receipt.
     #[arg(long)]
     pub(super) json: bool,
@@ -114,13 +122,40 @@ impl Arguments {
     pub(super) fn run(self, ui: &Ui) -> Result<Exit, Failure> {
         self.device.check()?;
         let interrupt = Interrupt::install()?;
+        if !self.watch {
+            return self.once(ui, &Self::sources(&interrupt)?);
+        }
+        if self.input.as_deref() == Some(std::path::Path::new("-")) {
+            let message = "--watch runs again and again, and standard input can be read once";
+            return Err(Failure::usage(message).help("put the input into a file"));
+        }
+        watch::watch(
+            &self.job,
+            self.input.as_deref(),
+            &interrupt,
+            ui,
+            |interrupt| {
+                let sources = Self::sources(interrupt)?;
+                let ended = self.once(ui, &sources);
+                let seen = sources.seen.into_inner();
+                Ok((ended, seen.unwrap_or_else(PoisonError::into_inner)))
+            },
+        )
+    }
+
+    fn sources(interrupt: &Interrupt) -> Result<Sources, Failure> {
         let home = Home::open()?;
-        let sources = Sources {
+        Ok(Sources {
             blobs: Blobs::open(&home)?,
             models: Models::open(&home)?,
             home,
             interrupt: interrupt.clone(),
-        };
+            seen: Mutex::default(),
+        })
+    }
+
+    /// One run, from the job's source to its last byte of output.
+    fn once(&self, ui: &Ui, sources: &Sources) -> Result<Exit, Failure> {
         let (mut manifest, module) = sources.job(&self.job, &self.model, ui)?;
         if self.dry_run {
             manifest.job.limits = limits::generous(&manifest.job.limits);
@@ -153,9 +188,12 @@ impl Arguments {
             job,
             settings,
             events,
-            &interrupt,
+            &sources.interrupt,
         )?;
         let delivered = shown.finish();
+        if self.watch && sources.interrupt.requested() {
+            return Ok(Exit::INTERRUPTED); // The next run has the word.
+        }
         if self.dry_run {
             return limits::show(ui, &run, input_bytes, &limits);
         }

@@ -3,7 +3,10 @@
 //! In: the arguments. Out: a manifest and its module's bytes, not yet verified, and models
 //! in the store. Every place that was looked at is named when nothing was found there.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
 
 use tussah_manifest::{
     Digest, JobDescription, JobName, Manifest, ModelFormat, ModelName, ModelRef, ModuleRef,
@@ -50,6 +53,8 @@ pub(crate) struct Sources {
     pub(crate) blobs: Blobs,
     pub(crate) models: Models,
     pub(crate) interrupt: Interrupt,
+    /// The files that the last job was made of, for who waits for a change.
+    pub(crate) seen: Mutex<Vec<PathBuf>>,
 }
 
 impl Sources {
@@ -65,6 +70,7 @@ impl Sources {
     ) -> Result<(Manifest, Vec<u8>), Failure> {
         if path.is_dir() {
             let built = build::build(&self.home, path, ui, &self.interrupt)?;
+            self.saw(&built.sources);
             let module = input::bytes(&built.module_path, ModuleRef::SIZE_BYTES_MAX)?;
             return Ok((self.with_models(built.manifest, models, ui)?, module));
         }
@@ -92,6 +98,11 @@ impl Sources {
         Ok((self.with_models(manifest, models, ui)?, module))
     }
 
+    fn saw(&self, files: &[PathBuf]) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.extend_from_slice(files);
+    }
+
     /// The module of a manifest: the one beside it, which must be the right one, else from
     /// the store, else from where `build` puts it.
     fn module(&self, manifest: &Manifest, manifest_path: &Path) -> Result<Vec<u8>, Failure> {
@@ -101,6 +112,7 @@ impl Sources {
             manifest.job.name
         );
         let places = module_places(manifest, manifest_path);
+        self.saw(&places);
         let (beside, built) = places.split_at(1);
         if let [place] = beside
             && place.is_file()
