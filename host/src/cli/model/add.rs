@@ -11,7 +11,7 @@ use crate::{
     exit_code::Exit,
     failure::Failure,
     interrupt::Interrupt,
-    pull::{Content, Context, Fetched, Pins},
+    pull::{self, Context, Fetched, Pins},
     ui::{self, Ui},
 };
 
@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     /// The name, such as smollm2: lowercase letters, digits, `-`, `.` and `_`.
     #[arg(value_parser = model_name)]
     name: ModelName,
-    /// The model file, in GGUF.
+    /// The model file, in GGUF, or the folder of an encoder with safetensors.
     file: PathBuf,
     /// Refuse the file unless it has this SHA-256.
     #[arg(long, value_name = "HEX", value_parser = sha256)]
@@ -69,7 +69,7 @@ impl Arguments {
             source: self.source,
             file_name: name.to_string_lossy().into_owned(),
             sha256: None,
-            content: Content::File(self.file),
+            content: pull::local(context, &self.file)?,
         };
         let record = intake::take(store, &self.name, fetched, &pins, context)?;
         if ui.json() {

@@ -3,8 +3,9 @@
 //! In: a file, and what it must be. Out: a blob and a record. Digests are compared before anything
 //! looks inside, and a file that is refused leaves nothing.
 
-use std::path::Path;
+use std::{io::Read, path::Path};
 
+use tussah_inference::archive::Archive;
 use tussah_manifest::ModelName;
 
 use super::Store;
@@ -82,7 +83,7 @@ pub(super) fn take(
     };
     let record = ModelRecord {
         digest: added.digest,
-        format: "gguf".to_owned(),
+        format: format_of(&store.blobs.path(&added.digest))?.to_owned(),
         size_bytes: added.size_bytes,
         sha256: added.sha256,
         source,
@@ -90,6 +91,19 @@ pub(super) fn take(
     };
     store.models.put(name, &record)?;
     Ok(record)
+}
+
+/// The file's format in the words of manifests, by its first bytes.
+fn format_of(blob: &Path) -> Result<&'static str, Failure> {
+    let mut first = Vec::new();
+    std::fs::File::open(blob)
+        .and_then(|file| file.take(512).read_to_end(&mut first))
+        .map_err(Failure::host)?;
+    Ok(if Archive::is_archive(&first) {
+        "safetensors"
+    } else {
+        "gguf"
+    })
 }
 
 /// Copies a model file into the store; it is kept only if `accept` and the engine take it.
@@ -103,12 +117,7 @@ pub(crate) fn import(
     ui: &Ui,
     accept: impl FnOnce(&Added) -> Result<(), Failure>,
 ) -> Result<Added, Failure> {
-    let metadata = std::fs::metadata(file).ok();
-    if metadata.as_ref().is_some_and(std::fs::Metadata::is_dir) {
-        let message = format!("{} is a folder, not a model file", file.display());
-        return Err(Failure::usage(message).help("name the GGUF file in it"));
-    }
-    let size = metadata.map_or(0, |metadata| metadata.len());
+    let size = std::fs::metadata(file).map_or(0, |metadata| metadata.len());
     let bar = ui.bytes_bar("copying", size);
     let mut progress = |read| bar.add(read);
     let check = |added: &Added, copy: &Path| {

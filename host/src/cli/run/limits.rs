@@ -6,7 +6,15 @@
 use tussah_manifest::{LimitField, Limits};
 use tussah_runtime::SignedRun;
 
-use crate::{exit_code::Exit, failure::Failure, road, ui::Ui};
+use crate::{
+    exit_code::Exit,
+    failure::Failure,
+    road,
+    ui::{self, Ui},
+};
+
+/// Room for other inputs than the one that was measured.
+const MARGIN_PERCENT: u64 = 25;
 
 /// The job's limits with room for whatever it does. What decides how large a session gets,
 /// and how long the run may take, stays.
@@ -41,8 +49,13 @@ pub(super) fn show(
         return Err(Failure::new(exit, error.clone())
             .context("the job did not come to its end, so that its limits are not known"));
     }
-    let mut table = serde_json::Map::new();
-    let mut lines = vec!["[limits]".to_owned()];
+    let (mut table, mut measured) = (serde_json::Map::new(), serde_json::Map::new());
+    let mut lines = vec![
+        format!(
+            "# Measured with an input of {input_bytes} bytes: what it used and {MARGIN_PERCENT} % more, rounded up."
+        ),
+        "[limits]".to_owned(),
+    ];
     for field in &Limits::FIELDS {
         let used = used(run, field, input_bytes);
         let value = match used {
@@ -50,17 +63,23 @@ pub(super) fn show(
             None => (field.get)(limits),
         };
         let remark = match used {
-            Some(used) => format!("used {used}"),
-            None => "not measured".to_owned(),
+            Some(used) => format!("used {}", ui::count(used)),
+            None => "as it was: it depends on the machine".to_owned(),
         };
         lines.push(format!("{} = {value}  # {remark}", field.name));
         table.insert(field.name.to_owned(), value.into());
+        measured.extend(used.map(|used| (field.name.to_owned(), used.into())));
     }
     if ui.json() {
-        ui.document(&serde_json::json!({ "limits": table }))?;
+        ui.document(&serde_json::json!({
+            "limits": table,
+            "used": measured,
+            "margin_percent": MARGIN_PERCENT,
+            "input_bytes": input_bytes,
+        }))?;
     } else {
         ui.line(&lines.join("\n"))?;
-        ui.note("used by this input, with a quarter more and rounded up; try your longest input");
+        ui.note("put this into the job's tussah.toml; try your longest input first");
     }
     Ok(Exit::DONE)
 }
@@ -81,9 +100,10 @@ fn used(run: &SignedRun, field: &LimitField, input_bytes: usize) -> Option<u64> 
     }
 }
 
-/// A quarter more, rounded up to two digits.
+/// That much more, rounded up to two digits.
 fn with_room(used: u64) -> u64 {
-    let wanted = used.saturating_add(used / 4);
+    let wanted =
+        used.saturating_add(used / 100 * MARGIN_PERCENT + used % 100 * MARGIN_PERCENT / 100);
     let mut unit = 1u64;
     while wanted / unit >= 100 {
         unit = unit.saturating_mul(10);
