@@ -7,6 +7,7 @@
 
 mod fixture;
 
+mod bad_input;
 mod build;
 mod disk;
 mod docs;
