@@ -6,6 +6,7 @@
 
 mod config;
 pub mod embedded;
+mod recorder;
 mod stack;
 
 use std::future::Future;
@@ -19,6 +20,7 @@ use crate::voucher::NetworkId;
 
 pub use config::localnet_config;
 pub use embedded::EmbeddedChain;
+pub use recorder::{Outcome, Step};
 pub use stack::{StackReader, StackValue};
 
 /// A network that runs contracts.

@@ -59,6 +59,7 @@ pub fn state_init(terms: &Terms, provider: &ProviderSide) -> StateInit {
     });
     let data = cells::cell(|b| {
         b.store_zeros(2)?; // status: unopened
+        b.store_bit_zero()?; // payout_bounced
         b.store_u32(0)?; // deadline
         for _ in ["rent reserve", "redeemed", "owed"] {
             b.coins(Nanograms::ZERO)?;
@@ -174,6 +175,9 @@ pub enum ChannelStatus {
 pub struct ChannelState {
     /// Where it is in its life. Past the deadline, open and closing are as good as closed.
     pub status: ChannelStatus,
+    /// The last payment came back: the payout account does not take it. Until the owner has
+    /// changed it or tried again, nobody else can have it tried.
+    pub payout_bounced: bool,
     /// From this second on nothing is redeemed.
     pub deadline: u32,
     /// What stays in the account while it owes anything.
@@ -207,6 +211,7 @@ impl ChannelState {
         };
         let state = Self {
             status,
+            payout_bounced: stack.bool()?,
             deadline: stack.u32()?,
             rent_reserve: stack.nanograms()?,
             redeemed: stack.nanograms()?,

@@ -60,7 +60,7 @@ errors! {
     TooLate = 403,
     /// Only the client may send this.
     NotClient = 404,
-    /// Only the provider's owner may send this.
+    /// Only the provider may send this, or may send it now.
     NotOwner = 405,
     /// Terms that no channel or provider can have.
     BadTerms = 406,

@@ -111,7 +111,7 @@ fn deny(workspace: &Workspace) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// Where node is, the contracts are compiled anew; elsewhere their committed code is used as it is.
+/// Where node is, the contracts are compiled anew and run in the reference implementation too.
 fn contracts_compile() -> Result<Option<String>> {
     if !contracts::can_compile() {
         return Ok(Some("node and npm are not installed".to_owned()));

@@ -1,7 +1,9 @@
-//! `cargo xtask contracts`: whether the committed contract code is what its Tolk source compiles to.
+//! `cargo xtask contracts`: whether the committed contract code is what its Tolk source compiles to,
+//! and whether TON's reference implementation runs it as the embedded chain does.
 //!
-//! In: `contracts/*.tolk` and the pinned compiler, `@ton/tolk-js`, which npm puts under `target/`.
-//! Out: nothing where they agree, the contracts that differ where they do not.
+//! In: `contracts/*.tolk`; the pinned compiler, `@ton/tolk-js`, and the reference implementation,
+//! `@ton/sandbox`, both of which npm puts under `target/`.
+//! Out: nothing where they agree, what differs where they do not.
 //! Never: changes the committed code, unless `--write` asks for it.
 
 use std::fs;
@@ -18,6 +20,9 @@ use crate::{command, ui};
 /// hash, by which both sides of a channel know it, would be another.
 const COMPILER: &str = "@ton/tolk-js";
 const COMPILER_VERSION: &str = "1.3.0";
+
+/// The reference implementation of transactions, compiled to WebAssembly, and what it is read with.
+const SANDBOX: &[(&str, &str)] = &[("@ton/sandbox", "0.41.0"), ("@ton/core", "0.63.1")];
 
 /// The contracts; each is a file of that name and what it imports.
 const CONTRACTS: &[&str] = &["Channel", "Provider"];
@@ -53,18 +58,18 @@ pub(crate) fn can_compile() -> bool {
     command::exists("node") && command::exists("npm")
 }
 
-/// Compiles and compares, or writes.
+/// Compiles and compares, or writes; then asks the reference implementation.
 ///
 /// # Errors
-/// node or npm are missing, the compiler cannot be had, a source does not compile, or the
-/// committed code is not what it compiles to.
+/// node or npm are missing, a package cannot be had, a source does not compile, the committed
+/// code is not what it compiles to, or the two machines differ.
 pub(crate) fn run(args: &ContractsArgs) -> Result<()> {
     if !can_compile() {
         bail!("the Tolk compiler is a package for node: install node and npm");
     }
     let workspace = Workspace::ask()?;
     let tools = workspace.target.join("tolk").join(COMPILER_VERSION);
-    install(&tools)?;
+    install(&tools, &[(COMPILER, COMPILER_VERSION)])?;
     let sources = workspace.root.join("contracts");
     let compiled = sources.join("compiled");
     let mut hashes = format!("compiler {COMPILER} {COMPILER_VERSION}\n");
@@ -92,6 +97,7 @@ pub(crate) fn run(args: &ContractsArgs) -> Result<()> {
     }
     if different.is_empty() {
         ui::say("contracts: the committed code is what the source compiles to");
+        second_opinion(&workspace)?;
     } else if args.write {
         ui::say(&format!("contracts: wrote {}", different.join(", ")));
     } else {
@@ -104,27 +110,42 @@ pub(crate) fn run(args: &ContractsArgs) -> Result<()> {
     Ok(())
 }
 
-/// Has npm put the compiler into `tools`, once.
-fn install(tools: &Path) -> Result<()> {
-    let package = tools
-        .join("node_modules")
-        .join(COMPILER)
-        .join("package.json");
-    if package.exists() {
+/// Runs every message in the embedded chain and in the reference implementation.
+fn second_opinion(workspace: &Workspace) -> Result<()> {
+    let version = SANDBOX.first().map_or("", |(_, version)| version);
+    let tools = workspace.target.join("ton-sandbox").join(version);
+    install(&tools, SANDBOX)?;
+    let mut test = workspace.cargo();
+    test.args(["test", "--locked", "--package", "tussah-settlement"])
+        .args(["--test", "it", "second_opinion", "--", "--nocapture"])
+        .env("REQUIRE_NODE", "1")
+        .env("TUSSAH_NODE_MODULES", tools.join("node_modules"));
+    command::run(&mut test)
+}
+
+/// Has npm put `packages` into `tools`, once.
+fn install(tools: &Path, packages: &[(&str, &str)]) -> Result<()> {
+    let modules = tools.join("node_modules");
+    let is_there = |name: &str| modules.join(name).join("package.json").exists();
+    if packages.iter().all(|(name, _)| is_there(name)) {
         return Ok(());
     }
+    let named: Vec<String> = packages
+        .iter()
+        .map(|(name, version)| format!("{name}@{version}"))
+        .collect();
     ui::say(&format!(
-        "fetching {COMPILER} {COMPILER_VERSION} from npm's registry"
+        "fetching {} from npm's registry",
+        named.join(", ")
     ));
     fs::create_dir_all(tools)?;
     // Without a manifest of its own, npm would look for one in the folders above.
     fs::write(tools.join("package.json"), "{\"private\": true}\n")?;
     let mut npm = Command::new(if cfg!(windows) { "npm.cmd" } else { "npm" });
     npm.current_dir(tools)
-        .args(["install", "--save-exact", "--ignore-scripts", "--no-audit"]);
-    npm.arg("--no-fund")
-        .arg(format!("{COMPILER}@{COMPILER_VERSION}"));
-    command::output(&mut npm).map(drop)
+        .args(["install", "--save-exact", "--ignore-scripts", "--no-audit"])
+        .arg("--no-fund");
+    command::output(npm.args(named)).map(drop)
 }
 
 /// Whether `file` holds something other than `fresh`, which it then holds where `write` is set.

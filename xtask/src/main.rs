@@ -51,7 +51,7 @@ enum Task {
         #[arg(value_enum)]
         what: bench::Bench,
     },
-    /// Compile the contracts and compare with the committed code
+    /// Compile the contracts, compare with the committed code, and ask TON's own machine
     Contracts(contracts::ContractsArgs),
     /// Check the house rules that no other tool checks; quick
     Tidy,

@@ -77,6 +77,9 @@ const STORAGE: StoragePrices = StoragePrices {
 /// [`Error`] if a parameter does not fit its layout, which would be a mistake here.
 pub fn localnet_config(network: NetworkId) -> Result<ParsedConfig, Error> {
     let mut params = Dict::<u32, Cell>::new();
+    // Nobody lives there: the chain has no contracts in the masterchain.
+    let config_contract = HashBytes([0x55; 32]);
+    params.set(0, built(config_contract)?)?;
     params.set(
         8,
         built(GlobalVersion {
@@ -96,8 +99,7 @@ pub fn localnet_config(network: NetworkId) -> Result<ParsedConfig, Error> {
     params.set(31, built(Dict::<HashBytes, ()>::new())?)?;
     let root = params.into_root().ok_or(Error::InvalidData)?;
     let config = BlockchainConfig {
-        // Nobody lives there: the chain has no masterchain contracts.
-        address: HashBytes([0x55; 32]),
+        address: config_contract,
         params: BlockchainConfigParams::from_raw(root),
     };
     ParsedConfig::parse(config, u32::MAX)

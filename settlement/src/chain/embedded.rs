@@ -12,7 +12,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use num_bigint::BigInt;
 use tussah_manifest::Nanograms;
-use tycho_executor::{Executor, ExecutorInspector, ExecutorParams, ParsedConfig, TxError};
+use tycho_executor::{
+    Executor, ExecutorInspector, ExecutorOutput, ExecutorParams, ParsedConfig, TxError,
+};
 use tycho_types::cell::{Cell, CellBuilder, CellSliceParts, HashBytes, Lazy};
 use tycho_types::crc::crc_16;
 use tycho_types::models::{
@@ -24,6 +26,7 @@ use tycho_vm::{
     GasParams, OwnedCellSlice, RcStackValue, SafeRc, SmcInfoBase, Stack, VmState, VmVersion,
 };
 
+use crate::chain::recorder::{Outcome, Step};
 use crate::chain::{
     Account, AccountStatus, Chain, ChainError, StackValue, Transaction, localnet_config,
 };
@@ -59,6 +62,8 @@ pub struct EmbeddedChain {
     lt: u64,
     now: u32,
     fees: u128,
+    /// Every transaction since [`EmbeddedChain::record`] was called.
+    steps: Option<Vec<Step>>,
 }
 
 impl std::fmt::Debug for EmbeddedChain {
@@ -86,6 +91,7 @@ impl EmbeddedChain {
             lt: LT_STEP,
             now,
             fees: 0,
+            steps: None,
         })
     }
 
@@ -118,7 +124,23 @@ impl EmbeddedChain {
         self.fees
     }
 
-    /// What a voucher over the state-init has to match: the account's.
+    /// Keeps every transaction from now on, with all that goes into it.
+    pub fn record(&mut self) {
+        self.steps.get_or_insert_default();
+    }
+
+    /// What was recorded.
+    pub fn recorded(&self) -> &[Step] {
+        self.steps.as_deref().unwrap_or_default()
+    }
+
+    /// The configuration's parameters, as a dictionary's root.
+    pub fn config(&self) -> Cell {
+        let params = self.config.raw.params.as_dict();
+        params.root().clone().unwrap_or_default()
+    }
+
+    /// The account as of now; the same as [`Chain::account`], without waiting.
     ///
     /// # Errors
     /// [`ChainError::Cell`] if the account cannot be read.
@@ -209,14 +231,6 @@ impl EmbeddedChain {
         let lt = self.lt + LT_STEP;
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&lt.to_be_bytes());
-        let params = ExecutorParams {
-            rand_seed: HashBytes(seed),
-            block_unixtime: self.now,
-            block_lt: lt,
-            charge_action_fees_on_fail: true,
-            strict_extra_currency: true,
-            ..ExecutorParams::default()
-        };
         let before = match self.accounts.get(to) {
             Some(account) => account.clone(),
             None => ShardAccount {
@@ -227,58 +241,113 @@ impl EmbeddedChain {
         };
         let message_hash = message.repr_hash().0;
         let forward_fee = forward_fee(&message)?;
-        let mut inspector = ExecutorInspector::default();
-        let executor = Executor::new(&params, &self.config).with_min_lt(lt);
-        let run =
-            executor.begin_ordinary_ext(to, is_external, message, &before, Some(&mut inspector));
-        let exit_code = inspector.exit_code;
-        let output = match run {
-            Ok(run) => run
-                .commit()
-                .map_err(|error| ChainError::Executor(error.into()))?,
-            Err(TxError::Skipped) => return Err(ChainError::NotAccepted { exit_code }),
-            Err(TxError::Fatal(error)) => return Err(ChainError::Executor(error.into())),
-        };
-        let transaction = output.transaction.load()?;
-        let (gas_used, exit_code, action_code, aborted) = match transaction.load_info()? {
-            TxInfo::Ordinary(info) => {
-                let (gas_used, exit_code) = match &info.compute_phase {
-                    ComputePhase::Executed(phase) => {
-                        (phase.gas_used.into_inner(), Some(phase.exit_code))
-                    }
-                    ComputePhase::Skipped(_) => (0, None),
-                };
-                let action_code = info.action_phase.as_ref().map(|phase| phase.result_code);
-                (gas_used, exit_code, action_code, info.aborted)
-            }
-            TxInfo::TickTock(_) => (0, None, None, false),
-        };
+        let recorded = self.steps.is_some().then(|| message.clone());
+        let frozen = self.frozen_by_debt(to, &before, &message)?;
+        let input = frozen.as_ref().unwrap_or(&before);
+        let (run, exit_code) = self.execute(to, is_external, message, input, lt, seed);
+        if let (Some(steps), Some(message)) = (&mut self.steps, recorded) {
+            let outcome = match &run {
+                Ok(output) => Some(Outcome {
+                    transaction: output.transaction.inner().clone(),
+                    after: CellBuilder::build_from(&output.new_state)?,
+                }),
+                Err(_) => None,
+            };
+            steps.push(Step {
+                before: CellBuilder::build_from(&before)?,
+                message,
+                is_external,
+                now: self.now,
+                lt,
+                seed,
+                outcome,
+                exit_code,
+            });
+        }
+        let output = run?;
         // The rest of the forwarding fee is earned where the message arrives.
         self.fees += output.transaction_meta.total_fees.into_inner()
             + output.burned.into_inner()
             + forward_fee;
         self.lt = lt.max(output.transaction_meta.next_lt);
+        let transaction = describe(to, self.now, message_hash, &output)?;
         self.accounts.insert(to.clone(), output.new_state);
-        let transaction = Transaction {
-            account: to.clone(),
-            lt: transaction.lt,
-            now: self.now,
-            message_hash,
-            exit_code,
-            action_code,
-            gas_used,
-            fees: nanograms(output.transaction_meta.total_fees)?,
-            aborted,
-            out_messages: output
-                .transaction_meta
-                .out_msgs
-                .iter()
-                .map(|message| message.inner().clone())
-                .collect(),
-        };
         let log = self.transactions.entry(to.clone()).or_default();
         log.push(transaction.clone());
         Ok(transaction)
+    }
+
+    /// The account as frozen, if it is active and owes too much rent by now. The executor runs
+    /// the code of such an account once more and freezes it afterwards; the reference
+    /// implementation freezes it first, and so do we.
+    fn frozen_by_debt(
+        &self,
+        address: &StdAddr,
+        before: &ShardAccount,
+        message: &Cell,
+    ) -> Result<Option<ShardAccount>, ChainError> {
+        let Some(mut account) = before.load_account()? else {
+            return Ok(None);
+        };
+        let AccountState::Active(init) = &account.state else {
+            return Ok(None);
+        };
+        let hash = *CellBuilder::build_from(init)?.repr_hash();
+        let stat = &account.storage_stat;
+        let is_masterchain = address.is_masterchain();
+        let fees = self
+            .config
+            .compute_storage_fees(stat, self.now, false, is_masterchain);
+        let rent = fees.into_inner() + stat.due_payment.unwrap_or_default().into_inner();
+        let mut funds = account.balance.tokens.into_inner();
+        // What does not bounce is credited before rent is taken.
+        if let MsgInfo::Int(info) = message.parse::<OwnedMessage>()?.info
+            && !info.bounce
+        {
+            funds += info.value.tokens.into_inner();
+        }
+        let debt_max = self.config.gas_prices(is_masterchain).freeze_due_limit;
+        if rent.saturating_sub(funds) <= u128::from(debt_max) {
+            return Ok(None);
+        }
+        account.state = AccountState::Frozen(hash);
+        Ok(Some(ShardAccount {
+            account: Lazy::new(&OptionalAccount(Some(account)))?,
+            ..before.clone()
+        }))
+    }
+
+    /// Runs one transaction; its code's exit code is known even where nothing comes of it.
+    fn execute(
+        &self,
+        to: &StdAddr,
+        is_external: bool,
+        message: Cell,
+        before: &ShardAccount,
+        lt: u64,
+        seed: [u8; 32],
+    ) -> (Result<ExecutorOutput, ChainError>, Option<i32>) {
+        let params = ExecutorParams {
+            rand_seed: HashBytes(seed),
+            block_unixtime: self.now,
+            block_lt: lt,
+            charge_action_fees_on_fail: true,
+            strict_extra_currency: true,
+            ..ExecutorParams::default()
+        };
+        let mut inspector = ExecutorInspector::default();
+        let executor = Executor::new(&params, &self.config).with_min_lt(lt);
+        let run =
+            executor.begin_ordinary_ext(to, is_external, message, before, Some(&mut inspector));
+        let exit_code = inspector.exit_code;
+        let output = match run {
+            Ok(run) => run
+                .commit()
+                .map_err(|error| ChainError::Executor(error.into())),
+            Err(TxError::Skipped) => Err(ChainError::NotAccepted { exit_code }),
+            Err(TxError::Fatal(error)) => Err(ChainError::Executor(error.into())),
+        };
+        (output, exit_code)
     }
 
     /// Runs a get-method; the same as [`Chain::run_get_method`], without waiting.
@@ -343,6 +412,42 @@ impl EmbeddedChain {
             .map(|value| read(method, value))
             .collect()
     }
+}
+
+/// What a transaction did, in our words.
+fn describe(
+    account: &StdAddr,
+    now: u32,
+    message_hash: [u8; 32],
+    output: &ExecutorOutput,
+) -> Result<Transaction, ChainError> {
+    let transaction = output.transaction.load()?;
+    let (gas_used, exit_code, action_code, aborted) = match transaction.load_info()? {
+        TxInfo::Ordinary(info) => {
+            let (gas_used, exit_code) = match &info.compute_phase {
+                ComputePhase::Executed(phase) => {
+                    (phase.gas_used.into_inner(), Some(phase.exit_code))
+                }
+                ComputePhase::Skipped(_) => (0, None),
+            };
+            let action_code = info.action_phase.as_ref().map(|phase| phase.result_code);
+            (gas_used, exit_code, action_code, info.aborted)
+        }
+        TxInfo::TickTock(_) => (0, None, None, false),
+    };
+    let sent = output.transaction_meta.out_msgs.iter();
+    Ok(Transaction {
+        account: account.clone(),
+        lt: transaction.lt,
+        now,
+        message_hash,
+        exit_code,
+        action_code,
+        gas_used,
+        fees: nanograms(output.transaction_meta.total_fees)?,
+        aborted,
+        out_messages: sent.map(|message| message.inner().clone()).collect(),
+    })
 }
 
 /// Turns a value of the machine into one of ours.

@@ -79,6 +79,18 @@ impl StackReader {
         u64::try_from(value).map_err(|_| self.wrong())
     }
 
+    /// The next value, true or false: -1 or 0.
+    ///
+    /// # Errors
+    /// [`ChainError::Answer`] if it is neither.
+    pub fn bool(&mut self) -> Result<bool, ChainError> {
+        match i64::try_from(self.int()?) {
+            Ok(-1) => Ok(true),
+            Ok(0) => Ok(false),
+            _ => Err(self.wrong()),
+        }
+    }
+
     /// The next value, a number of 32 bits without sign.
     ///
     /// # Errors

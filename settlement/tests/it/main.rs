@@ -10,3 +10,4 @@ mod inclusion;
 mod payout;
 mod random;
 mod redeem;
+mod second_opinion;

@@ -39,6 +39,32 @@ fn strangers_cannot_have_crumbs_paid_out() {
     assert_eq!(world.send(&owner, channel::withdraw(1, true)), "ok");
 }
 
+/// The refund keeps the rent reserve while anything is owed, so what is owed can be paid out by
+/// anyone at the end, and what is too little to be paid holds nothing up.
+#[test]
+fn crumbs_do_not_hold_up_the_refund() {
+    for (owed, pays) in [
+        (1, false),
+        (66_667, false),
+        (66_668, true),
+        (STEP_MIN - 1, true),
+    ] {
+        let mut world = World::open(2 * GRAM);
+        let (stranger, client) = (world.stranger.clone(), world.client.clone());
+        let body = world.redeem_body(owed);
+        assert_eq!(world.send(&stranger, body), "ok");
+        world.chain.advance(EXPIRY - START);
+        let paid = world.send(&client, channel::withdraw(1, true));
+        assert_eq!(
+            paid == "ok" && world.state().owed.get() == 0,
+            pays || owed == 66_667,
+            "{owed}"
+        );
+        assert_eq!(world.send(&client, channel::refund(1)), "ok");
+        assert_eq!(world.balance(&world.channel.clone()), 0);
+    }
+}
+
 #[test]
 fn a_payment_that_bounces_is_owed_again() {
     let mut world = World::unopened("throws", THROWS);
@@ -54,6 +80,14 @@ fn a_payment_that_bounces_is_owed_again() {
     );
     // The way there and back was the provider's; the client did not pay for it.
     assert!(world.capacity() >= clients);
+    // Nobody else can have it tried again, at the provider's cost.
+    let stranger = world.stranger.clone();
+    assert!(world.state().payout_bounced);
+    let tried = world.send(&stranger, channel::withdraw(1, true));
+    assert_eq!(
+        (tried.as_str(), world.state().owed.get()),
+        ("NotOwner", again)
+    );
     // A cold account that works: nothing was lost.
     let side = ProviderSide {
         payout: owner.clone(),
@@ -92,7 +126,7 @@ fn the_owner_can_be_paid_at_an_account_without_code() {
     assert_eq!(world.open_with(2 * GRAM), "ok");
     assert_eq!(world.redeem(100_000_000), "ok");
     let (owner, stranger) = (world.owner.clone(), world.stranger.clone());
-    for from in [&owner, &stranger] {
+    for from in [&stranger, &owner] {
         // A stranger's wish for no bounce is not heeded.
         let body = channel::withdraw(1, from == &owner);
         assert_eq!(world.send(from, body), "ok");
@@ -155,11 +189,6 @@ fn a_frozen_channel_can_be_revived() {
         panic!("it is active")
     };
     world.chain.advance(20 * 31_536_000);
-    // The transaction that finds the debt still runs, and freezes the account at its end.
-    assert_eq!(
-        world.send(&owner, channel::withdraw(1, true)),
-        "NothingOwed"
-    );
     assert_eq!(
         world.send(&owner, channel::withdraw(1, true)),
         "no code ran"
