@@ -51,7 +51,8 @@ impl BuilderExt for CellBuilder {
     }
 }
 
-fn context() -> &'static dyn CellContext {
+/// What cells are built with: no limit on gas, as nothing here runs.
+pub(crate) fn context() -> &'static dyn CellContext {
     Cell::empty_context()
 }
 

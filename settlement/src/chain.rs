@@ -145,6 +145,9 @@ pub enum ChainError {
         /// Which one.
         method: String,
     },
+    /// The bytes are not a chain that was saved.
+    #[error("these bytes are no saved chain: {0}")]
+    Saved(String),
     /// A cell could not be read or built.
     #[error("a cell is malformed")]
     Cell(#[from] tycho_types::error::Error),

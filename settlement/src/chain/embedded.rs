@@ -6,6 +6,9 @@
 //! own second unless the clock stands still. Money comes from [`EmbeddedChain::deliver`] alone,
 //! and [`EmbeddedChain::total`] plus [`EmbeddedChain::fees`] is always what was delivered.
 
+mod describe;
+mod saved;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, ready};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,14 +21,14 @@ use tycho_executor::{
 use tycho_types::cell::{Cell, CellBuilder, CellSliceParts, HashBytes, Lazy};
 use tycho_types::crc::crc_16;
 use tycho_types::models::{
-    AccountState, ComputePhase, CurrencyCollection, ExtInMsgInfo, IntAddr, IntMsgInfo, MsgInfo,
-    OptionalAccount, OwnedMessage, ShardAccount, StateInit, StdAddr, TxInfo,
+    AccountState, CurrencyCollection, ExtInMsgInfo, IntAddr, IntMsgInfo, MsgInfo, OptionalAccount,
+    OwnedMessage, ShardAccount, StateInit, StdAddr,
 };
-use tycho_types::num::Tokens;
 use tycho_vm::{
     GasParams, OwnedCellSlice, RcStackValue, SafeRc, SmcInfoBase, Stack, VmState, VmVersion,
 };
 
+use self::describe::{describe, nanograms};
 use crate::chain::recorder::{Outcome, Step};
 use crate::chain::{
     Account, AccountStatus, Chain, ChainError, StackValue, Transaction, localnet_config,
@@ -57,7 +60,8 @@ pub struct EmbeddedChain {
     network: NetworkId,
     config: ParsedConfig,
     accounts: BTreeMap<StdAddr, ShardAccount>,
-    transactions: BTreeMap<StdAddr, Vec<Transaction>>,
+    /// The cells of each account's transactions, by logical time.
+    transactions: BTreeMap<StdAddr, BTreeMap<u64, Cell>>,
     /// Logical time of the last transaction.
     lt: u64,
     now: u32,
@@ -239,7 +243,6 @@ impl EmbeddedChain {
                 last_trans_lt: 0,
             },
         };
-        let message_hash = message.repr_hash().0;
         let forward_fee = forward_fee(&message)?;
         let recorded = self.steps.is_some().then(|| message.clone());
         let frozen = self.frozen_by_debt(to, &before, &message)?;
@@ -270,10 +273,11 @@ impl EmbeddedChain {
             + output.burned.into_inner()
             + forward_fee;
         self.lt = lt.max(output.transaction_meta.next_lt);
-        let transaction = describe(to, self.now, message_hash, &output)?;
+        let cell = output.transaction.inner().clone();
+        let transaction = describe(to, &cell)?;
         self.accounts.insert(to.clone(), output.new_state);
         let log = self.transactions.entry(to.clone()).or_default();
-        log.push(transaction.clone());
+        log.insert(transaction.lt, cell);
         Ok(transaction)
     }
 
@@ -414,42 +418,6 @@ impl EmbeddedChain {
     }
 }
 
-/// What a transaction did, in our words.
-fn describe(
-    account: &StdAddr,
-    now: u32,
-    message_hash: [u8; 32],
-    output: &ExecutorOutput,
-) -> Result<Transaction, ChainError> {
-    let transaction = output.transaction.load()?;
-    let (gas_used, exit_code, action_code, aborted) = match transaction.load_info()? {
-        TxInfo::Ordinary(info) => {
-            let (gas_used, exit_code) = match &info.compute_phase {
-                ComputePhase::Executed(phase) => {
-                    (phase.gas_used.into_inner(), Some(phase.exit_code))
-                }
-                ComputePhase::Skipped(_) => (0, None),
-            };
-            let action_code = info.action_phase.as_ref().map(|phase| phase.result_code);
-            (gas_used, exit_code, action_code, info.aborted)
-        }
-        TxInfo::TickTock(_) => (0, None, None, false),
-    };
-    let sent = output.transaction_meta.out_msgs.iter();
-    Ok(Transaction {
-        account: account.clone(),
-        lt: transaction.lt,
-        now,
-        message_hash,
-        exit_code,
-        action_code,
-        gas_used,
-        fees: nanograms(output.transaction_meta.total_fees)?,
-        aborted,
-        out_messages: sent.map(|message| message.inner().clone()).collect(),
-    })
-}
-
 /// Turns a value of the machine into one of ours.
 fn read(method: &str, value: &RcStackValue) -> Result<StackValue, ChainError> {
     if let Some(int) = value.as_int() {
@@ -503,13 +471,6 @@ fn forward_fee(message: &Cell) -> Result<u128, ChainError> {
     })
 }
 
-fn nanograms(tokens: Tokens) -> Result<Nanograms, ChainError> {
-    let amount = u64::try_from(tokens.into_inner())
-        .ok()
-        .and_then(Nanograms::new);
-    amount.ok_or_else(|| ChainError::Message("more nanograms than there are".to_owned()))
-}
-
 /// The number of a get-method: CRC-16 of its name, with bit 16 set.
 fn method_id(name: &str) -> u32 {
     u32::from(crc_16(name.as_bytes())) | 0x1_0000
@@ -547,8 +508,9 @@ impl Chain for Mutex<EmbeddedChain> {
         after_lt: u64,
     ) -> impl Future<Output = Result<Vec<Transaction>, ChainError>> + Send {
         let chain = lock(self);
-        let log = chain.transactions.get(address).into_iter().flatten();
-        ready(Ok(log.filter(|one| one.lt > after_lt).cloned().collect()))
+        let logs = chain.transactions.get(address).into_iter();
+        let later = logs.flat_map(|log| log.range(after_lt.saturating_add(1)..));
+        ready(later.map(|(_, cell)| describe(address, cell)).collect())
     }
 }
 

@@ -7,6 +7,7 @@ mod close;
 mod fixture;
 mod gas;
 mod inclusion;
+mod localnet;
 mod payout;
 mod random;
 mod redeem;
