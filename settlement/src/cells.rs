@@ -56,9 +56,9 @@ pub(crate) fn context() -> &'static dyn CellContext {
     Cell::empty_context()
 }
 
-/// The bytes of a bag of cells with one root, as contracts' code is committed.
-pub(crate) fn parse_boc(bytes: &[u8]) -> Result<Cell, tycho_types::boc::de::Error> {
-    Boc::decode(bytes)
+/// Code that is built into this crate, from the bag of cells that is committed beside it.
+pub(crate) fn committed(boc: &[u8]) -> Cell {
+    Boc::decode(boc).expect("the committed code is a bag of cells")
 }
 
 /// The address in the basechain that a contract deployed with `init` has.

@@ -10,16 +10,12 @@ use crate::cells;
 
 /// The code of `contracts/Channel.tolk`.
 pub fn channel_code() -> Cell {
-    code(include_bytes!("../../contracts/compiled/Channel.boc"))
+    cells::committed(include_bytes!("../../contracts/compiled/Channel.boc"))
 }
 
 /// The code of `contracts/Provider.tolk`.
 pub fn provider_code() -> Cell {
-    code(include_bytes!("../../contracts/compiled/Provider.boc"))
-}
-
-fn code(boc: &[u8]) -> Cell {
-    cells::parse_boc(boc).expect("the committed code is a bag of cells")
+    cells::committed(include_bytes!("../../contracts/compiled/Provider.boc"))
 }
 
 /// Declares the errors of `contracts/messages.tolk`, under the same names and numbers.

@@ -13,6 +13,7 @@ mod contracts;
 pub mod provider;
 mod signed;
 pub mod voucher;
+pub mod wallet;
 
 pub use chain::{Account, AccountStatus, Chain, ChainError, StackValue, Transaction};
 pub use contracts::{ContractError, channel_code, provider_code};

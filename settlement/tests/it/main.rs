@@ -12,3 +12,4 @@ mod payout;
 mod random;
 mod redeem;
 mod second_opinion;
+mod wallet;
