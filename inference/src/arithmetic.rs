@@ -143,6 +143,25 @@ pub(crate) fn gelu_gate(gate: f32, up: f32) -> f32 {
     mul(div(gate, add(1.0, exp(sub(0.0, z)))), up)
 }
 
+/// Rule 12: GELU by the error function, x · Φ(x), for encoders.
+///
+/// With z = |x|/√2 and t = 1/(1 + 0.3275911·z), h = ½ · t · (a1 + t · (a2 + t · (a3 + t · (a4 + t · a5)))) · e^(−z²)
+/// is Φ(−|x|) to 8e-8; x · (1 − h) above 0, x · h below. Source: Abramowitz and Stegun, 7.1.26.
+#[inline(always)]
+pub(crate) fn gelu_erf(x: f32) -> f32 {
+    let z = mul(
+        f32::from_bits(x.to_bits() & 0x7fff_ffff),
+        f32::from_bits(0x3f35_04f3),
+    );
+    let t = div(1.0, add(1.0, mul(f32::from_bits(0x3ea7_ba05), z)));
+    let mut p = f32::from_bits(0x3f87_dc22);
+    for bits in [0xbfba_00e3, 0x3fb5_f0e3, 0xbe91_a98e, 0x3e82_7906] {
+        p = add(mul(p, t), f32::from_bits(bits));
+    }
+    let tail = mul(mul(mul(p, t), exp(sub(0.0, mul(z, z)))), 0.5);
+    mul(x, if x > 0.0 { sub(1.0, tail) } else { tail })
+}
+
 /// The bits of the largest magnitude; at or above [`NOT_FINITE`] if any value is NaN or infinite.
 #[inline(always)]
 pub(crate) fn magnitude_bits(values: &[f32]) -> u32 {
@@ -219,6 +238,14 @@ mod tests {
         #[test]
         fn small_rounding_is_to_even(value in -4_000_000.0f32..4_000_000.0) {
             assert_eq!(round_small(value), round_scaled(value, 0));
+        }
+
+        #[test]
+        fn gelu_is_close(x in -20.0f32..20.0) {
+            let wide = f64::from(x);
+            let wanted = 0.5 * wide * (1.0 + libm::erf(wide * std::f64::consts::FRAC_1_SQRT_2));
+            let error = (f64::from(gelu_erf(x)) - wanted).abs();
+            assert!(error <= 2.5e-7 * wide.abs().max(0.1), "{x}: off by {error}");
         }
 
         #[test]

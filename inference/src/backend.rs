@@ -55,6 +55,18 @@ pub(crate) trait Sequence: fmt::Debug + Send {
     fn fork(&self, positions: usize) -> Result<Box<dyn Sequence>, BackendError>;
 }
 
+/// A loaded encoder on a device: whole texts to vectors. Two implementations, as for decoders.
+pub(crate) trait TextEncoder: fmt::Debug + Send + Sync {
+    /// The vectors of a batch of texts, of length 1 each.
+    ///
+    /// The caller keeps each text within the model's positions, with a token at least, and ids within
+    /// the vocabulary.
+    fn encode(&self, texts: &[&[TokenId]]) -> Result<Vec<Vec<f32>>, BackendError>;
+
+    /// What [`TextEncoder::encode`] takes for texts of so many tokens together, but for the vectors.
+    fn batch_bytes(&self, tokens: usize) -> u64;
+}
+
 /// A zeroed vector, or an error that says what could not be had.
 pub(crate) fn zeroed<T: Clone + Default>(
     length: usize,

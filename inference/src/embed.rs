@@ -4,11 +4,14 @@
 
 use crate::backend::BackendError;
 use crate::cancel::CancelToken;
-use crate::model::Model;
-use crate::tokenizer::TokenizeError;
+use crate::model::{Encoder, Model};
+use crate::tokenizer::{AddBos, EncodeOptions, TokenId, TokenizeError};
 
 /// One call embeds at most this many texts.
 pub const EMBED_TEXTS_MAX: usize = 1024;
+
+/// Texts run together while they have at most this many tokens; a longer one runs alone.
+const BATCH_TOKENS: usize = 512;
 
 /// What to do with a text of more tokens than the model was made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,8 +87,30 @@ impl Model {
         over_long: OverLong,
         cancel: &CancelToken,
     ) -> Result<Embeddings, EmbedError> {
-        let _ = (texts, over_long, cancel);
-        Err(self.no_embeddings())
+        let encoder = self.encoder_needed()?;
+        let texts = self.embed_tokens(encoder, texts, over_long)?;
+        let mut embeddings = Embeddings {
+            vectors: Vec::with_capacity(texts.len()),
+            tokens: texts.iter().map(|tokens| tokens.len() as u64).sum(),
+            inference_units: units(encoder, &texts),
+        };
+        let mut rest: Vec<&[TokenId]> = texts.iter().map(Vec::as_slice).collect();
+        while !rest.is_empty() {
+            if cancel.is_cancelled() {
+                return Err(EmbedError::Cancelled);
+            }
+            let mut tokens = 0;
+            let fits = rest.iter().take_while(|text| {
+                tokens += text.len();
+                tokens <= BATCH_TOKENS
+            });
+            let count = fits.count().max(1);
+            embeddings
+                .vectors
+                .extend(encoder.backend.encode(&rest[..count])?);
+            rest.drain(..count);
+        }
+        Ok(embeddings)
     }
 
     /// What [`Model::embed`] will count for these texts, without running them.
@@ -93,20 +118,67 @@ impl Model {
     /// # Errors
     /// As [`Model::embed`] before it runs anything.
     pub fn embed_units(&self, texts: &[&str], over_long: OverLong) -> Result<u64, EmbedError> {
-        let _ = (texts, over_long);
-        Err(self.no_embeddings())
+        let encoder = self.encoder_needed()?;
+        let texts = self.embed_tokens(encoder, texts, over_long)?;
+        Ok(units(encoder, &texts))
     }
 
     /// The memory that [`Model::embed`] holds at most for so many texts, its result included;
     /// 0 if the model makes no embeddings.
     pub fn embed_memory_bytes(&self, texts: usize) -> u64 {
-        let _ = texts;
-        0
+        let Some(Encoder { plan, backend }) = self.encoder() else {
+            return 0;
+        };
+        let a_text = 4 * (plan.length + plan.tokens_max) + 3 * size_of::<Vec<f32>>();
+        let batch = backend.batch_bytes(BATCH_TOKENS.max(plan.tokens_max));
+        batch.saturating_add(a_text as u64 * texts as u64)
     }
 
-    fn no_embeddings(&self) -> EmbedError {
-        EmbedError::Unsupported {
+    fn encoder_needed(&self) -> Result<&Encoder, EmbedError> {
+        self.encoder().ok_or_else(|| EmbedError::Unsupported {
             architecture: self.info().architecture.clone(),
-        }
+        })
     }
+
+    /// The tokens of each text, with those around it, none longer than the model takes.
+    fn embed_tokens(
+        &self,
+        encoder: &Encoder,
+        texts: &[&str],
+        over_long: OverLong,
+    ) -> Result<Vec<Vec<TokenId>>, EmbedError> {
+        let count = texts.len();
+        if count > EMBED_TEXTS_MAX {
+            return Err(EmbedError::TooManyTexts { count });
+        }
+        // Text from outside: `[SEP]` written out in it is text.
+        let options = EncodeOptions {
+            add_bos: AddBos::ByMetadata,
+            parse_special: false,
+        };
+        let max = encoder.plan.tokens_max;
+        let one = |(index, text): (usize, &&str)| {
+            let mut tokens = self.tokenizer().encode(text, options)?;
+            if tokens.len() > max {
+                if over_long == OverLong::Refuse {
+                    let (tokens, max) = (tokens.len() as u64, self.info().context_tokens_max);
+                    return Err(EmbedError::TooLong { index, tokens, max });
+                }
+                let last = tokens.pop();
+                tokens.truncate(max - 1);
+                tokens.extend(last);
+                tokens.shrink_to_fit();
+            }
+            Ok(tokens)
+        };
+        texts.iter().enumerate().map(one).collect()
+    }
+}
+
+/// Multiply-accumulates of texts.
+fn units(encoder: &Encoder, texts: &[Vec<TokenId>]) -> u64 {
+    let units = texts
+        .iter()
+        .map(|text| encoder.plan.units(text.len() as u64));
+    units.fold(0, u64::saturating_add)
 }

@@ -1,4 +1,5 @@
-//! Models to tokens: GGUF files, tokenizers, chat templates, sessions. No wasm, no network.
+//! Models to tokens and texts to vectors: model files, tokenizers, chat templates, sessions, embeddings.
+//! No wasm, no network.
 //!
 //! ```text
 //! file ─ gguf ─┬─ tokenizer ── text ↔ tokens
@@ -6,6 +7,7 @@
 //!              └─ model ────── plan ── backend ── session ── text_stream ── text
 //!                                      cpu::exact │ sampler
 //!                                      cpu::oracle
+//! folder ─ archive ─ safetensors ─ model ── plan ── encoder ── embed ── vectors
 //! generate ── a file with random weights, of any size
 //! ```
 //!
@@ -24,6 +26,7 @@ pub mod generate;
 mod gguf;
 mod model;
 mod quant;
+mod safetensors;
 mod sampler;
 mod session;
 mod text_stream;
@@ -41,6 +44,7 @@ pub use gguf::{
 };
 pub use model::{Engine, LoadOptions, LoadProgress, Model, ModelError, ModelInfo, THREADS_MAX};
 pub use quant::QuantType;
+pub use safetensors::{SAFETENSORS_HEADER_BYTES_MAX, SafetensorsError};
 pub use sampler::{Sampling, SamplingError};
 pub use session::{Candidate, Session, SessionError, SessionOptions, Usage};
 pub use text_stream::{

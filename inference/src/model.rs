@@ -2,21 +2,26 @@
 //! In: a GGUF file, untrusted, and which engine to load it into. Out: [`Model`], shared by all sessions.
 //! It never runs a model whose plan it does not fully understand.
 
+pub(crate) mod bert;
 mod decoder;
 pub(crate) mod plan;
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::backend::{Backend, BackendError};
+use crate::archive::{Archive, ArchiveError};
+use crate::backend::{Backend, BackendError, TextEncoder};
 use crate::chat::{ChatError, ChatMessage, ChatTemplate};
-use crate::cpu::exact::Exact;
-use crate::cpu::oracle::Oracle;
+use crate::cpu::exact::{Exact, ExactEncoder};
+use crate::cpu::oracle::{Oracle, OracleEncoder};
 use crate::cpu::simd::{SimdLevel, SimdUnavailable};
 use crate::gguf::{Gguf, GgufError};
 use crate::quant::QuantType;
+use crate::safetensors::SafetensorsError;
 use crate::tokenizer::{AddBos, EncodeOptions, TokenId, Tokenizer, TokenizerError};
+use bert::EncoderPlan;
 use plan::Plan;
 
 /// The most threads a model may use.
@@ -41,6 +46,19 @@ pub struct LoadOptions {
     pub threads: usize,
     /// Kernels of the exact engine; the bits do not depend on it.
     pub simd: SimdLevel,
+}
+
+impl LoadOptions {
+    /// How many threads that is.
+    fn threads(&self) -> Result<usize, ModelError> {
+        match self.threads {
+            0 => Ok(std::thread::available_parallelism()
+                .map_or(1, usize::from)
+                .min(THREADS_MAX)),
+            threads if threads > THREADS_MAX => Err(ModelError::Threads { threads }),
+            threads => Ok(threads),
+        }
+    }
 }
 
 /// How far a load has come.
@@ -87,6 +105,20 @@ pub enum ModelError {
     /// The file is not well-formed.
     #[error(transparent)]
     Gguf(#[from] GgufError),
+    /// The file is no archive of a model folder.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// Its weights are no safetensors file.
+    #[error("model.safetensors")]
+    Safetensors(#[from] SafetensorsError),
+    /// A file of the folder says what we cannot do, or what the others contradict.
+    #[error("{file}: {reason}")]
+    Config {
+        /// The file.
+        file: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
     /// Its vocabulary is not usable.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
@@ -176,8 +208,21 @@ pub struct Model {
     info: ModelInfo,
     tokenizer: Tokenizer,
     chat: ChatTemplate,
-    /// `None` for an encoder.
-    decoder: Option<Arc<Decoder>>,
+    runner: Runner,
+}
+
+/// What runs a model.
+#[derive(Debug)]
+enum Runner {
+    Decoder(Arc<Decoder>),
+    Encoder(Encoder),
+}
+
+/// What embeds texts.
+#[derive(Debug)]
+pub(crate) struct Encoder {
+    pub(crate) plan: Arc<EncoderPlan>,
+    pub(crate) backend: Box<dyn TextEncoder>,
 }
 
 /// What sessions run on.
@@ -188,7 +233,8 @@ pub(crate) struct Decoder {
 }
 
 impl Model {
-    /// Opens, checks and loads a model file.
+    /// Opens, checks and loads a model file: a GGUF file, or the archive of a model folder
+    /// ([`crate::archive`]); its first bytes say which.
     ///
     /// `progress` is called on this thread, about a hundred times at most.
     ///
@@ -199,7 +245,57 @@ impl Model {
         options: &LoadOptions,
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Self, ModelError> {
-        Self::from_gguf(Gguf::open(path)?, options, progress)
+        if is_archive(path) {
+            Self::from_archive(Archive::open(path)?, options, progress)
+        } else {
+            Self::from_gguf(Gguf::open(path)?, options, progress)
+        }
+    }
+
+    /// Loads an encoder from an archive that was opened before.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn from_archive(
+        archive: Archive,
+        options: &LoadOptions,
+        progress: &mut dyn FnMut(LoadProgress),
+    ) -> Result<Self, ModelError> {
+        let threads = options.threads()?;
+        let file_bytes = archive.size_bytes();
+        let (plan, tokenizer) = bert::plan(&Arc::new(archive))?;
+        let plan = Arc::new(plan);
+        let number = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
+        let (engine, backend): (String, Box<dyn TextEncoder>) = match options.engine {
+            Engine::Oracle => (
+                "oracle".to_owned(),
+                Box::new(OracleEncoder::new(Arc::clone(&plan))),
+            ),
+            Engine::Exact => {
+                let simd = options.simd.resolve()?;
+                let encoder = ExactEncoder::load(Arc::clone(&plan), threads, simd, progress)?;
+                (exact_name(simd, threads), Box::new(encoder))
+            }
+        };
+        Ok(Self {
+            info: ModelInfo {
+                architecture: "bert".to_owned(),
+                name: String::new(),
+                quantization: plan.quant().name().to_owned(),
+                context_tokens_max: number(plan.tokens_max),
+                vocabulary_size: number(tokenizer.len()),
+                parameters: plan.parameters,
+                layers: number(plan.layers.len()),
+                embedding_length: number(plan.length),
+                embeddings: Some(number(plan.length)),
+                file_bytes,
+                engine,
+                has_chat_template: false,
+            },
+            tokenizer,
+            chat: ChatTemplate::new(None, BTreeMap::new())?,
+            runner: Runner::Encoder(Encoder { plan, backend }),
+        })
     }
 
     /// Loads a model from a file that was opened before.
@@ -211,11 +307,7 @@ impl Model {
         options: &LoadOptions,
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Self, ModelError> {
-        if options.threads > THREADS_MAX {
-            return Err(ModelError::Threads {
-                threads: options.threads,
-            });
-        }
+        let threads = options.threads()?;
         let architecture = gguf.string_needed("general.architecture")?.to_owned();
         let Some(kind) = decoder::Architecture::from_name(&architecture) else {
             return Err(ModelError::UnsupportedArchitecture { architecture });
@@ -225,12 +317,6 @@ impl Model {
         let plan = Arc::new(decoder::plan(&gguf, kind, tokenizer.len())?);
         let mut info = info(&gguf, &plan, architecture)?;
         let gguf = Arc::new(gguf);
-        let threads = match options.threads {
-            0 => std::thread::available_parallelism()
-                .map_or(1, usize::from)
-                .min(THREADS_MAX),
-            threads => threads,
-        };
         let backend: Box<dyn Backend> = match options.engine {
             Engine::Oracle => {
                 info.engine = format!("oracle {threads} threads");
@@ -243,11 +329,7 @@ impl Model {
             }
             Engine::Exact => {
                 let simd = options.simd.resolve()?;
-                info.engine = format!(
-                    "{} {} {threads} threads",
-                    crate::exact_profile(),
-                    simd.name()
-                );
+                info.engine = exact_name(simd, threads);
                 Box::new(Exact::load(
                     gguf,
                     Arc::clone(&plan),
@@ -261,7 +343,7 @@ impl Model {
             info,
             tokenizer,
             chat,
-            decoder: Some(Arc::new(Decoder { plan, backend })),
+            runner: Runner::Decoder(Arc::new(Decoder { plan, backend })),
         })
     }
 
@@ -330,7 +412,17 @@ impl Model {
     }
 
     pub(crate) fn decoder(&self) -> Option<&Arc<Decoder>> {
-        self.decoder.as_ref()
+        match &self.runner {
+            Runner::Decoder(decoder) => Some(decoder),
+            Runner::Encoder(_) => None,
+        }
+    }
+
+    pub(crate) fn encoder(&self) -> Option<&Encoder> {
+        match &self.runner {
+            Runner::Decoder(_) => None,
+            Runner::Encoder(encoder) => Some(encoder),
+        }
     }
 }
 
@@ -338,6 +430,22 @@ impl Model {
 fn supported() -> String {
     let names = decoder::Architecture::NAMES.map(|(name, _)| format!("`{name}`"));
     names.join(", ")
+}
+
+/// Whether the file's first bytes are an archive's; a file that cannot be read is not, and whoever opens
+/// it says why.
+fn is_archive(path: &Path) -> bool {
+    let mut first = [0; 512];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut first));
+    read.is_ok() && Archive::is_archive(&first)
+}
+
+fn exact_name(simd: SimdLevel, threads: usize) -> String {
+    format!(
+        "{} {} {threads} threads",
+        crate::exact_profile(),
+        simd.name()
+    )
 }
 
 fn chat_template(gguf: &Gguf, tokenizer: &Tokenizer) -> Result<ChatTemplate, ModelError> {

@@ -8,6 +8,7 @@ mod special;
 mod spm;
 mod texts;
 mod vocabulary;
+mod wordpiece;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -21,6 +22,8 @@ use special::Specials;
 use spm::Spm;
 use texts::{Index, Texts};
 use vocabulary::Kind;
+pub(crate) use wordpiece::Casing;
+use wordpiece::WordPiece;
 
 /// A vocabulary may have at most this many tokens; the largest published one has 262,144.
 pub const VOCABULARY_MAX: usize = 1 << 20;
@@ -92,6 +95,12 @@ pub enum TokenizerError {
         /// `tokenizer.ggml.pre` of the file.
         pre: String,
     },
+    /// `vocab.txt` is not usable.
+    #[error("vocab.txt: {reason}")]
+    WordPiece {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The arrays do not fit each other, or an id or a merge points outside the vocabulary.
     #[error("metadata key `{key}`: {reason}")]
     Inconsistent {
@@ -129,6 +138,18 @@ enum Scheme {
     },
     /// `llama`: merges by score.
     Spm(Spm),
+    /// BERT: the longest pieces of words.
+    WordPiece(WordPiece),
+}
+
+/// The texts of an encoder's special tokens.
+#[derive(Debug)]
+pub(crate) struct WordPieceSpecials {
+    pub(crate) unknown: String,
+    /// Goes before a text.
+    pub(crate) first: String,
+    /// Goes behind it.
+    pub(crate) last: String,
 }
 
 /// Text to token ids and back, for one model.
@@ -190,6 +211,42 @@ impl Tokenizer {
             add_eos: eos.filter(|_| add_eos),
             add_bos,
             end_tokens,
+        };
+        tokenizer.index_specials();
+        Ok(tokenizer)
+    }
+
+    /// Reads the vocabulary of an encoder: one token a line, and the texts of three special ones.
+    /// Encoding puts `[CLS]` in front and `[SEP]` behind, unless told not to.
+    pub(crate) fn from_vocab_txt(
+        file: &[u8],
+        casing: Casing,
+        special: &WordPieceSpecials,
+    ) -> Result<Self, TokenizerError> {
+        let lines = vocabulary::wordpiece(file)?;
+        let find = |text: &str| {
+            let found = lines.index.get(&lines.texts, text.as_bytes());
+            found.ok_or_else(|| TokenizerError::WordPiece {
+                reason: format!("the special token `{text}` is missing"),
+            })
+        };
+        let unknown = find(&special.unknown)?;
+        let (first, last) = (find(&special.first)?, find(&special.last)?);
+        let mut kinds = lines.kinds;
+        for token in [unknown, first, last] {
+            kinds[token.index()] = Kind::Control;
+        }
+        let mut tokenizer = Self {
+            scheme: Scheme::WordPiece(WordPiece::new(lines.index, unknown, casing)),
+            texts: lines.texts,
+            kinds,
+            special: Specials::default(),
+            control: Specials::default(),
+            user_defined: Specials::default(),
+            bos: Some(first),
+            add_eos: Some(last),
+            add_bos: true,
+            end_tokens: BTreeSet::from([last]),
         };
         tokenizer.index_specials();
         Ok(tokenizer)
@@ -346,6 +403,10 @@ impl Tokenizer {
                 offset += bytes.len();
                 Ok(())
             }),
+            Scheme::WordPiece(wordpiece) => {
+                wordpiece.encode(&self.texts, &text, tokens);
+                Ok(())
+            }
             Scheme::Spm(spm) => {
                 let encoded = spm.encode(&self.texts, &text, tokens);
                 encoded.map_err(|(byte, letter)| {

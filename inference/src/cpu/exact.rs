@@ -8,6 +8,7 @@ mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod encoder;
 mod forward;
 mod generic;
 mod kernels;
@@ -30,6 +31,7 @@ use crate::model::plan::{Layer, Matrix, Plan, Rope};
 use crate::model::{LoadProgress, ModelError};
 use crate::tokenizer::TokenId;
 use attention::ScoreScale;
+pub(crate) use encoder::ExactEncoder;
 use forward::ExactSequence;
 use kernels::Kernels;
 use pack::Packed;
@@ -134,7 +136,7 @@ struct Loader<'a> {
 
 impl Loader<'_> {
     fn pack(&mut self, matrix: &Matrix) -> Result<Packed, ModelError> {
-        let packed = Packed::new(self.gguf, matrix, self.pool, &mut self.arena)?;
+        let packed = Packed::new(&matrix.rows_in(self.gguf), self.pool, &mut self.arena)?;
         self.done_bytes += (matrix.rows * matrix.row_bytes()) as u64;
         let step = self.total_bytes / 100;
         if self.done_bytes == self.total_bytes || self.done_bytes - self.reported_bytes > step {
@@ -263,6 +265,13 @@ impl Backend for Exact {
 }
 
 impl Weights {
+    fn crew(&self) -> phases::Crew<'_> {
+        phases::Crew {
+            pool: &self.pool,
+            kernels: &self.kernels,
+        }
+    }
+
     /// Rule 10: the token's row of the embedding matrix, one rounding a value, and one more where the plan
     /// scales it.
     fn embed(&self, token: TokenId, out: &mut [f32]) {

@@ -2,12 +2,15 @@
 //! In: a plan and the file's own weights. Out: logits by the textbook formulas in f32.
 //! It is slow and obvious; it keeps no promise about bits, and no product runs on it.
 
+mod encoder;
+
 use std::sync::Arc;
 
 use crate::backend::{Backend, BackendError, Sequence, zeroed};
 use crate::gguf::Gguf;
 use crate::model::plan::{Gate, Matrix, Plan, Rope, RopePairs};
 use crate::tokenizer::TokenId;
+pub(crate) use encoder::OracleEncoder;
 
 /// Tokens of one step; each weight is read from the file once a step.
 const BATCH: usize = 64;

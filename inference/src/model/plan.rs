@@ -25,7 +25,37 @@ pub(crate) struct Matrix {
     pub(crate) tensor: TensorInfo,
 }
 
+/// A matrix with its bytes, wherever they lie.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) quant: QuantType,
+    /// One row behind the other.
+    pub(crate) bytes: &'a [u8],
+}
+
+impl<'a> Rows<'a> {
+    /// One row's bytes.
+    pub(crate) fn row(&self, row: usize) -> &'a [u8] {
+        let size = self.quant.bytes_for(self.columns);
+        &self.bytes[row * size..][..size]
+    }
+}
+
 impl Matrix {
+    /// The matrix in its file.
+    pub(crate) fn rows_in<'a>(&'a self, gguf: &'a Gguf) -> Rows<'a> {
+        Rows {
+            name: &self.name,
+            rows: self.rows,
+            columns: self.columns,
+            quant: self.quant(),
+            bytes: gguf.data(&self.tensor),
+        }
+    }
+
     pub(crate) fn quant(&self) -> QuantType {
         self.tensor.quant
     }

@@ -47,7 +47,7 @@ pub(super) struct Vocabulary {
     pub(super) texts: Texts,
     pub(super) kinds: Vec<Kind>,
     /// The tokens that text can become.
-    index: Index,
+    pub(super) index: Index,
 }
 
 fn inconsistent(key: &str, reason: impl Into<String>) -> TokenizerError {
@@ -168,6 +168,31 @@ pub(super) fn spm(gguf: &Gguf) -> Result<(Vocabulary, Scheme), TokenizerError> {
     let index = vocabulary.take_index();
     let spm = Spm::new(index, scores, byte_tokens, prefix.unwrap_or(true), by_words);
     Ok((vocabulary, Scheme::Spm(spm)))
+}
+
+/// `vocab.txt`: a token a line, its number the id.
+pub(super) fn wordpiece(file: &[u8]) -> Result<Vocabulary, TokenizerError> {
+    let wrong = |reason: String| TokenizerError::WordPiece { reason };
+    let file = std::str::from_utf8(file).map_err(|error| wrong(error.to_string()))?;
+    let count = file.lines().count();
+    if count == 0 || count > VOCABULARY_MAX {
+        let reason = format!("{count} tokens, wanted 1 to {VOCABULARY_MAX}");
+        return Err(wrong(reason));
+    }
+    let mut vocabulary = Vocabulary {
+        texts: Texts::with_capacity(count),
+        kinds: vec![Kind::Normal; count],
+        index: Index::with_capacity(count),
+    };
+    for (line, text) in (1..).zip(file.lines()) {
+        let token = vocabulary.texts.push(text.as_bytes());
+        let token = token.ok_or_else(|| wrong("more than 4 GiB of text".to_owned()))?;
+        // Which of two equal lines a text should become, nobody could say.
+        if !vocabulary.index.insert(&vocabulary.texts, token) {
+            return Err(wrong(format!("`{text}` in line {line} is there twice")));
+        }
+    }
+    Ok(vocabulary)
 }
 
 /// Bytes of a text in GPT-2's alphabet; `None` if a character is not of it.

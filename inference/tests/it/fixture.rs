@@ -1,11 +1,13 @@
 //! The real models, where this machine has them.
-//! `TUSSAH_TEST_SMOLLM2` and `TUSSAH_TEST_GEMMA3` name the files, or `TUSSAH_HOME` (default: the user's data
-//! folder) has the blobs that `models/smollm2.toml` and `models/gemma3.toml` name. Without one a test
-//! says so and returns; under `REQUIRE_MODEL=1` it fails.
+//! `TUSSAH_TEST_SMOLLM2`, `TUSSAH_TEST_GEMMA3` and `TUSSAH_TEST_MINILM` name the files (the last may name
+//! the model's folder), or `TUSSAH_HOME` (default: the user's data folder) has the blobs that
+//! `models/smollm2.toml`, `models/gemma3.toml` and `models/minilm.toml` name. Without one a test says so
+//! and returns; under `REQUIRE_MODEL=1` it fails.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
+use tussah_inference::archive::{Archive, write_folder};
 use tussah_inference::{Engine, LoadOptions, Model, SimdLevel};
 
 fn home() -> Option<PathBuf> {
@@ -53,6 +55,10 @@ fn registered(name: &str) -> Option<PathBuf> {
 /// A model's file, or `None` with a line that says why.
 pub(crate) fn path(model: Real) -> Option<PathBuf> {
     let (variable, name) = model.names();
+    find(variable, name)
+}
+
+fn find(variable: &str, name: &str) -> Option<PathBuf> {
     let named = std::env::var_os(variable).map(PathBuf::from);
     let found = named.or_else(|| registered(name));
     if found.is_none() {
@@ -63,6 +69,23 @@ pub(crate) fn path(model: Real) -> Option<PathBuf> {
         println!("skipped: no {name} here; `cargo xtask setup` fetches it");
     }
     found
+}
+
+/// all-MiniLM-L6-v2; `None` where this machine does not have it.
+pub(crate) fn minilm(engine: Engine, simd: SimdLevel, threads: usize) -> Option<Model> {
+    let path = find("TUSSAH_TEST_MINILM", "minilm")?;
+    let options = LoadOptions {
+        engine,
+        threads,
+        simd,
+    };
+    if !path.is_dir() {
+        return Some(Model::open(&path, &options, &mut |_| {}).unwrap());
+    }
+    let mut bytes = Vec::new();
+    write_folder(&path, &mut bytes).unwrap();
+    let archive = Archive::from_bytes(bytes).unwrap();
+    Some(Model::from_archive(archive, &options, &mut |_| {}).unwrap())
 }
 
 /// Loads a model, once for each engine, level and number of threads.

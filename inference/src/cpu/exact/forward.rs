@@ -133,7 +133,7 @@ impl Step<'_> {
         let (buffers, weights, n) = (&mut *self.buffers, self.weights, self.n);
         let what = || format!("the attention of layer {index}");
         quantize(
-            weights,
+            weights.crew(),
             n,
             &buffers.attended,
             &mut buffers.of_attended,
@@ -141,7 +141,7 @@ impl Step<'_> {
             what,
         )?;
         product(
-            weights,
+            weights.crew(),
             n,
             &layer.attention_output,
             &buffers.of_attended,
@@ -155,7 +155,7 @@ impl Step<'_> {
         let (buffers, weights, n) = (&mut *self.buffers, self.weights, self.n);
         let what = || format!("the feed-forward of layer {index}");
         quantize(
-            weights,
+            weights.crew(),
             n,
             &buffers.hidden,
             &mut buffers.of_hidden,
@@ -163,7 +163,7 @@ impl Step<'_> {
             what,
         )?;
         product(
-            weights,
+            weights.crew(),
             n,
             &layer.down,
             &buffers.of_hidden,
@@ -451,7 +451,13 @@ impl Step<'_> {
         if !fine {
             return Err(not_finite("the output of the last layer"));
         }
-        product(weights, 1, &weights.head, &buffers.of_embedding, logits);
+        product(
+            weights.crew(),
+            1,
+            &weights.head,
+            &buffers.of_embedding,
+            logits,
+        );
         if magnitude_bits(logits) >= NOT_FINITE {
             Err(not_finite("a logit"))
         } else {

@@ -3,8 +3,8 @@
 //! so the compiler may widen them at each level of SIMD without changing a bit.
 
 use crate::arithmetic::{
-    NOT_FINITE, add as add_f, div, int_to_float, magnitude_bits, mul, q16_exponent, round_small,
-    scale2, sqrt, sub,
+    NOT_FINITE, add as add_f, div, gelu_erf, int_to_float, magnitude_bits, mul, q16_exponent,
+    round_small, scale2, sqrt, sub,
 };
 
 use crate::model::plan::RopePairs;
@@ -43,6 +43,44 @@ pub(super) fn norm(values: &mut [f32], weights: &[f32], eps: f32) -> bool {
         *value = mul(mul(*value, scale), *weight);
     }
     true
+}
+
+/// Rule 11, in place.
+#[inline(always)]
+pub(super) fn layer_norm(values: &mut [f32], weights: &[f32], biases: &[f32], eps: f32) -> bool {
+    let largest = magnitude_bits(values);
+    if largest >= NOT_FINITE {
+        return false;
+    }
+    let exponent = q16_exponent(f32::from_bits(largest));
+    let (one, two) = factors(exponent);
+    let (mut sum, mut squares) = (0i64, 0i64);
+    for value in values.iter() {
+        let q = round_small(*value * one * two);
+        sum += i64::from(q);
+        squares += i64::from(q * q);
+    }
+    // Below 2^62, since vectors have at most 2^16 values.
+    let spread = squares * values.len() as i64 - sum * sum;
+    let count = values.len() as f32;
+    let mean = div(scale2(int_to_float(sum), exponent), count);
+    let variance = scale2(int_to_float(spread), 2 * exponent);
+    let variance = div(div(variance, count), count);
+    let scale = div(1.0, sqrt(add_f(variance, eps)));
+    for ((value, weight), bias) in values.iter_mut().zip(weights).zip(biases) {
+        *value = add_f(mul(mul(sub(*value, mean), scale), *weight), *bias);
+    }
+    true
+}
+
+/// Rule 12 on all tokens of a group, `[token][16]`, after the group's biases are added.
+#[inline(always)]
+pub(super) fn biased_gelu(values: &mut [f32], biases: &[f32; ROWS]) {
+    for row in values.as_chunks_mut::<ROWS>().0 {
+        for i in 0..ROWS {
+            row[i] = gelu_erf(add_f(row[i], biases[i]));
+        }
+    }
 }
 
 /// Gates and ups of whole groups; the ups become the results.

@@ -9,12 +9,16 @@ use crate::cpu::simd::SimdLevel;
 use super::activations::{Activations, Writer};
 use super::attention::{Head, HeadCache};
 use super::generic;
-use super::pack::Packed;
+use super::pack::{Packed, ROWS};
 
 /// Multiplies one group of 16 rows with all tokens: `out` is `[token][16]`.
 type Product = unsafe fn(&Packed, usize, &Activations, &mut [f32]);
 /// Rule 5 in place: the values, the weights, eps. `false` if a value is not finite.
 type Norm = unsafe fn(&mut [f32], &[f32], f32) -> bool;
+/// Rule 11 in place: the values, weights, biases, eps. `false` if a value is not finite.
+type LayerNorm = unsafe fn(&mut [f32], &[f32], &[f32], f32) -> bool;
+/// Rule 12 in place on `[token][16]`, after these biases are added.
+type Gelu = unsafe fn(&mut [f32], &[f32; ROWS]);
 /// Q16 of a token's vector into a batch.
 type Quantize = unsafe fn(&Writer<'_>, usize, &[f32]) -> bool;
 /// Q16 of a short vector.
@@ -32,6 +36,8 @@ type Attend = unsafe fn(&Head<'_>, &HeadCache<'_>, &mut Vec<f32>, &mut [f32]) ->
 pub(super) struct Kernels {
     pub(super) product: Product,
     pub(super) norm: Norm,
+    pub(super) layer_norm: LayerNorm,
+    pub(super) biased_gelu: Gelu,
     pub(super) quantize: Quantize,
     pub(super) quantize16: Quantize16,
     pub(super) silu_gate: Gate,
@@ -52,6 +58,14 @@ macro_rules! generic_at {
         $(#[$feature])*
         pub(in super::super) fn norm(values: &mut [f32], weights: &[f32], eps: f32) -> bool {
             generic::norm(values, weights, eps)
+        }
+        $(#[$feature])*
+        pub(in super::super) fn layer_norm(values: &mut [f32], weights: &[f32], biases: &[f32], eps: f32) -> bool {
+            generic::layer_norm(values, weights, biases, eps)
+        }
+        $(#[$feature])*
+        pub(in super::super) fn biased_gelu(values: &mut [f32], biases: &[f32; super::ROWS]) {
+            generic::biased_gelu(values, biases);
         }
         $(#[$feature])*
         #[expect(unsafe_code, reason = "forwards the promise of its caller")]
@@ -101,6 +115,8 @@ macro_rules! table {
         Kernels {
             product: super::$own::product,
             norm: $generic::norm,
+            layer_norm: $generic::layer_norm,
+            biased_gelu: $generic::biased_gelu,
             quantize: $generic::quantize,
             quantize16: $generic::quantize16,
             silu_gate: $generic::silu_gate,

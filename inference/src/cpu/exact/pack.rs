@@ -8,9 +8,8 @@ use crate::arithmetic::{
 };
 use crate::cpu::buffer::{Arena, Buffer, Plain};
 use crate::cpu::pool::{Parts, Pool};
-use crate::gguf::Gguf;
 use crate::model::ModelError;
-use crate::model::plan::Matrix;
+use crate::model::plan::Rows;
 use crate::quant::{QuantType, Scales32, f16_to_f32};
 
 /// Rows of a group.
@@ -201,10 +200,9 @@ impl Packed {
         self.groups.len()
     }
 
-    /// Packs a matrix of the file. Rows beyond the last, up to a whole group, are zeros.
+    /// Packs a matrix. Rows beyond the last, up to a whole group, are zeros.
     pub(super) fn new(
-        gguf: &Gguf,
-        matrix: &Matrix,
+        matrix: &Rows<'_>,
         pool: &Pool,
         arena: &mut Arena,
     ) -> Result<Self, ModelError> {
@@ -218,16 +216,15 @@ impl Packed {
             });
         }
         let groups = (0..count)
-            .map(|group| Group::new(gguf, matrix, group))
+            .map(|group| Group::new(matrix, group))
             .collect::<Vec<_>>();
         let source = Source {
-            gguf,
             matrix,
             groups: &groups,
             blocks,
             pool,
         };
-        let layout = match matrix.quant() {
+        let layout = match matrix.quant {
             QuantType::Q4_0 => Layout::Q4_0(source.fill(arena, put_weights)?),
             QuantType::Q4_1 => Layout::Q4_1(source.fill(arena, put_weights)?),
             QuantType::Q4K => Layout::Q4K(source.fill(arena, put_weights)?),
@@ -281,15 +278,15 @@ pub(super) fn row_exponent(quant: QuantType, row: &[u8]) -> i32 {
 }
 
 impl Group {
-    fn new(gguf: &Gguf, matrix: &Matrix, group: usize) -> Self {
+    fn new(matrix: &Rows<'_>, group: usize) -> Self {
         let mut exponent = [0; ROWS];
         for (offset, exponent) in exponent.iter_mut().enumerate() {
             let row = group * ROWS + offset;
             if row < matrix.rows {
-                *exponent = row_exponent(matrix.quant(), matrix.row(gguf, row));
+                *exponent = row_exponent(matrix.quant, matrix.row(row));
             }
         }
-        let unit = |lane| match matrix.quant().is_float() {
+        let unit = |lane| match matrix.quant.is_float() {
             true => 0.0,
             false => power(-exponent[row_of_lane(lane)]),
         };
@@ -311,8 +308,7 @@ fn power(power: i32) -> f32 {
 
 /// A matrix being packed.
 struct Source<'a> {
-    gguf: &'a Gguf,
-    matrix: &'a Matrix,
+    matrix: &'a Rows<'a>,
     groups: &'a [Group],
     blocks: usize,
     pool: &'a Pool,
@@ -352,8 +348,8 @@ impl Source<'_> {
                     continue;
                 }
                 let mut place = Place {
-                    quant: matrix.quant(),
-                    row: matrix.row(self.gguf, row),
+                    quant: matrix.quant,
+                    row: matrix.row(row),
                     block: 0,
                     lane,
                     unit: self.groups[group].unit[lane],

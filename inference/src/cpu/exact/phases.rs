@@ -9,6 +9,7 @@ use crate::cpu::pool::{Parts, Pool};
 
 use super::Weights;
 use super::activations::{Activations, Writer};
+use super::kernels::Kernels;
 use super::pack::{Packed, ROWS};
 
 /// Chunks of a product for each thread: so many that a late thread holds nobody up for long.
@@ -125,6 +126,13 @@ impl Norm<'_> {
     }
 }
 
+/// Who does the work: threads, and kernels that their CPU has.
+#[derive(Clone, Copy)]
+pub(super) struct Crew<'a> {
+    pub(super) pool: &'a Pool,
+    pub(super) kernels: &'a Kernels,
+}
+
 /// How many chunks of how many groups.
 pub(super) fn shares(pool: &Pool, groups: usize) -> (usize, usize) {
     let share = groups.div_ceil(pool.threads() * CHUNKS_PER_THREAD).max(1);
@@ -137,18 +145,12 @@ pub(super) fn shares(pool: &Pool, groups: usize) -> (usize, usize) {
     unsafe_code,
     reason = "each chunk works on its own row groups; kernels need their CPU"
 )]
-pub(super) fn product(
-    weights: &Weights,
-    n: usize,
-    matrix: &Packed,
-    x: &Activations,
-    out: &mut [f32],
-) {
+pub(super) fn product(crew: Crew<'_>, n: usize, matrix: &Packed, x: &Activations, out: &mut [f32]) {
     let groups = matrix.group_count();
-    let (chunks, share) = shares(&weights.pool, groups);
+    let (chunks, share) = shares(crew.pool, groups);
     let length = out.len();
     let out = Parts::new(out);
-    weights.pool.run(chunks, |chunk| {
+    crew.pool.run(chunks, |chunk| {
         for group in chunk * share..groups.min((chunk + 1) * share) {
             let at = group * n * ROWS;
             let mut padded = [0.0; ROWS];
@@ -157,7 +159,7 @@ pub(super) fn product(
             let part = unsafe { out.part(at, if whole { n * ROWS } else { length - at }) };
             let target: &mut [f32] = if whole { &mut *part } else { &mut padded };
             // SAFETY: the table is that of a level this CPU has.
-            unsafe { (weights.kernels.product)(matrix, group, x, target) };
+            unsafe { (crew.kernels.product)(matrix, group, x, target) };
             if !whole {
                 part.copy_from_slice(&padded[..length - at]);
             }
@@ -171,7 +173,7 @@ pub(super) fn product(
     reason = "each chunk works on its own token; kernels need their CPU"
 )]
 pub(super) fn quantize(
-    weights: &Weights,
+    crew: Crew<'_>,
     n: usize,
     values: &[f32],
     out: &mut Activations,
@@ -181,11 +183,11 @@ pub(super) fn quantize(
     let writer = out.begin(n);
     let finite = Finite::new();
     let length = writer.columns();
-    weights.pool.run(n, |token| {
+    crew.pool.run(n, |token| {
         let values = &values[token * length..][..length];
         // SAFETY: the table is that of a level this CPU has; only this chunk writes this token.
         finite.note(token, unsafe {
-            (weights.kernels.quantize)(&writer, token, values)
+            (crew.kernels.quantize)(&writer, token, values)
         });
     });
     finite.check(position, what)
