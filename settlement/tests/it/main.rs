@@ -10,6 +10,7 @@ mod inclusion;
 mod localnet;
 mod payout;
 mod random;
+mod random_bond;
 mod redeem;
 mod second_opinion;
 mod wallet;
