@@ -4,6 +4,17 @@
 //! never sees the machine it runs on: no files, no network, no real time, and random
 //! bytes that come from the request.
 //!
+//! | to | look at |
+//! |---|---|
+//! | take and return text, bytes, JSON, streams | [`job`], [`FromInput`], [`IntoOutcome`], [`Json`], [`Stream`], [`Output`] |
+//! | generate text | [`Model`], [`Session`] |
+//! | get JSON that satisfies a schema | [`json_schema::Schema`], [`Session::json`] |
+//! | choose one of several labels | [`Session::choose`] |
+//! | compare texts | [`Model::embed`], [`rank`], [`cosine`] |
+//! | use tensors | [`nn`] |
+//! | fail with a number | [`Error`], [`ErrorCode`], [`ResultExt`] |
+//! | test a job natively, without a model | [`testing`] (not in wasm) |
+//!
 //! A whole job:
 //!
 //! ```
@@ -12,8 +23,8 @@
 //! #[job]
 //! fn run(article: String) -> Result<(), Error> {
 //!     let model = Model::load("smollm2")?;
-//!     let mut session = model.session().generated_tokens_max(120).open()?;
-//!     session.append_chat(&[Message::user(format!("Summarize in two sentences.\n\n{article}"))])?;
+//!     let question = Message::user(format!("Summarize in two sentences.\n\n{article}"));
+//!     let mut session = model.session().generated_tokens_max(120).open_chat(&[question])?;
 //!     for chunk in &mut session {
 //!         emit(chunk?.text)?; // streams to the client as it is generated
 //!     }
@@ -23,20 +34,30 @@
 //! ```
 
 mod bindings;
+mod choose;
+mod constrained;
+mod embed;
 mod error;
+mod host;
 mod job;
 mod json;
 pub mod json_schema;
 mod llm;
+pub mod nn;
 mod output;
+mod session;
+#[cfg(not(target_family = "wasm"))]
+pub mod testing;
 
+pub use choose::Choice;
+pub use constrained::{Constrained, Ended};
+pub use embed::{Embedding, Ranked, cosine, rank};
 pub use error::{Error, ErrorCode, ResultExt};
 pub use job::{FromInput, IntoOutcome, Stream};
 pub use json::{Json, JsonLines, emit_json, from_json};
-pub use llm::{
-    Candidate, Chunk, FinishReason, Message, Model, ModelInfo, Session, SessionBuilder, Usage,
-};
+pub use llm::{Candidate, Chunk, FinishReason, Message, Model, ModelInfo, SessionBuilder, Usage};
 pub use output::{Output, emit, log, progress};
+pub use session::{Generated, Session};
 pub use tussah_sdk_macros::job;
 
 /// What the `#[job]` attribute's expansion refers to; not for people.

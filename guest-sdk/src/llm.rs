@@ -1,11 +1,14 @@
-//! Language models: loading by name, sessions, streaming.
+//! Language models: loading by name, tokens, and what a session shall be like.
 //!
-//! In: names from the manifest, text, chat messages. Out: text as it is generated. The
-//! arithmetic is the host's; nothing here depends on how fast or where it runs.
+//! In: names from the manifest, text, chat messages. Out: open sessions. The arithmetic is
+//! the host's; nothing here depends on how fast or where it runs.
+
+use std::rc::Rc;
 
 use crate::{
-    Error,
+    Error, Session,
     bindings::tussah::job::llm::{self, SessionOptions},
+    host,
 };
 
 pub use llm::{Candidate, Chunk, FinishReason, Message, ModelInfo, Usage};
@@ -37,9 +40,23 @@ impl Message {
 }
 
 /// A loaded model; cheap to load twice.
+///
+/// ```
+/// use tussah_sdk::{Error, Message, Model, testing::Scripted};
+///
+/// fn answer(question: &str) -> Result<String, Error> {
+///     let model = Model::load("smollm2")?;
+///     let messages = [Message::system("Answer in one word."), Message::user(question)];
+///     model.session().generated_tokens_max(8).stop(".").open_chat(&messages)?.text()
+/// }
+///
+/// let script = Scripted::model("smollm2").reply("Blue. Really.");
+/// assert_eq!(script.scope(|| answer("Which colour has the sky?")).0?, "Blue");
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Model {
-    inner: llm::Model,
+    pub(crate) inner: Rc<host::Model>,
 }
 
 impl Model {
@@ -50,7 +67,7 @@ impl Model {
     /// if the host cannot load it.
     pub fn load(name: &str) -> Result<Self, Error> {
         Ok(Self {
-            inner: llm::Model::load(name).map_err(Error::from_host)?,
+            inner: Rc::new(host::Model::load(name).map_err(Error::from_host)?),
         })
     }
 
@@ -165,7 +182,8 @@ impl SessionBuilder<'_> {
         self
     }
 
-    /// Ends the generation before this text; may be given up to 16 times.
+    /// Ends the generation before this text, which is not part of the output; may be given
+    /// up to 16 times, 1 to 1,024 bytes each.
     pub fn stop(mut self, text: impl Into<String>) -> Self {
         self.options.stop.push(text.into());
         self
@@ -177,115 +195,30 @@ impl SessionBuilder<'_> {
     /// `InvalidArgument` for a number out of its range, `LimitExceeded` if the context
     /// does not fit the job's memory limit, `OutOfMemory` if the host has none left.
     pub fn open(self) -> Result<Session, Error> {
-        Ok(Session {
-            inner: self
-                .model
-                .inner
-                .session(&self.options)
-                .map_err(Error::from_host)?,
-        })
+        let opened = self.model.inner.session(&self.options);
+        Ok(Session::new(
+            opened.map_err(Error::from_host)?,
+            &self.model.inner,
+        ))
     }
-}
 
-/// One sequence of tokens with its context.
-///
-/// It is an iterator over what it generates: `for chunk in &mut session`.
-#[derive(Debug)]
-pub struct Session {
-    inner: llm::Session,
-}
-
-impl Session {
-    /// Appends text, of which special tokens are not interpreted; returns how many
-    /// tokens it took.
+    /// Opens the session and appends messages, ready for the assistant's answer.
     ///
     /// # Errors
-    /// `ContextFull` if they do not fit; nothing was appended then.
-    pub fn append(&mut self, text: &str) -> Result<u32, Error> {
-        self.inner.append_text(text).map_err(Error::from_host)
+    /// Those of [`SessionBuilder::open`] and [`Session::append_chat`].
+    pub fn open_chat(self, messages: &[Message]) -> Result<Session, Error> {
+        let mut session = self.open()?;
+        session.append_chat(messages)?;
+        Ok(session)
     }
 
-    /// Appends token ids.
+    /// Opens the session and appends text, for the model to go on with.
     ///
     /// # Errors
-    /// `ContextFull` if they do not fit, `InvalidArgument` if one is not in the
-    /// vocabulary; nothing was appended then.
-    pub fn append_tokens(&mut self, tokens: &[u32]) -> Result<(), Error> {
-        self.inner.append_tokens(tokens).map_err(Error::from_host)
-    }
-
-    /// Appends messages in the model's chat template, then the opening of the assistant's
-    /// turn; returns how many tokens it took.
-    ///
-    /// # Errors
-    /// `ContextFull` if they do not fit, `UnsupportedOperation` if the model has no chat
-    /// template or the template refuses the messages; nothing was appended then.
-    pub fn append_chat(&mut self, messages: &[Message]) -> Result<u32, Error> {
-        self.inner.append_chat(messages).map_err(Error::from_host)
-    }
-
-    /// The next piece of text; `None` when the generation has ended.
-    ///
-    /// # Errors
-    /// `ContextFull` when the context is used up, `ModelFailed` if the model's numbers went bad.
-    pub fn next_chunk(&mut self) -> Result<Option<Chunk>, Error> {
-        self.inner.next().map_err(Error::from_host)
-    }
-
-    /// All that is left to generate, in one text.
-    ///
-    /// # Errors
-    /// Those of [`Session::next_chunk`].
-    pub fn text(&mut self) -> Result<String, Error> {
-        let mut text = String::new();
-        while let Some(chunk) = self.next_chunk()? {
-            text.push_str(&chunk.text);
-        }
-        Ok(text)
-    }
-
-    /// Why the generation ended, once it has.
-    pub fn finish_reason(&self) -> Option<FinishReason> {
-        self.inner.finish_reason()
-    }
-
-    /// The `k` likeliest next tokens, likeliest first; `k` is 1 to 1024.
-    ///
-    /// # Errors
-    /// `InvalidArgument` if nothing was appended yet or `k` is out of range.
-    pub fn candidates(&self, k: u32) -> Result<Vec<Candidate>, Error> {
-        self.inner.candidates(k).map_err(Error::from_host)
-    }
-
-    /// Takes a token as the next one, in place of sampling.
-    ///
-    /// # Errors
-    /// Those of [`Session::append_tokens`].
-    pub fn accept(&mut self, token: u32) -> Result<(), Error> {
-        self.inner.accept(token).map_err(Error::from_host)
-    }
-
-    /// A second session with the same tokens behind it, which costs no inference.
-    ///
-    /// # Errors
-    /// `LimitExceeded` or `OutOfMemory` if there is no room for its context.
-    pub fn fork(&self) -> Result<Self, Error> {
-        Ok(Self {
-            inner: self.inner.fork().map_err(Error::from_host)?,
-        })
-    }
-
-    /// What the session has used so far.
-    pub fn usage(&self) -> Usage {
-        self.inner.usage()
-    }
-}
-
-impl Iterator for Session {
-    type Item = Result<Chunk, Error>;
-
-    /// Ends after the first error.
-    fn next(&mut self) -> Option<Self::Item> {
-        self.next_chunk().transpose()
+    /// Those of [`SessionBuilder::open`] and [`Session::append`].
+    pub fn open_text(self, text: &str) -> Result<Session, Error> {
+        let mut session = self.open()?;
+        session.append(text)?;
+        Ok(session)
     }
 }

@@ -7,7 +7,7 @@ use std::{
     io::{self, Write},
 };
 
-use crate::{Error, bindings::tussah::job::output};
+use crate::{Error, host};
 
 /// Appends to the job's output; the client sees it at once.
 ///
@@ -18,7 +18,7 @@ use crate::{Error, bindings::tussah::job::output};
 /// # Errors
 /// None today; the host may come to refuse output that its client no longer takes.
 pub fn emit(bytes: impl AsRef<[u8]>) -> Result<(), Error> {
-    output::emit(bytes.as_ref()).map_err(Error::from_host)
+    host::emit(bytes.as_ref()).map_err(Error::from_host)
 }
 
 /// Tells the client how far the job is; `total` is 0 where it is not known.
@@ -26,7 +26,7 @@ pub fn emit(bytes: impl AsRef<[u8]>) -> Result<(), Error> {
 /// It is shown, not stored: neither the output nor the receipt has it. Notes are cut at
 /// 200 bytes.
 pub fn progress(done: u64, total: u64, note: &str) {
-    output::progress(done, total, note);
+    host::progress(done, total, note);
 }
 
 /// Writes a line to the job's log, which is the job's standard error.
@@ -34,8 +34,7 @@ pub fn progress(done: u64, total: u64, note: &str) {
 /// It is shown to whoever runs the job and is no part of its output; over the manifest's
 /// `log_bytes_max` it is dropped without a word.
 pub fn log(line: impl fmt::Display) {
-    // A log that cannot be written must not change what the job does.
-    let _ = writeln!(io::stderr(), "{line}");
+    host::log(format_args!("{line}"));
 }
 
 /// The job's output as a [`Write`]: for `write!`, `serde_json::to_writer`, `io::copy`.

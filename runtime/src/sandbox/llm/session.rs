@@ -126,7 +126,12 @@ impl llm::HostSession for Guest {
                 .into_iter()
                 .map(|candidate| llm::Candidate {
                     token: candidate.token.0,
-                    bytes: tokenizer.token_bytes(candidate.token).to_vec(),
+                    // What is not printed has no bytes: a guest cannot take it for text.
+                    bytes: if tokenizer.is_control(candidate.token) {
+                        Vec::new()
+                    } else {
+                        tokenizer.token_bytes(candidate.token).to_vec()
+                    },
                     logit: candidate.logit,
                 })
                 .collect::<Vec<_>>()

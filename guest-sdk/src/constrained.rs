@@ -1,0 +1,339 @@
+//! Answers under a JSON schema, token by token.
+//!
+//! In: a session with a prompt, a schema. Out: JSON that parses and satisfies the schema,
+//! whatever the model wants and however little room there is. The likeliest token that the
+//! schema allows is taken; where none of the 1,024 likeliest fits, the schema's own bytes
+//! are put in; at the limit of tokens or of the context the shortest ending is.
+
+use serde::de::DeserializeOwned;
+
+use crate::{
+    Candidate, Error, ErrorCode, Session, from_json, host,
+    json_schema::{Matcher, Schema},
+};
+
+/// How many candidates are looked at, one number after the other until one fits.
+const CANDIDATES: [u32; 3] = [16, 128, 1024];
+/// Tokens of an answer where nothing else was said.
+const TOKENS_MAX: u32 = 512;
+
+/// An answer under a schema, not generated yet; made by [`Session::json`].
+///
+/// ```
+/// use serde::Deserialize;
+/// use tussah_sdk::{Error, Message, Model, json_schema::Schema, testing::Scripted};
+///
+/// #[derive(Debug, Deserialize, PartialEq)]
+/// struct Person {
+///     name: String,
+///     age: u8,
+/// }
+///
+/// fn person(text: &str) -> Result<Person, Error> {
+///     let schema = Schema::parse(
+///         r#"{
+///             "type": "object",
+///             "properties": {
+///                 "name": {"type": "string", "maxLength": 40},
+///                 "age": {"type": "integer", "minimum": 0, "maximum": 150}
+///             },
+///             "required": ["name", "age"]
+///         }"#,
+///     )?;
+///     let mut session = Model::load("smollm2")?.session().open_chat(&[Message::user(text)])?;
+///     session.json(&schema).tokens_max(100).read()
+/// }
+///
+/// // The scripted model wants to chat; what comes out is the schema's JSON all the same.
+/// let script = Scripted::model("smollm2").reply(r#"{"name": "Ada", "age": 1815}"#);
+/// let found = script.scope(|| person("Who was Ada?")).0?;
+/// assert_eq!(found, Person { name: "Ada".into(), age: 18 });
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "nothing is generated until `text`, `read` or `generate_with`"]
+pub struct Constrained<'a> {
+    session: &'a mut Session,
+    matcher: Matcher,
+    tokens_max: u32,
+    temperature: f32,
+    seed: u64,
+}
+
+/// Why an answer under a schema ended. It is valid in every case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The model brought it to its end.
+    Complete,
+    /// The limit of tokens was reached; the shortest ending was put in.
+    TokensMax,
+    /// The session's context was full; the shortest ending was put in.
+    ContextFull,
+}
+
+impl Session {
+    /// Prepares an answer under a schema: at most 512 tokens, the likeliest ones, until told
+    /// otherwise.
+    pub fn json(&mut self, schema: &Schema) -> Constrained<'_> {
+        Constrained {
+            session: self,
+            matcher: schema.matcher(),
+            tokens_max: TOKENS_MAX,
+            temperature: 0.0,
+            seed: 0,
+        }
+    }
+}
+
+impl Constrained<'_> {
+    /// Ends the answer after so many tokens, by the shortest way to an end; that way's own
+    /// tokens come on top.
+    pub fn tokens_max(mut self, tokens: u32) -> Self {
+        self.tokens_max = tokens;
+        self
+    }
+
+    /// 0, the default, takes the likeliest token that fits; larger draws among those of the
+    /// 16 likeliest that fit (of more where none of them does). 0 to 100.
+    ///
+    /// The draws follow from the request and from [`Constrained::seed`]: the same request
+    /// gives the same answer.
+    pub fn temperature(mut self, temperature: f32) -> Self {
+        self.temperature = temperature;
+        self
+    }
+
+    /// Mixed into the request's own seed: another number gives another answer.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Generates the answer.
+    ///
+    /// # Errors
+    /// Those of [`Session::candidates`] and [`Session::accept`], but for a full context,
+    /// which only ends the answer; `InvalidArgument` for a temperature out of its range.
+    pub fn text(self) -> Result<String, Error> {
+        let mut text = String::new();
+        self.generate_with(|piece| {
+            text.push_str(piece);
+            Ok(())
+        })?;
+        Ok(text)
+    }
+
+    /// Generates the answer and reads it.
+    ///
+    /// # Errors
+    /// As [`Constrained::text`]; `InvalidJson` if the schema allows what the type does not.
+    pub fn read<T: DeserializeOwned>(self) -> Result<T, Error> {
+        from_json(self.text()?)
+    }
+
+    /// Generates the answer and hands it over piece by piece, whole characters each.
+    ///
+    /// # Errors
+    /// As [`Constrained::text`], and what the function returns.
+    pub fn generate_with(
+        mut self,
+        mut piece: impl FnMut(&str) -> Result<(), Error>,
+    ) -> Result<Ended, Error> {
+        if !(0.0..=100.0).contains(&self.temperature) {
+            let message = format!("a temperature of {}, 0 to 100 can be", self.temperature);
+            return Err(Error::with_code(ErrorCode::InvalidArgument, message));
+        }
+        let mut draws = Draws::new(self.seed, self.temperature);
+        let mut held = Held::default();
+        let mut ended = Ended::TokensMax;
+        for _ in 0..self.tokens_max {
+            if self.matcher.is_closed() {
+                ended = Ended::Complete;
+                break;
+            }
+            let (bytes, taken) = match self.pick(&mut draws)? {
+                Pick::End => {
+                    ended = Ended::Complete;
+                    break;
+                }
+                Pick::Token(candidate) => {
+                    let taken = self.session.accept(candidate.token);
+                    (candidate.bytes, taken)
+                }
+                Pick::Nothing => {
+                    let forced = self.forced();
+                    let taken = self.feed(&forced);
+                    (forced, taken)
+                }
+            };
+            match taken {
+                Ok(()) => self.advance(&bytes)?,
+                Err(error) if error.code() == ErrorCode::ContextFull => {
+                    ended = Ended::ContextFull;
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+            held.add(&bytes, &mut piece)?;
+        }
+        if !self.matcher.is_complete() {
+            let rest = self.matcher.completion();
+            self.advance(&rest)?;
+            held.add(&rest, &mut piece)?;
+            match self.feed(&rest) {
+                Err(error) if error.code() != ErrorCode::ContextFull => return Err(error),
+                _ => {}
+            }
+        } else if self.matcher.is_closed() {
+            ended = Ended::Complete;
+        }
+        Ok(ended)
+    }
+
+    fn advance(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        if self.matcher.advance(bytes) {
+            return Ok(());
+        }
+        // A mistake of ours; better no answer than one that breaks the schema.
+        Err(Error::with_code(
+            ErrorCode::Unknown,
+            "the schema's automaton contradicts itself",
+        ))
+    }
+
+    fn pick(&self, draws: &mut Draws) -> Result<Pick, Error> {
+        for count in CANDIDATES {
+            let candidates = self.session.candidates(count)?;
+            let all = candidates.len() < count as usize;
+            // Tokens without bytes are structure, such as the end of a turn.
+            let fits = |candidate: &Candidate| {
+                !candidate.bytes.is_empty() && self.matcher.allows(&candidate.bytes)
+            };
+            if self.matcher.is_complete() && !candidates.first().is_some_and(fits) {
+                return Ok(Pick::End);
+            }
+            let mut fitting = candidates.into_iter().filter(fits);
+            let picked = if draws.temperature > 0.0 {
+                draws.one_of(fitting.collect())
+            } else {
+                fitting.next()
+            };
+            match picked {
+                Some(candidate) => return Ok(Pick::Token(candidate)),
+                None if all => break,
+                None => {}
+            }
+        }
+        Ok(Pick::Nothing)
+    }
+
+    /// What the schema puts in where the model has nothing that fits: all bytes that can
+    /// only come so, or the first character of the shortest ending.
+    fn forced(&self) -> Vec<u8> {
+        let mut ahead = self.matcher.clone();
+        let mut bytes = Vec::new();
+        while let [byte] = ahead.next_bytes().as_slice()
+            && !ahead.is_complete()
+            && ahead.advance(&[*byte])
+        {
+            bytes.push(*byte);
+        }
+        if bytes.is_empty() {
+            let rest = self.matcher.completion();
+            let end = (1..rest.len())
+                .find(|end| rest[*end] & 0xc0 != 0x80)
+                .unwrap_or(rest.len());
+            bytes.extend_from_slice(&rest[..end]);
+        }
+        bytes
+    }
+
+    /// Lets the model know what was put in.
+    fn feed(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        // The end of a character that a token began has no text of its own.
+        let Ok(text) = std::str::from_utf8(bytes) else {
+            return Ok(());
+        };
+        for token in self.session.tokenize(text)? {
+            self.session.accept(token)?;
+        }
+        Ok(())
+    }
+}
+
+enum Pick {
+    Token(Candidate),
+    /// The answer is complete and the model wants something else.
+    End,
+    Nothing,
+}
+
+/// Bytes of a character that is not complete yet.
+#[derive(Default)]
+struct Held(Vec<u8>);
+
+impl Held {
+    fn add(
+        &mut self,
+        bytes: &[u8],
+        piece: &mut impl FnMut(&str) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.0.extend_from_slice(bytes);
+        let whole = match std::str::from_utf8(&self.0) {
+            Ok(text) => text.len(),
+            Err(error) => error.valid_up_to(),
+        };
+        let rest = self.0.split_off(whole);
+        let text = std::mem::replace(&mut self.0, rest);
+        match std::str::from_utf8(&text) {
+            Ok(text) if !text.is_empty() => piece(text),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Draws from a seed: SplitMix64 (Steele, Lea, Flood 2014).
+struct Draws {
+    state: u64,
+    temperature: f32,
+}
+
+impl Draws {
+    fn new(seed: u64, temperature: f32) -> Self {
+        let request = if temperature > 0.0 { host::random() } else { 0 };
+        Self {
+            state: request ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            temperature,
+        }
+    }
+
+    /// From 0 to below 1, in steps of 2^-53.
+    #[expect(clippy::cast_precision_loss, reason = "53 bits are exact")]
+    fn next(&mut self) -> f64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    fn one_of(&mut self, candidates: Vec<Candidate>) -> Option<Candidate> {
+        let most = f64::from(candidates.first()?.logit);
+        let weights: Vec<f64> = candidates
+            .iter()
+            .map(|candidate| {
+                ((f64::from(candidate.logit) - most) / f64::from(self.temperature)).exp()
+            })
+            .collect();
+        let mut left = self.next() * weights.iter().sum::<f64>();
+        let mut picked = None;
+        for (candidate, weight) in candidates.into_iter().zip(weights) {
+            picked = Some(candidate);
+            left -= weight;
+            if left < 0.0 {
+                break;
+            }
+        }
+        picked
+    }
+}
