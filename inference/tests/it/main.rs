@@ -10,6 +10,7 @@ mod architectures;
 mod archive;
 mod builder;
 mod embed;
+mod encoders;
 mod exact;
 mod files;
 mod fixture;
