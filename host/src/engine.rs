@@ -11,7 +11,7 @@ use std::{
 
 use clap::ValueEnum;
 use tussah_inference::{Engine, LoadOptions, Model, ModelError};
-use tussah_manifest::Digest;
+use tussah_manifest::{Digest, ModelFormat, ModelRef};
 use tussah_runtime::{Event, Events, ModelSource, ModelSourceError};
 
 use crate::{
@@ -61,12 +61,16 @@ pub(crate) enum LoadError {
     /// The file.
     #[error("the model file cannot be used")]
     Model(#[from] ModelError),
+    /// The manifest's format is one that nothing here runs.
+    #[error("its format is onnx, and this build of tussah runs gguf and safetensors")]
+    NoOnnx,
 }
 
 impl From<LoadError> for Failure {
     fn from(error: LoadError) -> Self {
         match error {
             LoadError::Blob(error) => error.into(),
+            LoadError::NoOnnx => Self::new(exit_of(&error), error),
             LoadError::Model(_) => {
                 let exit = exit_of(&error);
                 Self::new(exit, error)
@@ -81,17 +85,17 @@ fn exit_of(error: &LoadError) -> Exit {
         LoadError::Blob(BlobError::Damaged { .. }) => Exit::NOT_VERIFIED,
         LoadError::Blob(BlobError::Missing { .. }) => Exit::USAGE,
         LoadError::Model(ModelError::Spawn(_) | ModelError::Backend(_)) => Exit::HOST_FAILED,
-        LoadError::Model(_) => Exit::USAGE,
+        LoadError::Model(_) | LoadError::NoOnnx => Exit::USAGE,
         LoadError::Blob(_) => Exit::HOST_FAILED,
     }
 }
 
-/// The exit code of a model that a run could not get.
-pub(crate) fn exit_of_source(error: &ModelSourceError) -> Exit {
-    error
-        .reason
-        .downcast_ref::<LoadError>()
-        .map_or(Exit::HOST_FAILED, exit_of)
+/// The exit code of a model that a run could not get, and whether a file of the right bytes
+/// would help.
+pub(crate) fn exit_of_source(error: &ModelSourceError) -> (Exit, bool) {
+    let reason = error.reason.downcast_ref::<LoadError>();
+    let exit = reason.map_or(Exit::HOST_FAILED, exit_of);
+    (exit, !matches!(reason, Some(LoadError::NoOnnx)))
 }
 
 /// Opens a model file outside the store, without preparing it for speed: to look at it.
@@ -176,22 +180,29 @@ pub(crate) fn exact() -> Engine {
 }
 
 impl ModelSource for StoredModels {
-    fn check(&self, digest: &Digest) -> Result<(), ModelSourceError> {
-        if self.blobs.contains(digest) {
+    fn check(&self, model: &ModelRef) -> Result<(), ModelSourceError> {
+        let refuse = |reason: LoadError| {
+            Err(ModelSourceError {
+                digest: model.digest,
+                reason: Box::new(reason),
+            })
+        };
+        match model.format {
+            ModelFormat::Onnx => return refuse(LoadError::NoOnnx),
+            ModelFormat::Gguf | ModelFormat::Safetensors => {}
+        }
+        if self.blobs.contains(&model.digest) {
             return Ok(());
         }
-        let missing = self.blobs.missing(digest);
-        Err(ModelSourceError {
-            digest: *digest,
-            reason: Box::new(LoadError::Blob(missing)),
-        })
+        refuse(LoadError::Blob(self.blobs.missing(&model.digest)))
     }
 
     fn threads(&self) -> u32 {
         self.threads
     }
 
-    fn load(&self, digest: &Digest, events: &dyn Events) -> Result<Arc<Model>, ModelSourceError> {
+    fn load(&self, model: &ModelRef, events: &dyn Events) -> Result<Arc<Model>, ModelSourceError> {
+        let digest = &model.digest;
         // Held while loading: two sessions that ask for one model wait for one load.
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(model) = loaded.get(digest) {

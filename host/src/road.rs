@@ -160,12 +160,17 @@ fn run_failure(error: RunError) -> Failure {
             }
         }
         RunError::Prepare(PrepareError::Model { reason, name }) => {
-            let exit = engine::exit_of_source(reason);
+            let (exit, fits) = engine::exit_of_source(reason);
             let help = format!(
                 "run `tussah model add {name} FILE.gguf` with the file of that digest, or give \
                  `--model {name}=FILE.gguf`"
             );
-            Failure::new(exit, error).help(help)
+            let failure = Failure::new(exit, error);
+            if fits {
+                failure.help(help)
+            } else {
+                failure.help("use a model in one of these formats, or another build of tussah")
+            }
         }
         RunError::Prepare(
             PrepareError::Compile(_) | PrepareError::World(_) | PrepareError::Command(_),

@@ -26,7 +26,7 @@ use std::{
 };
 
 use tussah_inference::{CancelToken, Model};
-use tussah_manifest::{Abi, Digest, ExitStatus, Limits, Manifest, Request, Transcript};
+use tussah_manifest::{Abi, Digest, ExitStatus, Limits, Manifest, ModelRef, Request, Transcript};
 use wasmtime::{InstancePre, Store};
 
 use crate::{Fault, SharedEvents, VerifiedJob};
@@ -108,11 +108,11 @@ impl Events for NoEvents {
 
 /// Where models come from: the host's store, with the models that are loaded already.
 pub trait ModelSource: Send + Sync {
-    /// Whether the model can be loaded, without loading it.
+    /// Whether the model can be loaded, without loading it; its format is the manifest's word.
     ///
     /// # Errors
     /// [`ModelSourceError`] if it cannot.
-    fn check(&self, digest: &Digest) -> Result<(), ModelSourceError>;
+    fn check(&self, model: &ModelRef) -> Result<(), ModelSourceError>;
 
     /// CPU threads that inference uses here, for the receipt's evidence.
     fn threads(&self) -> u32;
@@ -121,7 +121,7 @@ pub trait ModelSource: Send + Sync {
     ///
     /// # Errors
     /// [`ModelSourceError`] if it is not there, damaged, or does not fit.
-    fn load(&self, digest: &Digest, events: &dyn Events) -> Result<Arc<Model>, ModelSourceError>;
+    fn load(&self, model: &ModelRef, events: &dyn Events) -> Result<Arc<Model>, ModelSourceError>;
 }
 
 /// Why a model cannot be had.
@@ -206,7 +206,7 @@ pub enum PrepareError {
         "the module is no job of abi preview1: it must export `_start` and its memory, and import WASI preview 1 and wasi-nn as they are"
     )]
     Command(#[source] wasmtime::Error),
-    /// A model that the manifest names is not here.
+    /// A model that the manifest names is not here, or of a format that nothing here runs.
     #[error("the manifest's model `{name}` is missing")]
     Model {
         /// The manifest's name for it.
@@ -339,7 +339,7 @@ impl Runtime {
         } = job;
         for (name, model) in &manifest.job.models {
             run.models
-                .check(&model.digest)
+                .check(model)
                 .map_err(|reason| PrepareError::Model {
                     name: name.to_string(),
                     reason,
@@ -416,7 +416,7 @@ impl SandboxedJob {
             input,
         } = self;
         let models = Models {
-            named: documents.manifest.model_digests(),
+            named: documents.manifest.job.models.clone(),
             source: run.models,
             cancel: run.cancel.inference.clone(),
             engine: None,

@@ -210,3 +210,25 @@ fn models_whose_parts_disagree_are_not_taken() {
         "{ended:?}"
     );
 }
+
+#[test]
+fn a_format_that_nothing_runs_is_refused_before_the_job() {
+    let Some(probe) = Probe::new() else {
+        return;
+    };
+    let digest = format!("blake3:{}", "0".repeat(64));
+    let manifest = probe.manifest(&digest, "determinism = \"tolerant\"");
+    let text = fs::read_to_string(&manifest).unwrap();
+    fs::write(&manifest, text.replace("\"gguf\"", "\"onnx\"")).unwrap();
+    let manifest = manifest.to_str().unwrap();
+    let ended = probe.sandbox.run(&["run", manifest]).expect(2);
+    ended.says("its format is onnx, and this build of tussah runs gguf and safetensors");
+    fs::write(
+        manifest,
+        text.replace("\"gguf\"", "\"onnx\"")
+            .replace("tolerant", "exact"),
+    )
+    .unwrap();
+    let ended = probe.sandbox.run(&["run", manifest]).expect(2);
+    ended.says("write `determinism = \"tolerant\"`");
+}

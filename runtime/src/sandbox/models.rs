@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tussah_inference::{
     AddBos, BackendError, CancelToken, ChatMessage, EncodeOptions, Model, SessionError, TokenId,
 };
-use tussah_manifest::{Digest, ModelName};
+use tussah_manifest::{ModelName, ModelRef};
 
 use super::{
     ModelSource,
@@ -23,8 +23,8 @@ use super::{
 
 /// The models that one job may load.
 pub(crate) struct Models {
-    /// Name in the manifest → digest of the model file.
-    pub(crate) named: BTreeMap<ModelName, Digest>,
+    /// Name in the manifest → digest and format of the model file.
+    pub(crate) named: BTreeMap<ModelName, ModelRef>,
     pub(crate) source: Arc<dyn ModelSource>,
     /// Stops this job's inference.
     pub(crate) cancel: CancelToken,
@@ -80,13 +80,13 @@ pub(crate) async fn blocking<T: Send + 'static>(
 }
 
 impl Models {
-    /// The digest that the manifest gives to a name.
-    pub(crate) fn digest_of(&self, name: &str) -> Result<Digest, String> {
-        let digest = name
+    /// What the manifest gives to a name.
+    pub(crate) fn find(&self, name: &str) -> Result<ModelRef, String> {
+        let found = name
             .parse()
             .ok()
             .and_then(|name: ModelName| self.named.get(&name).copied());
-        digest.ok_or_else(|| {
+        found.ok_or_else(|| {
             let known: Vec<_> = self.named.keys().map(ToString::to_string).collect();
             format!(
                 "the manifest names no model `{name}`; it names: {}",
@@ -97,10 +97,10 @@ impl Models {
 }
 
 impl Guest {
-    /// Loads a model whose digest the manifest has.
-    pub(crate) async fn load_model(&mut self, digest: Digest) -> wasmtime::Result<Arc<Model>> {
+    /// Loads a model that the manifest has.
+    pub(crate) async fn load_model(&mut self, named: ModelRef) -> wasmtime::Result<Arc<Model>> {
         let (source, events) = (Arc::clone(&self.models.source), Arc::clone(&self.events));
-        let loaded = blocking(move || source.load(&digest, events.as_ref())).await?;
+        let loaded = blocking(move || source.load(&named, events.as_ref())).await?;
         let model = match loaded {
             Ok(model) => model,
             // Which machine has how much memory is no result of the job's: it ends here.

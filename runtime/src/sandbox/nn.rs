@@ -20,7 +20,7 @@ pub(crate) mod tensor;
 use std::sync::Arc;
 
 use tussah_inference::Model;
-use tussah_manifest::Digest;
+use tussah_manifest::{Digest, ModelRef};
 
 use super::{
     bindings::{
@@ -95,8 +95,8 @@ pub(crate) fn output_names(model: &Model) -> &'static [&'static str] {
 impl Guest {
     /// Loads a model by the manifest's name, or by a digest that the manifest has.
     pub(crate) async fn nn_load(&mut self, name: &str) -> Answer<Arc<Model>> {
-        let digest = match self.nn_digest(name) {
-            Ok(digest) => digest,
+        let named = match self.nn_find(name) {
+            Ok(named) => named,
             Err(refusal) => {
                 self.record(
                     "nn#load-by-name",
@@ -106,26 +106,28 @@ impl Guest {
                 return Ok(Err(refusal));
             }
         };
-        let model = self.load_model(digest).await?;
-        self.record("nn#load-by-name", name.as_bytes(), digest.as_bytes())?;
+        let model = self.load_model(named).await?;
+        let digest = named.digest.as_bytes();
+        self.record("nn#load-by-name", name.as_bytes(), digest)?;
         Ok(Ok(model))
     }
 
-    fn nn_digest(&self, name: &str) -> Result<Digest, Refusal> {
+    fn nn_find(&self, name: &str) -> Result<ModelRef, Refusal> {
         // A model's name has no colon in it, so that no name can look like a digest.
         if !name.starts_with("blake3:") {
-            let found = self.models.digest_of(name);
+            let found = self.models.find(name);
             return found.map_err(|message| Refusal::new(NnCode::NotFound, message));
         }
         let digest: Digest = name
             .parse()
             .map_err(|error| Refusal::invalid(format!("`{name}` is no digest: {error}")))?;
-        if self.models.named.values().any(|known| *known == digest) {
-            return Ok(digest);
-        }
-        Err(Refusal::new(
-            NnCode::Security,
-            format!("the manifest has no model {digest}: a job loads only what its manifest lists"),
-        ))
+        let mut named = self.models.named.values();
+        let found = named.find(|named| named.digest == digest).copied();
+        found.ok_or_else(|| {
+            let message = format!(
+                "the manifest has no model {digest}: a job loads only what its manifest lists"
+            );
+            Refusal::new(NnCode::Security, message)
+        })
     }
 }

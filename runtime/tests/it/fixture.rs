@@ -5,8 +5,8 @@
 use std::sync::{Arc, Mutex};
 
 use tussah_inference::{
-    LoadOptions, Model,
-    generate::{RandomArchitecture, RandomModel, RandomShape, WeightMix, WeightType},
+    LoadOptions, Model, QuantType,
+    generate::{RandomArchitecture, RandomModel, RandomShape, WeightMix},
 };
 use tussah_manifest::{
     Abi, Channel, Digest, JobDescription, JobName, Limits, LocalSecret, Manifest, ModelFormat,
@@ -33,9 +33,9 @@ pub(crate) const LIMITS: Limits = Limits {
 pub(crate) struct NoModels;
 
 impl ModelSource for NoModels {
-    fn check(&self, digest: &Digest) -> Result<(), ModelSourceError> {
+    fn check(&self, model: &ModelRef) -> Result<(), ModelSourceError> {
         Err(ModelSourceError {
-            digest: *digest,
+            digest: model.digest,
             reason: "there are no models here".into(),
         })
     }
@@ -44,8 +44,8 @@ impl ModelSource for NoModels {
         1
     }
 
-    fn load(&self, digest: &Digest, _: &dyn Events) -> Result<Arc<Model>, ModelSourceError> {
-        Err(self.check(digest).expect_err("there are none"))
+    fn load(&self, model: &ModelRef, _: &dyn Events) -> Result<Arc<Model>, ModelSourceError> {
+        Err(self.check(model).expect_err("there are none"))
     }
 }
 
@@ -71,7 +71,7 @@ impl RandomModels {
                 context_tokens_max: 64,
                 tied_head: true,
             },
-            weights: WeightMix::all(WeightType::Q8_0),
+            weights: WeightMix::all(QuantType::Q8_0),
             seed: 7,
         };
         let mut bytes = Vec::new();
@@ -105,7 +105,7 @@ impl RandomModels {
 }
 
 impl ModelSource for RandomModels {
-    fn check(&self, _: &Digest) -> Result<(), ModelSourceError> {
+    fn check(&self, _: &ModelRef) -> Result<(), ModelSourceError> {
         Ok(())
     }
 
@@ -113,9 +113,9 @@ impl ModelSource for RandomModels {
         1
     }
 
-    fn load(&self, digest: &Digest, _: &dyn Events) -> Result<Arc<Model>, ModelSourceError> {
+    fn load(&self, model: &ModelRef, _: &dyn Events) -> Result<Arc<Model>, ModelSourceError> {
         assert_eq!(
-            *digest, self.digest,
+            model.digest, self.digest,
             "only the manifest's models are loaded"
         );
         Ok(Arc::clone(&self.model))

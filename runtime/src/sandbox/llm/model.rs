@@ -33,12 +33,12 @@ impl Guest {
 
 impl llm::HostModel for Guest {
     async fn load(&mut self, name: String) -> Answer<Resource<ModelEntry>> {
-        let digest = match self.models.digest_of(&name) {
-            Ok(digest) => digest,
+        let named = match self.models.find(&name) {
+            Ok(named) => named,
             Err(message) => return Ok(Err(refuse(ErrorCode::UnknownModel, message))),
         };
-        let model = self.load_model(digest).await?;
-        self.record("llm#model.load", name.as_bytes(), digest.as_bytes())?;
+        let model = self.load_model(named).await?;
+        self.record("llm#model.load", name.as_bytes(), named.digest.as_bytes())?;
         Ok(Ok(self.table().push(ModelEntry { model })?))
     }
 
