@@ -6,6 +6,7 @@
 mod cursor;
 mod error;
 mod metadata;
+mod summary;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,6 +19,7 @@ use crate::quant::QuantType;
 use cursor::{Cursor, OutOfBytes};
 pub use error::GgufError;
 use metadata::{ElementType, Value};
+pub use summary::{GgufSummary, StorageShare};
 
 /// A model may name at most this many tensors; the largest published ones have a few thousand.
 pub const TENSORS_MAX: u64 = 65_536;

@@ -39,8 +39,8 @@ pub use chat::{ChatError, ChatMessage, PROMPT_BYTES_MAX, TEMPLATE_BYTES_MAX};
 pub use cpu::simd::{SimdLevel, SimdUnavailable};
 pub use embed::{EMBED_TEXTS_MAX, EmbedError, Embeddings, OverLong};
 pub use gguf::{
-    ALLOCATION_FACTOR, Gguf, GgufError, KEY_BYTES_MAX, METADATA_KEYS_MAX, TENSOR_NAME_BYTES_MAX,
-    TENSORS_MAX,
+    ALLOCATION_FACTOR, Gguf, GgufError, GgufSummary, KEY_BYTES_MAX, METADATA_KEYS_MAX,
+    StorageShare, TENSOR_NAME_BYTES_MAX, TENSORS_MAX,
 };
 pub use model::{Engine, LoadOptions, LoadProgress, Model, ModelError, ModelInfo, THREADS_MAX};
 pub use quant::QuantType;

@@ -316,3 +316,20 @@ fn a_reader_that_stops_ends_the_writing() {
     });
     assert!(matches!(stopped, Err(GenerateError::Io(_))));
 }
+
+#[test]
+fn a_summary_says_how_the_weights_are_stored() {
+    let mix = WeightMix::from_name("Q4_K_M").unwrap();
+    let (bytes, generated) = written(&model(RandomArchitecture::Qwen3, mix));
+    let summary = Gguf::from_bytes(bytes).unwrap().summary().unwrap();
+    assert_eq!(summary.license.as_deref(), Some("cc0-1.0"));
+    assert_eq!(summary.tokenizer.as_deref(), Some("gpt2"));
+    assert_eq!(summary.pre_tokenizer.as_deref(), Some("qwen2"));
+    assert!(summary.chat_template.unwrap().contains("<|im_start|>"));
+    let shares = &summary.storage;
+    let parameters: u64 = shares.iter().map(|share| share.parameters).sum();
+    assert_eq!(parameters, generated.parameters);
+    let has = |quant| shares.iter().any(|share| share.quant == quant);
+    assert!(has(QuantType::Q4K) && has(QuantType::Q6K) && has(QuantType::F32));
+    assert!(shares.is_sorted_by(|a, b| a.bytes >= b.bytes));
+}

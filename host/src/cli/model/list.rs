@@ -1,5 +1,7 @@
 //! `tussah model list`: which names there are.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use serde::Serialize;
 
@@ -59,10 +61,21 @@ impl Arguments {
             };
             let size = ui::size(record.size_bytes);
             ui.line(&format!(
-                "{:width$}  {size:>9}  {}{missing}",
+                "{:width$}  {size:>9}  {:<11}  {}{missing}",
                 name.as_str(),
+                record.format,
                 record.digest
             ))?;
+        }
+        if models.len() > 1 {
+            // Two names of one file take its space once.
+            let files: BTreeMap<String, u64> = models
+                .iter()
+                .map(|(_, record)| (record.digest.to_string(), record.size_bytes))
+                .collect();
+            let noun = if files.len() == 1 { "file" } else { "files" };
+            let size = ui::size(files.values().sum());
+            ui.note(&format!("{size} in {} {noun}", files.len()));
         }
         Ok(Exit::DONE)
     }
