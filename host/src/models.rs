@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tussah_manifest::{Digest, ModelName};
+use tussah_manifest::{Digest, ModelFormat, ModelName};
 
 use crate::{
     blobs::{BlobError, Blobs},
@@ -28,8 +28,11 @@ const RECORD_BYTES_MAX: u64 = 64 * 1024;
 pub(crate) struct ModelRecord {
     /// The blob.
     pub(crate) digest: Digest,
-    /// Of the file; `gguf`.
+    /// Of the file, in the words of manifests: `gguf`, `safetensors`.
     pub(crate) format: String,
+    /// Whether it takes chat messages, where that was looked up when it was added.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) chat: Option<bool>,
     pub(crate) size_bytes: u64,
     /// Lowercase hex, to compare with what hubs and packages say.
     pub(crate) sha256: String,
@@ -38,6 +41,14 @@ pub(crate) struct ModelRecord {
     pub(crate) source: Option<String>,
     /// The name of the file it was copied from, without its folder.
     pub(crate) added_from: String,
+}
+
+impl ModelRecord {
+    /// The format, if it is one that manifests know.
+    pub(crate) fn model_format(&self) -> Option<ModelFormat> {
+        let mut formats = ModelFormat::ALL.iter().copied();
+        formats.find(|format| format.name() == self.format)
+    }
 }
 
 /// The folder of records.
@@ -299,6 +310,7 @@ mod tests {
         ModelRecord {
             digest,
             format: "gguf".to_owned(),
+            chat: None,
             size_bytes: 5,
             sha256: "0".repeat(64),
             source: Some("a test".to_owned()),

@@ -20,5 +20,6 @@ mod receipt;
 mod refused;
 mod road;
 mod server;
+mod templates;
 mod usage;
 mod watch;

@@ -194,3 +194,159 @@ fn a_random_model_is_the_same_everywhere_and_runs() {
     assert_eq!(sandbox.blobs(), 1);
     assert_eq!(sandbox.leftovers(), Vec::<std::path::PathBuf>::new());
 }
+
+#[test]
+fn damaged_files_are_refused_from_end_to_end() {
+    let sandbox = Sandbox::new();
+    let make = ["model", "random", "--out", "whole.gguf"];
+    sandbox.run(&make).expect(0);
+    let whole = std::fs::read(sandbox.work().join("whole.gguf")).unwrap();
+    let at = |text: &str| {
+        let text = text.as_bytes();
+        whole
+            .windows(text.len())
+            .position(|window| window == text)
+            .unwrap()
+    };
+    let changed = |at: usize, bytes: &[u8]| {
+        let mut file = whole.clone();
+        file[at..at + bytes.len()].copy_from_slice(bytes);
+        file
+    };
+    // After a tensor's name: its rank, two dimensions, its type, its offset.
+    let query = at("blk.0.attn_q.weight") + "blk.0.attn_q.weight".len();
+    let cases: Vec<(&str, Vec<u8>, &str)> = vec![
+        (
+            "a tensor that begins past the end",
+            changed(query + 24, &(1u64 << 40).to_le_bytes()),
+            "past the end of the file",
+        ),
+        (
+            "a tensor that ends past the end",
+            changed(query + 12, &(1u64 << 30).to_le_bytes()),
+            "`blk.0.attn_q.weight`",
+        ),
+        (
+            "a tensor within another",
+            changed(query + 24, &0u64.to_le_bytes()),
+            "overlap",
+        ),
+        (
+            "an unknown storage type",
+            changed(query + 20, &99u32.to_le_bytes()),
+            "type 99",
+        ),
+        (
+            "another architecture",
+            changed(at("llama"), b"mamba"),
+            "`mamba` is not supported",
+        ),
+        (
+            "cut by one byte",
+            whole[..whole.len() - 1].to_vec(),
+            "past the end",
+        ),
+        (
+            "cut in half",
+            whole[..whole.len() / 2].to_vec(),
+            "past the end",
+        ),
+        ("cut in the header", whole[..query].to_vec(), "truncated"),
+        (
+            "cut in the magic number",
+            whole[..3].to_vec(),
+            "not a GGUF file",
+        ),
+        (
+            "safetensors alone",
+            b"\x08\0\0\0\0\0\0\0{\"a\":{}}".to_vec(),
+            "not a GGUF file",
+        ),
+        (
+            "ONNX",
+            b"\x08\x07\x12\x07pytorch".to_vec(),
+            "not a GGUF file",
+        ),
+        ("a page", b"<!doctype html>".to_vec(), "not a GGUF file"),
+    ];
+    for (what, bytes, says) in cases {
+        let file = sandbox.file("bad.gguf", bytes);
+        for command in ["add", "pull"] {
+            let ended = sandbox.run(&["model", command, "m", file.to_str().unwrap()]);
+            assert_eq!(ended.code, 2, "{what}: {ended:?}");
+            assert!(ended.stderr.contains(says), "{what}: {ended:?}");
+        }
+    }
+    assert_eq!(sandbox.blobs(), 0);
+    assert_eq!(sandbox.leftovers(), Vec::<std::path::PathBuf>::new());
+    // A folder without a model's files.
+    std::fs::create_dir(sandbox.work().join("folder")).unwrap();
+    sandbox.file("folder/config.json", b"{}");
+    let ended = sandbox.run(&["model", "add", "m", "folder"]).expect(2);
+    ended
+        .says("a model folder needs")
+        .says("help: it needs config.json");
+}
+
+#[test]
+fn a_model_is_shown_with_what_it_needs() {
+    let sandbox = Sandbox::new();
+    let make = [
+        "model",
+        "random",
+        "m",
+        "--architecture",
+        "gemma3",
+        "--quant",
+        "Q4_K_M",
+    ];
+    let sizes = [
+        "--embedding",
+        "256",
+        "--feed-forward",
+        "512",
+        "--context",
+        "1024",
+    ];
+    sandbox.run(&[&make[..], &sizes].concat()).expect(0);
+    let show = |more: &[&str]| sandbox.run(&[&["model", "show", "m"], more].concat());
+    let text = show(&[]).expect(0).stdout;
+    for line in [
+        "licence        cc0-1.0",
+        "tokenizer      SPM, cut as `default`",
+        "stored as      Q",
+    ] {
+        assert!(text.contains(line), "no {line:?} in {text}");
+    }
+    let whole = show(&["--json"]).expect(0).json();
+    assert_eq!(whole["context_tokens"], 1024);
+    assert!(
+        whole["chat_template"]
+            .as_str()
+            .unwrap()
+            .contains("<start_of_turn>")
+    );
+    let storage = whole["storage"].as_array().unwrap();
+    let parameters: u64 = storage
+        .iter()
+        .map(|it| it["parameters"].as_u64().unwrap())
+        .sum();
+    assert_eq!(whole["parameters"], parameters);
+    let short = show(&["--context", "100", "--json"]).expect(0).json();
+    assert!(short["session_bytes"].as_u64() < whole["session_bytes"].as_u64());
+    show(&["--context", "1025"])
+        .expect(2)
+        .says("the model takes 1024 tokens");
+    show(&["--context", "0"]).expect(2);
+    // The list says sizes, and of two names of one file the size once.
+    let blob = sandbox.home().join("blobs");
+    let digest = whole["digest"].as_str().unwrap();
+    let file = blob.join(&digest[7..9]).join(&digest[7..]);
+    sandbox
+        .run(&["model", "add", "n", file.to_str().unwrap()])
+        .expect(0);
+    let list = sandbox.run(&["model", "list"]).expect(0);
+    assert_eq!(list.stdout.lines().count(), 2);
+    assert!(list.stdout.contains("  gguf  "), "{list:?}");
+    list.says("in 1 file");
+}

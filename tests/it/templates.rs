@@ -1,0 +1,65 @@
+//! `tussah new --template`: each builds and runs at once, and its tests pass on this machine.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::fixture::{Ended, Sandbox, shared_target};
+
+/// Makes a job of this template, runs it on its sample input and runs its tests natively.
+#[track_caller]
+fn check(sandbox: &Sandbox, template: &str) -> (Value, String) {
+    let new = ["new", template, "--template", template, "--json"];
+    let made = sandbox.run(&new).expect(0).json();
+    let input = format!("{template}/{}", made["input"].as_str().unwrap());
+    let mut run = sandbox.command(&["run", template, "--input", &input]);
+    run.env("CARGO_TARGET_DIR", shared_target());
+    let ran = Ended::from(run.output().unwrap()).expect(0);
+    let mut test = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    test.current_dir(sandbox.work().join(template))
+        .args(["test", "--lib", "--locked", "--color", "never"])
+        .env("CARGO_TARGET_DIR", shared_target().join("native"));
+    let tested = Ended::from(test.output().unwrap()).expect(0);
+    assert!(tested.stdout.contains("test result: ok."), "{tested:?}");
+    assert!(!tested.stdout.contains("running 0 tests"), "{tested:?}");
+    (made, ran.stdout)
+}
+
+#[test]
+fn every_template_runs_and_passes_its_tests() {
+    let Some(sandbox) = Sandbox::with_wasm() else {
+        return;
+    };
+    // Without a model: the text template does without, chat says what to do.
+    let chat = ["new", "talk", "--template", "chat"];
+    sandbox.run(&chat).expect(2).says("tussah model pull");
+    assert!(!sandbox.work().join("talk").exists());
+    let (made, output) = check(&sandbox, "json");
+    assert_eq!(made["model"], Value::Null);
+    let counts: Value = serde_json::from_str(&output).unwrap();
+    assert_eq!(counts[0], json!({ "word": "silk", "times": 2 }));
+    // What is wrong with an input is said by its field.
+    sandbox.file("bad.json", b"{\"text\": 7}");
+    let mut bad = sandbox.command(&["run", "json", "--input", "bad.json"]);
+    let bad = bad
+        .env("CARGO_TARGET_DIR", shared_target())
+        .output()
+        .unwrap();
+    Ended::from(bad).expect(1).says("`text`");
+
+    // Of random weights, but with a chat template.
+    sandbox.run(&["model", "random", "noise"]).expect(0);
+    for template in ["text", "chat"] {
+        let (made, output) = check(&sandbox, template);
+        assert_eq!(made["model"], "noise", "{template}");
+        assert!(!output.trim().is_empty(), "{template}");
+    }
+    // The model goes while a manifest needs it: the error says which, and what to do.
+    sandbox.run(&["model", "remove", "noise"]).expect(0);
+    let mut run = sandbox.command(&["run", "text", "--input", "text/input.txt"]);
+    run.env("CARGO_TARGET_DIR", shared_target());
+    let ended = Ended::from(run.output().unwrap()).expect(2);
+    ended
+        .says("`noise`")
+        .says("help: run `tussah model add noise");
+}
