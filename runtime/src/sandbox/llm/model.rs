@@ -73,13 +73,7 @@ impl llm::HostModel for Guest {
         tokens: Vec<u32>,
     ) -> Answer<Vec<u8>> {
         let model = self.model(&handle)?;
-        let answer = check_ids(&model, &tokens).map(|tokens| {
-            let tokenizer = model.tokenizer();
-            tokens
-                .iter()
-                .flat_map(|token| tokenizer.token_bytes(*token).to_vec())
-                .collect::<Vec<u8>>()
-        });
+        let answer = check_ids(&model, &tokens).map(|tokens| model.tokenizer().decode(&tokens));
         let arguments: Vec<u8> = tokens
             .iter()
             .flat_map(|token| token.to_le_bytes())
