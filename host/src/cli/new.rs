@@ -31,6 +31,8 @@ Examples:
   tussah new hello --model smollm2    It uses that model
   tussah new talk --template chat     A conversation in, as JSON, a reply out
   tussah new words --template json    JSON in, JSON out, no model
+  tussah new find --template embeddings
+                                      A query and documents in, a ranking out
   cd hello && tussah run . --input input.txt && cargo test
 
 The folder stands alone: the SDK's source is in vendor/. The job uses the model that you
@@ -68,6 +70,10 @@ enum Template {
     Chat,
     /// JSON in, JSON out; no model.
     Json,
+    /// A query and documents in, as JSON, the documents by their likeness out.
+    Embeddings,
+    /// A question in, the model's answer out, through the standard interface wasi:nn.
+    Nn,
 }
 
 /// The files that differ from template to template.
@@ -108,6 +114,18 @@ impl Template {
                 input_name: "input.json",
                 input: include_str!("new/json-input.json"),
                 dependencies: SERDE,
+            },
+            Self::Embeddings => Contents {
+                source: include_str!("new/embeddings.rs.txt"),
+                input_name: "input.json",
+                input: include_str!("new/embeddings-input.json"),
+                dependencies: SERDE,
+            },
+            Self::Nn => Contents {
+                source: include_str!("new/nn.rs.txt"),
+                input_name: "input.txt",
+                input: include_str!("new/text-input.txt"),
+                dependencies: "",
             },
         }
     }
@@ -325,7 +343,12 @@ mod tests {
             digest: Digest::of(b"model"),
             format: ModelFormat::Gguf,
         };
-        for template in [Template::Text, Template::Chat] {
+        for template in [
+            Template::Text,
+            Template::Chat,
+            Template::Embeddings,
+            Template::Nn,
+        ] {
             check(template, Some(("tiny".parse().unwrap(), reference)));
         }
     }
