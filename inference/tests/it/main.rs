@@ -19,4 +19,5 @@ mod goldens;
 mod plans;
 mod sessions;
 mod spm;
+mod templates;
 mod tokens;

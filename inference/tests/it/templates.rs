@@ -1,0 +1,178 @@
+//! Chat templates out of files that mean harm: each ends with an error, in bounded time and memory.
+
+use std::time::{Duration, Instant};
+
+use tussah_inference::{ChatMessage, LoadOptions, ModelError};
+
+use crate::builder::{self, Q4_1, SMALL, Value};
+
+/// What rendering one message with a template says.
+fn rendered(template: &str) -> String {
+    let mut file = builder::llama(SMALL, Q4_1);
+    file.set("tokenizer.chat_template", Value::Text(template.to_owned()));
+    let options = LoadOptions {
+        threads: 1,
+        ..LoadOptions::default()
+    };
+    let model = match file.load(&options) {
+        Ok(model) => model,
+        Err(ModelError::Chat(error)) => return format!("not loaded: {error}"),
+        Err(error) => panic!("{error}"),
+    };
+    let turn = ChatMessage {
+        role: "user".to_owned(),
+        content: "hello".to_owned(),
+    };
+    match model.render_chat(&[turn], true) {
+        Ok(text) => format!("{} bytes", text.len()),
+        Err(error) => error.to_string(),
+    }
+}
+
+const FUEL: &str = "used more than its 1000000 units of fuel";
+
+/// Runs `body` a hundred thousand times.
+fn often(body: &str) -> String {
+    format!(
+        "{{% set ns = namespace(x='ab', l=[1]) %}}{{% for i in range(100000) %}}{body}{{% endfor %}}{{{{ ns.x[:3] }}}}"
+    )
+}
+
+#[test]
+fn templates_that_mean_harm_end_with_an_error() {
+    let table: Vec<(&str, String, &str)> = vec![
+        (
+            "nested loops",
+            "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}".into(),
+            FUEL,
+        ),
+        (
+            "a macro without end",
+            "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}".into(),
+            "recursion limit",
+        ),
+        (
+            "a loop that calls itself",
+            "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}".into(),
+            "recursion limit",
+        ),
+        (
+            "two macros that call each other twice",
+            "{% macro f(n) %}{{ g(n) }}{{ g(n) }}{% endmacro %}{% macro g(n) %}{% if n %}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(25) }}".into(),
+            "recursion limit",
+        ),
+        ("a gigabyte of x", "{{ 'x' * 10**9 }}".into(), FUEL),
+        ("90 MB of x", "{% set x = 'x' * 90000000 %}".into(), FUEL),
+        ("2^64 times", "{{ 'x' * 2**64 }}".into(), "too large"),
+        ("a long list", "{% set x = [1] * 10**9 %}{{ x | length }}".into(), "too large"),
+        ("a long range", "{{ range(10**12) | list }}".into(), "range has too many elements"),
+        ("doubling by ~", often("{% set ns.x = ns.x ~ ns.x %}"), FUEL),
+        ("doubling by +", often("{% set ns.x = ns.x + ns.x %}"), FUEL),
+        (
+            "doubling by a captured block",
+            often("{% set y %}{{ ns.x }}{{ ns.x }}{% endset %}{% set ns.x = y %}"),
+            FUEL,
+        ),
+        (
+            "doubling by replace",
+            often("{% set ns.x = ns.x.replace('a', 'aa').replace('b', 'bb') %}"),
+            FUEL,
+        ),
+        (
+            "doubling by the filter replace",
+            often("{% set ns.x = ns.x | replace('a', 'aa') %}"),
+            FUEL,
+        ),
+        (
+            "every border of a long text replaced by a long text",
+            "{% set x = 'x' * 1000000 %}{{ x.replace('', x) }}".into(),
+            FUEL,
+        ),
+        (
+            "join",
+            "{{ range(99999) | join('x' * 1000000) }}".into(),
+            FUEL,
+        ),
+        ("format", "{{ '%999999999s' | format('x') }}".into(), ""),
+        (
+            "indent",
+            "{{ ('\\n' * 100000) | indent(100000) }}".into(),
+            FUEL,
+        ),
+        (
+            "a sum of texts",
+            "{{ (['x' * 100000] * 100000) | sum }}".into(),
+            "",
+        ),
+        ("splitting", "{% set x = 'x ' * 5000000 %}{{ x.split(' ') | length }}".into(), FUEL),
+        (
+            "upper of a long text again and again",
+            "{% set x = 'x' * 1000000 %}{% for i in range(99999) %}{% set y = x.upper() %}{% endfor %}".into(),
+            FUEL,
+        ),
+        ("an unknown filter", "{{ 'x' | exec }}".into(), "unknown filter"),
+        ("an unknown test", "{{ 'x' is evil }}".into(), "unknown test"),
+        ("an unknown function", "{{ open('/etc/passwd') }}".into(), "unknown function"),
+        ("another template", "{% include 'x' %}".into(), "not loaded"),
+        ("another base", "{% extends 'x' %}".into(), "not loaded"),
+        ("an import", "{% import 'x' as y %}".into(), "not loaded"),
+        (
+            "Python's way out",
+            "{{ ''.__class__.__mro__ }}".into(),
+            "undefined value",
+        ),
+        (
+            "deep parentheses",
+            format!("{{{{ {}1{} }}}}", "(".repeat(50_000), ")".repeat(50_000)),
+            "not loaded",
+        ),
+        (
+            "deep blocks",
+            format!("{}{}", "{% if 1 %}".repeat(10_000), "{% endif %}".repeat(10_000)),
+            "not loaded",
+        ),
+    ];
+    let mut wrong = Vec::new();
+    for (what, template, wanted) in table {
+        let start = Instant::now();
+        let found = rendered(&template);
+        if !found.contains(wanted) || found.ends_with(" bytes") {
+            wrong.push(format!("{what}: {found:?} lacks {wanted:?}"));
+        }
+        // Seconds at most, on a busy machine too; without bounds it would be hours.
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(60), "{what}: {took:?}");
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn values_nested_deeply_do_no_harm() {
+    // As deep as the fuel goes, then dropped; or walked by what comes after.
+    let nest = |body: &str, times: usize, end: &str| {
+        format!(
+            "{{% set ns = namespace(x='ab') %}}{{% for i in range({times}) %}}{{% for j in range(1000) %}}{body}{{% endfor %}}{{% endfor %}}{end}"
+        )
+    };
+    for body in [
+        "{% set ns.x = [ns.x] %}",
+        "{% set ns.x = {'a': ns.x} %}",
+        "{% set ns.x = namespace(y=ns.x) %}",
+    ] {
+        let found = rendered(&nest(body, 1000, ""));
+        assert!(found.contains(FUEL), "{body}: {found}");
+        for end in [
+            "{{ ns.x }}",
+            "{{ ns.x == ns.x }}",
+            "{{ ns.x | tojson }}",
+            "{{ ns.x | string | length }}",
+            "{{ ns.x ~ 'a' }}",
+            "{{ {ns.x: 1} }}",
+            "{{ [ns.x, ns.x] | unique }}",
+            "{{ raise_exception(ns.x) }}",
+        ] {
+            let found = rendered(&nest(body, 130, end));
+            assert!(!found.is_empty(), "{body} {end}");
+        }
+    }
+}
