@@ -6,9 +6,9 @@ mod tables;
 use std::{fs, path::PathBuf};
 
 use serde_json::Value;
-use tables::{ANSWERS, ENDINGS, REFUSALS, TEMPLATES};
+use tables::{ANSWERS, ENCODER, ENDINGS, REFUSALS, TEMPLATES};
 
-use crate::fixture::{Ended, Sandbox, repository};
+use crate::fixture::{Ended, Sandbox, missing, repository};
 
 struct Probe {
     sandbox: Sandbox,
@@ -231,4 +231,36 @@ fn a_format_that_nothing_runs_is_refused_before_the_job() {
     .unwrap();
     let ended = probe.sandbox.run(&["run", manifest]).expect(2);
     ended.says("write `determinism = \"tolerant\"`");
+}
+
+#[test]
+fn an_encoder_says_what_is_wrong() {
+    let Some(probe) = Probe::new() else {
+        return;
+    };
+    if !probe.sandbox.link_model_named("minilm") {
+        missing("the model `minilm`", "REQUIRE_MODEL");
+        return;
+    }
+    let record = probe.sandbox.home().join("models/minilm.toml");
+    let record = fs::read_to_string(record).unwrap();
+    let at = record.find("blake3:").unwrap();
+    let digest = &record[at..at + "blake3:".len() + 64];
+    // All in one run: it is the model that takes time.
+    let commands: Vec<&str> = ENCODER
+        .iter()
+        .flat_map(|(commands, _)| *commands)
+        .copied()
+        .collect();
+    let ended = probe
+        .run(digest, "", &[&["load tiny"], &commands[..]].concat())
+        .expect(0);
+    let mut said = ended.stdout.lines().skip(1);
+    for (commands, expected) in ENCODER {
+        assert_eq!(
+            said.nth(commands.len() - 1),
+            Some(*expected),
+            "{commands:?}"
+        );
+    }
 }

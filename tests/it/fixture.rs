@@ -192,10 +192,15 @@ impl Sandbox {
 
     /// The registry's entry is copied, its 98 MB blob linked.
     fn link_model(&self) -> bool {
+        self.link_model_named(MODEL)
+    }
+
+    /// The same for any model of the home that set-up filled.
+    pub(crate) fn link_model_named(&self, name: &str) -> bool {
         let Some(real) = real_home() else {
             return false;
         };
-        let record = Path::new("models").join(format!("{MODEL}.toml"));
+        let record = Path::new("models").join(format!("{name}.toml"));
         let Ok(text) = fs::read_to_string(real.join(&record)) else {
             return false;
         };

@@ -511,3 +511,46 @@ pub(super) const TEMPLATES: &[(&str, &str)] = &[
         "UnsupportedOperation: the model's chat template failed",
     ),
 ];
+
+/// What an encoder answers; MiniLM takes 256 tokens a text and gives vectors of 384 values.
+pub(super) const ENCODER: &[Case] = &[
+    (&["embed refuse hello"], "ok [384] of length 1: true"),
+    (&["embed refuse -"], "ok [384] of length 1: true"),
+    (&["embed refuse"], "ok [] of length 1: true"),
+    (
+        &["embed refuse a hello*254"],
+        "ok [384, 384] of length 1: true",
+    ),
+    (
+        &["embed refuse a hello*255"],
+        "ContextFull: text 1 has 257 tokens, the model takes 256: cut it, or ask for it to be cut",
+    ),
+    (
+        &["embed cut a hello*255"],
+        "ok [384, 384] of length 1: true",
+    ),
+    (
+        &["open ctx=10"],
+        "UnsupportedOperation: a model of architecture `bert` generates no text, it only embeds",
+    ),
+    (
+        &["nn-load tiny", "nn-compute text:U8:0:"],
+        "ok embedding TensorType::Fp32 [1, 384]",
+    ),
+    (
+        &["nn-load tiny", "nn-compute texts:U8:?:[\"a\",\"\"]"],
+        "ok embedding TensorType::Fp32 [2, 384]",
+    ),
+    (
+        &["nn-load tiny", "nn-compute texts:U8:?:[]"],
+        "ok embedding TensorType::Fp32 [0, 384]",
+    ),
+    (
+        &["nn-load tiny", "nn-compute text:U8:?:a texts:U8:?:[]"],
+        "InvalidArgument: exactly one of the inputs `text` and `texts` is needed",
+    ),
+    (
+        &["nn-load tiny", "nn-compute chat:U8:?:[]"],
+        "InvalidArgument: this model has no input `chat`; it has: text, texts, cut",
+    ),
+];
