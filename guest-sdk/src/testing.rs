@@ -35,11 +35,15 @@
 //!   ranges of options and of `k`, and half characters are as on the host. So is that a
 //!   session generates once.
 //! - **Candidates.** [`Scripted::candidates`] scripts the next one position; at a position
-//!   without them the reply's next token is the likeliest, then the 256 single bytes.
+//!   without them the reply's next token is the likeliest, then the single bytes: those of
+//!   the rest of the reply, the sooner the likelier, quotes, brackets and line ends, all others.
 //! - **Units.** 1,000 a token.
 //! - **Threads.** A script holds for its own thread and its own call alone.
+//! - **Output.** [`Scripted::output_bytes_max`] ends the job at the byte over it, as the
+//!   manifest's limit does; fuel, memory, host calls and time are not counted.
+//! - **Sampling** is checked as on the host and then ignored: the reply is what is generated.
 //!
-//! A call for which there is no script panics and says what to script.
+//! A call for which there is no script panics, says what to script, and names the job's line.
 
 mod captured;
 pub(crate) mod host;
@@ -47,6 +51,8 @@ mod script;
 mod session;
 mod stream;
 mod tokens;
+mod unscripted;
+mod words;
 
 pub use captured::{Captured, Progress, Ran};
 pub use script::{HostCall, Scripted};

@@ -14,6 +14,7 @@ use super::{
     HostCall, Progress,
     script::{ScriptedModel, Stage},
     tokens::VOCABULARY,
+    unscripted::{Ended, unscripted},
 };
 use crate::{
     Error, Message, ModelInfo,
@@ -50,13 +51,12 @@ pub(super) fn enter(stage: &Rc<Stage>) -> Guard {
     }
 }
 
-#[track_caller]
 pub(super) fn stage() -> Rc<Stage> {
     match STAGE.with(|stage| stage.borrow().clone()) {
         Some(stage) => stage,
-        None => panic!(
+        None => unscripted(
             "a host call outside of a module and without a script: wrap it in \
-             tussah_sdk::testing::Scripted::model(\"NAME\").run(...) or .scope(...)"
+             tussah_sdk::testing::Scripted::model(\"NAME\").run(...) or .scope(...)",
         ),
     }
 }
@@ -74,11 +74,17 @@ pub(super) fn refuse<T>(code: types::ErrorCode, message: impl Into<String>) -> A
 pub(super) fn check(call: HostCall) -> Answer<()> {
     use crate::ErrorCode;
     let stage = stage();
+    let mut calls = stage.calls.borrow_mut();
+    let count = calls.entry(call).or_default();
+    *count += 1;
     let mut failures = stage.failures.borrow_mut();
-    let Some(at) = failures.iter().position(|(other, _)| *other == call) else {
+    let found = failures
+        .iter()
+        .position(|failure| failure.call == call && failure.nth.is_none_or(|nth| nth == *count));
+    let Some(at) = found else {
         return Ok(());
     };
-    let (_, error) = failures.remove(at);
+    let error = failures.remove(at).error;
     let code = match error.code() {
         ErrorCode::InvalidArgument => types::ErrorCode::InvalidArgument,
         ErrorCode::UnknownModel => types::ErrorCode::UnknownModel,
@@ -96,6 +102,13 @@ pub(crate) fn emit(bytes: &[u8]) -> Answer<()> {
     check(HostCall::Emit)?;
     let stage = stage();
     let mut captured = stage.captured.borrow_mut();
+    let (total, most) = (captured.bytes.len() + bytes.len(), stage.output_bytes_max);
+    if total > most {
+        drop(captured);
+        let reason =
+            format!("the host ended the job: {total} bytes of output, output_bytes_max is {most}");
+        std::panic::resume_unwind(Box::new(Ended(reason)));
+    }
     captured.bytes.extend_from_slice(bytes);
     captured.pieces.push(bytes.len());
     Ok(())
@@ -251,10 +264,10 @@ impl Model {
             let known = script.embeddings.get(text).cloned();
             let vector = known.or_else(|| script.embedder.as_mut().map(|embed| embed(text)));
             let Some(vector) = vector else {
-                panic!(
+                unscripted(&format!(
                     "the embedding of {text:?} is not scripted: add .embedding({text:?}, &[...]) to Scripted::model(\"{}\")",
                     self.name
-                );
+                ));
             };
             assert_eq!(
                 vector.len(),
@@ -304,10 +317,10 @@ impl Graph {
         check(HostCall::Compute).map_err(Error::from_host)?;
         match &mut self.script.borrow_mut().computer {
             Some(compute) => compute(&inputs),
-            None => panic!(
+            None => unscripted(&format!(
                 "the graph `{0}` has nothing to compute: add .computes(|inputs| ...) to Scripted::model(\"{0}\")",
                 self.name
-            ),
+            )),
         }
     }
 }

@@ -6,10 +6,11 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, VecDeque},
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     rc::Rc,
 };
 
-use super::{Captured, Ran, host, session::Reply, tokens::Vocabulary};
+use super::{Captured, Ran, host, session::Reply, tokens::Vocabulary, unscripted::Ended, words};
 use crate::{Error, ErrorCode, FromInput, IntoOutcome, nn::Tensor};
 
 /// Tokens of context where the script does not say.
@@ -43,6 +44,7 @@ pub enum HostCall {
 
 /// Candidates of one position: bytes and logits.
 pub(crate) type Position = Vec<(Vec<u8>, f32)>;
+type Replier = dyn FnMut(&str) -> String;
 type Chooser = dyn FnMut(&[u8]) -> Position;
 type Embedder = dyn FnMut(&str) -> Vec<f32>;
 type Computer = dyn FnMut(&[(String, Tensor)]) -> Result<Vec<(String, Tensor)>, Error>;
@@ -52,6 +54,7 @@ pub(crate) struct ScriptedModel {
     pub(crate) context_tokens_max: u32,
     pub(crate) chat: bool,
     pub(crate) replies: VecDeque<Reply>,
+    pub(crate) replier: Option<Box<Replier>>,
     pub(crate) positions: VecDeque<Position>,
     pub(crate) chooser: Option<Box<Chooser>>,
     pub(crate) embeddings: BTreeMap<String, Vec<f32>>,
@@ -61,10 +64,21 @@ pub(crate) struct ScriptedModel {
     pub(crate) vocabulary: Vocabulary,
 }
 
+/// A call that is to fail, once.
+pub(crate) struct Failure {
+    pub(crate) call: HostCall,
+    /// Which of its kind, from 1; the next if it does not matter.
+    pub(crate) nth: Option<u32>,
+    pub(crate) error: Error,
+}
+
 /// What happens on this thread while a script runs.
 pub(crate) struct Stage {
     pub(crate) models: BTreeMap<String, Rc<RefCell<ScriptedModel>>>,
-    pub(crate) failures: RefCell<Vec<(HostCall, Error)>>,
+    pub(crate) failures: RefCell<Vec<Failure>>,
+    /// How often each call was made.
+    pub(crate) calls: RefCell<BTreeMap<HostCall, u32>>,
+    pub(crate) output_bytes_max: usize,
     pub(crate) captured: RefCell<Captured>,
 }
 
@@ -93,6 +107,8 @@ impl Scripted {
         let stage = Stage {
             models: BTreeMap::new(),
             failures: RefCell::default(),
+            calls: RefCell::default(),
+            output_bytes_max: usize::MAX,
             captured: RefCell::default(),
         };
         Self {
@@ -112,6 +128,7 @@ impl Scripted {
             context_tokens_max: CONTEXT_TOKENS,
             chat: true,
             replies: VecDeque::new(),
+            replier: None,
             positions: VecDeque::new(),
             chooser: None,
             embeddings: BTreeMap::new(),
@@ -148,6 +165,25 @@ impl Scripted {
     /// What the next session that generates writes.
     pub fn reply(self, text: &str) -> Self {
         self.with(|model| model.replies.push_back(Reply::text(text)))
+    }
+
+    /// What every session writes that has no [`Scripted::reply`] left, from the prompt as
+    /// [`Captured::prompts`] shows it.
+    ///
+    /// ```
+    /// use tussah_sdk::{Error, Model, testing::Scripted};
+    ///
+    /// let script = Scripted::model("m").reply("first").replies_with(|prompt| prompt.to_uppercase());
+    /// let (texts, _) = script.scope(|| {
+    ///     let model = Model::load("m")?;
+    ///     let ask = |prompt| model.session().open_text(prompt)?.text();
+    ///     Ok::<_, Error>([ask("one")?, ask("two")?])
+    /// });
+    /// assert_eq!(texts?, ["first", "TWO"]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn replies_with(self, reply: impl FnMut(&str) -> String + 'static) -> Self {
+        self.with(|model| model.replier = Some(Box::new(reply)))
     }
 
     /// The same, token by token; tokens need not be whole characters.
@@ -197,6 +233,12 @@ impl Scripted {
         })
     }
 
+    /// Embeds every text that has no embedding yet by the words that it has: 256 values, in
+    /// which texts with words in common are close to each other, and no others.
+    pub fn embeds_words(self) -> Self {
+        self.embeddings_with(words::LENGTH, words::of)
+    }
+
     /// What the model computes as a graph of `wasi:nn`.
     pub fn computes(
         self,
@@ -207,10 +249,24 @@ impl Scripted {
 
     /// Makes the next such call fail, once.
     pub fn fails(self, call: HostCall, code: ErrorCode, message: &str) -> Self {
-        self.stage
-            .failures
-            .borrow_mut()
-            .push((call, Error::with_code(code, message)));
+        self.failure(call, None, Error::with_code(code, message))
+    }
+
+    /// Makes the `nth` such call fail, counted from 1 over all models and sessions.
+    pub fn fails_at(self, call: HostCall, nth: u32, code: ErrorCode, message: &str) -> Self {
+        self.failure(call, Some(nth), Error::with_code(code, message))
+    }
+
+    fn failure(self, call: HostCall, nth: Option<u32>, error: Error) -> Self {
+        let failure = Failure { call, nth, error };
+        self.stage.failures.borrow_mut().push(failure);
+        self
+    }
+
+    /// The manifest's `output_bytes_max`: the byte over it ends the job. The run's result is
+    /// an error with [`ErrorCode::LimitExceeded`] then, which the job itself never sees.
+    pub fn output_bytes_max(mut self, bytes: usize) -> Self {
+        self.stage.output_bytes_max = bytes;
         self
     }
 
@@ -224,7 +280,13 @@ impl Scripted {
         input: impl AsRef<[u8]>,
     ) -> Ran {
         let input = input.as_ref().to_vec();
-        let (result, output) = self.scope(|| crate::job::run(job, input));
+        let (result, output) = self.scope(|| {
+            let ended = catch_unwind(AssertUnwindSafe(|| crate::job::run(job, input)));
+            ended.unwrap_or_else(|thrown| match thrown.downcast::<Ended>() {
+                Ok(ended) => Err(Error::with_code(ErrorCode::LimitExceeded, ended.0)),
+                Err(thrown) => resume_unwind(thrown),
+            })
+        });
         Ran { result, output }
     }
 
@@ -235,8 +297,12 @@ impl Scripted {
     pub fn scope<T>(self, body: impl FnOnce() -> T) -> (T, Captured) {
         let stage = Rc::new(self.stage);
         let guard = host::enter(&stage);
-        let value = body();
+        let ended = catch_unwind(AssertUnwindSafe(body));
         drop(guard);
+        let value = ended.unwrap_or_else(|thrown| match thrown.downcast::<Ended>() {
+            Ok(ended) => panic!("{}", ended.0),
+            Err(thrown) => resume_unwind(thrown),
+        });
         let captured = stage.captured.borrow().clone();
         (value, captured)
     }

@@ -11,6 +11,7 @@ use super::{
     script::ScriptedModel,
     stream::Stream,
     tokens::split,
+    unscripted::unscripted,
 };
 use crate::{
     Candidate, Chunk, FinishReason, Message, Usage,
@@ -111,30 +112,25 @@ impl Session {
             ));
         }
         let sampling = &options.sampling;
-        for (name, value, fits) in [
+        let some = |value: f32| (0.001..=100.0).contains(&value);
+        let (temperature, top_p) = (sampling.temperature, sampling.top_p);
+        let (min_p, penalty) = (sampling.min_p, sampling.repetition_penalty);
+        let temperatures = "0 for the most likely token, or 0.001 to 100";
+        let min_p_fits = min_p == 0.0 || (0.000_001..=1.0).contains(&min_p);
+        let top_p_fits = (0.001..=1.0).contains(&top_p);
+        for (name, value, fits, wanted) in [
             (
                 "temperature",
-                sampling.temperature,
-                (0.0..=100.0).contains(&sampling.temperature),
+                temperature,
+                temperature == 0.0 || some(temperature),
+                temperatures,
             ),
-            (
-                "top_p",
-                sampling.top_p,
-                sampling.top_p > 0.0 && sampling.top_p <= 1.0,
-            ),
-            (
-                "min_p",
-                sampling.min_p,
-                (0.0..=1.0).contains(&sampling.min_p),
-            ),
-            (
-                "repetition_penalty",
-                sampling.repetition_penalty,
-                sampling.repetition_penalty > 0.0 && sampling.repetition_penalty <= 100.0,
-            ),
+            ("top-p", top_p, top_p_fits, "0.001 to 1"),
+            ("min-p", min_p, min_p_fits, "0, or 0.000001 to 1"),
+            ("repetition penalty", penalty, some(penalty), "0.001 to 100"),
         ] {
             if !fits {
-                return invalid(format!("{name} is {value}, which is out of its range"));
+                return invalid(format!("{name} is {value}, wanted {wanted}"));
             }
         }
         if options.stop.len() > STOPS_MAX {
@@ -246,15 +242,19 @@ impl Session {
     /// The reply of this session, taken from the model's when it is first needed.
     fn reply<'a>(&self, state: &'a mut State) -> &'a mut Reply {
         if state.reply.is_none() {
-            state.reply = self.script.borrow_mut().replies.pop_front();
+            let mut script = self.script.borrow_mut();
+            let reply = script.replies.pop_front();
+            let asked = |reply: &mut Box<dyn FnMut(&str) -> String>| reply(&state.prompt);
+            let reply = reply.or_else(|| Some(Reply::text(&script.replier.as_mut().map(asked)?)));
+            state.reply = reply;
         }
         match &mut state.reply {
             Some(reply) => reply,
-            None => panic!(
+            None => unscripted(&format!(
                 "the model `{0}` has no reply left: add .reply(\"...\") or .candidates(...) to Scripted::model(\"{0}\"); \
                  it was asked after the prompt:\n{1}",
                 self.name, state.prompt
-            ),
+            )),
         }
     }
 
@@ -375,12 +375,22 @@ impl State {
     }
 }
 
-/// The reply's next token, then every other byte; behind the reply, the end of the turn.
+/// The reply's next token, then the single bytes: those that stand in the rest of the reply,
+/// the sooner the likelier, those that close a value or a text, and all others by their number.
+/// Behind the reply the end of the turn is the likeliest. So a decoder under constraints keeps to the
+/// reply where it can, and comes to an end where it cannot.
 fn likely(reply: &Reply) -> Vec<(Vec<u8>, f32)> {
+    const AHEAD: usize = 256;
+    const CLOSING: &[u8] = b"\"}].\n";
     let wanted = reply.0.front().cloned().unwrap_or_default();
-    let bytes = (0..=u8::MAX).map(|byte| (vec![byte], -1.0 - f32::from(byte) / 256.0));
-    let others = bytes
-        .filter(|(bytes, _)| *bytes != wanted)
-        .collect::<Vec<_>>();
+    let ahead = reply.0.iter().take(AHEAD).flatten().copied();
+    let mut seen = [false; 256];
+    let order = ahead.chain(CLOSING.iter().copied()).chain(0..=u8::MAX);
+    let order: Vec<u8> = order
+        .filter(|byte| *wanted != [*byte])
+        .filter(|byte| !std::mem::replace(&mut seen[usize::from(*byte)], true))
+        .collect();
+    let places = (0_u16..).map(|place| -1.0 - f32::from(place) / 256.0);
+    let others = order.into_iter().map(|byte| vec![byte]).zip(places);
     [(wanted, WANTED)].into_iter().chain(others).collect()
 }

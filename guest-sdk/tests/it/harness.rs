@@ -333,6 +333,71 @@ fn graphs_compute_from_named_tensors() {
 }
 
 #[test]
+fn output_over_the_limit_ends_the_job() {
+    fn write(_: String) -> Result<(), Error> {
+        emit("1234")?;
+        emit("567")?;
+        emit("8")
+    }
+    let ran = Scripted::nothing().output_bytes_max(7).run(write, "");
+    assert_eq!(ran.output.text(), "1234567");
+    let error = ran.result.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::LimitExceeded);
+    assert_eq!(
+        error.message(),
+        "the host ended the job: 8 bytes of output, output_bytes_max is 7"
+    );
+    let ran = Scripted::nothing().output_bytes_max(8).run(write, "");
+    assert_eq!(ran.result, Ok(()));
+}
+
+#[test]
+fn the_nth_call_fails() {
+    let script = Scripted::model("m").fails_at(HostCall::Append, 2, ErrorCode::ContextFull, "no");
+    let (appended, _) = script.scope(|| {
+        let mut session = Model::load("m").unwrap().session().open().unwrap();
+        [(); 3].map(|()| session.append("a").is_ok())
+    });
+    assert_eq!(appended, [true, false, true]);
+}
+
+#[test]
+fn replies_follow_from_the_prompt_once_the_others_are_used_up() {
+    let script = Scripted::model("m")
+        .reply("first")
+        .replies_with(|prompt| format!("{prompt}?"));
+    let (texts, _) = script.scope(|| ["a", "b", "c"].map(|prompt| open(prompt).text().unwrap()));
+    assert_eq!(texts, ["first", "b?", "c?"]);
+}
+
+#[test]
+fn texts_with_words_in_common_are_close() {
+    Scripted::model("m").embeds_words().scope(|| {
+        let texts = [
+            "how silk is made",
+            "trains run late",
+            "silk is made by moths",
+        ];
+        let all = Model::load("m").unwrap().embed(&texts).unwrap();
+        assert_eq!(rank(&all[0], &all[1..])[0].index, 1);
+    });
+}
+
+#[test]
+fn scripts_of_threads_do_not_meet() {
+    let threads = ["a", "b", "c"].map(|reply| {
+        let text = move || {
+            Scripted::model("m")
+                .reply(reply)
+                .scope(|| open("p").text().unwrap())
+        };
+        std::thread::spawn(move || text().0)
+    });
+    let said = threads.map(|thread| thread.join().unwrap());
+    assert_eq!(said, ["a", "b", "c"]);
+}
+
+#[test]
 fn what_is_not_scripted_says_what_to_script() {
     #[track_caller]
     fn panics(body: impl FnOnce() + std::panic::UnwindSafe, expected: &str) {
@@ -348,6 +413,10 @@ fn what_is_not_scripted_says_what_to_script() {
     panics(
         || drop(Scripted::model("m").scope(|| open("p").text())),
         "add .reply(\"...\")",
+    );
+    panics(
+        || drop(Scripted::model("m").scope(|| open("p").text())),
+        "harness.rs:",
     );
     panics(
         || {

@@ -194,7 +194,112 @@ impl Sentences {
 
 #[cfg(test)]
 mod tests {
+    use tussah_sdk::testing::{HostCall, Scripted};
+
     use super::*;
+
+    /// A model that condenses each part to its first word, and says what it summarizes.
+    fn model() -> Scripted {
+        Scripted::model(MODEL).replies_with(|prompt| {
+            let text = prompt.split_once("\n\n").unwrap_or_default().1;
+            if prompt.contains(CONDENSE) {
+                let word = text.split(' ').next().unwrap_or_default();
+                format!("{word}. Kept. Not kept.")
+            } else {
+                let words = text.split_whitespace().count();
+                format!(" It has {words} words. That is all. Not shown.")
+            }
+        })
+    }
+
+    /// So many sentences of six tokens.
+    fn article(sentences: usize) -> String {
+        (0..sentences)
+            .map(|at| format!("Number{at} has four words. "))
+            .collect()
+    }
+
+    #[test]
+    fn a_short_article_is_summarized_at_once() {
+        let ran = model().run(run, article(3));
+        assert_eq!(ran.result, Ok(()));
+        assert_eq!(ran.output.text(), "It has 12 words. That is all.\n");
+        assert_eq!(ran.output.prompts.len(), 1);
+        assert!(ran.output.prompts[0].contains(SUMMARIZE));
+        assert!(ran.output.progress.is_empty());
+    }
+
+    #[test]
+    fn a_long_article_is_condensed_first() {
+        // Room for the answer and 72 tokens, the instruction among them.
+        let ran = model()
+            .context_tokens_max(ANSWER_TOKENS + 72)
+            .run(run, article(20));
+        assert_eq!(ran.result, Ok(()));
+        let (last, parts) = ran.output.prompts.split_last().unwrap();
+        assert!(last.contains(SUMMARIZE) && !last.contains("has four words"));
+        assert!(parts.len() > 1 && parts.iter().all(|prompt| prompt.contains(CONDENSE)));
+        // Every sentence went into one part, whole and in its place.
+        let all: String = parts
+            .iter()
+            .map(|prompt| prompt.split_once("\n\n").unwrap().1.trim())
+            .map(|part| format!("{part} "))
+            .collect();
+        assert_eq!(all, article(20));
+        let done: Vec<(u64, u64)> = ran
+            .output
+            .progress
+            .iter()
+            .map(|report| (report.done, report.total))
+            .collect();
+        let expected: Vec<(u64, u64)> = (0..parts.len() as u64)
+            .map(|at| (at, parts.len() as u64))
+            .collect();
+        assert_eq!(done, expected);
+        let words = 2 * parts.len();
+        assert_eq!(
+            ran.output.text(),
+            format!("It has {words} words. That is all.\n")
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_summarized_says_why() {
+        for (script, text, code, message) in [
+            (model(), " \n", ErrorCode::BadInput, "the article is empty"),
+            (
+                Scripted::nothing(),
+                "Text.",
+                ErrorCode::UnknownModel,
+                "names no model",
+            ),
+            (
+                model().context_tokens_max(ANSWER_TOKENS + 1),
+                "Text.",
+                ErrorCode::BadInput,
+                "does not fit the model's context",
+            ),
+            (
+                // It never gets shorter.
+                Scripted::model(MODEL)
+                    .context_tokens_max(ANSWER_TOKENS + 40)
+                    .replies_with(|_| "One two three four five six seven eight. ".repeat(3)),
+                &article(20),
+                ErrorCode::Job(1),
+                "after condensing it 4 times",
+            ),
+            (
+                model().fails_at(HostCall::Next, 3, ErrorCode::ModelFailed, "not a number"),
+                "Text.",
+                ErrorCode::ModelFailed,
+                "not a number",
+            ),
+        ] {
+            let error = script.run(run, text).result.unwrap_err();
+            assert_eq!(error.code(), code, "{error}");
+            assert!(error.message().contains(message), "{error}");
+        }
+    }
 
     fn shown(chunks: &[&str]) -> String {
         let mut sentences = Sentences::default();
