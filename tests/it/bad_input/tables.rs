@@ -484,7 +484,7 @@ pub(super) const REFUSALS: &[Ending] = &[
 pub(super) const TEMPLATES: &[(&str, &str)] = &[
     (
         "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
-        "UnsupportedOperation: the model's chat template ran for more than 1000000 instructions",
+        "UnsupportedOperation: the model's chat template used more than its 1000000 units of fuel",
     ),
     (
         "{% for i in range(9999) %}{{ 'long text ' * 9999 }}{% endfor %}",
