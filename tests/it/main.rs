@@ -13,6 +13,7 @@ mod disk;
 mod docs;
 mod generate;
 mod interrupt;
+mod jobs;
 mod models;
 mod nn;
 mod pull;
