@@ -10,7 +10,7 @@ mod remove;
 mod show;
 mod tokenize;
 
-pub(super) use intake::import;
+pub(super) use intake::{format_of, import};
 
 use clap::Subcommand;
 use tussah_manifest::ModelName;

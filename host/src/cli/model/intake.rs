@@ -6,7 +6,7 @@
 use std::{io::Read, path::Path, sync::Arc};
 
 use tussah_inference::{Model, archive::Archive};
-use tussah_manifest::ModelName;
+use tussah_manifest::{ModelFormat, ModelName};
 
 use super::Store;
 use crate::{
@@ -84,7 +84,7 @@ pub(super) fn take(
     };
     let record = ModelRecord {
         digest: added.digest,
-        format: format_of(&store.blobs.path(&added.digest))?.to_owned(),
+        format: format_of(&store.blobs.path(&added.digest))?.name().to_owned(),
         chat,
         size_bytes: added.size_bytes,
         sha256: added.sha256,
@@ -95,16 +95,19 @@ pub(super) fn take(
     Ok(record)
 }
 
-/// The file's format in the words of manifests, by its first bytes.
-fn format_of(blob: &Path) -> Result<&'static str, Failure> {
+/// The format of a model in the store, by its first bytes.
+///
+/// # Errors
+/// The file cannot be read.
+pub(crate) fn format_of(blob: &Path) -> Result<ModelFormat, Failure> {
     let mut first = Vec::new();
     std::fs::File::open(blob)
         .and_then(|file| file.take(512).read_to_end(&mut first))
         .map_err(Failure::host)?;
     Ok(if Archive::is_archive(&first) {
-        "safetensors"
+        ModelFormat::Safetensors
     } else {
-        "gguf"
+        ModelFormat::Gguf
     })
 }
 

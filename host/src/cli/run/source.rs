@@ -9,13 +9,13 @@ use std::{
 };
 
 use tussah_manifest::{
-    Digest, JobDescription, JobName, Manifest, ModelFormat, ModelName, ModelRef, ModuleRef,
+    Digest, JobDescription, JobName, Manifest, ModelName, ModelRef, ModuleRef,
 };
 
 use crate::{
     blobs::{BlobError, Blobs},
     build::{self, MANIFEST_FILE_BYTES_MAX},
-    cli::model::import,
+    cli::model::{format_of, import},
     failure::Failure,
     home::Home,
     input,
@@ -169,10 +169,8 @@ impl Sources {
         let mut manifest = JobDescription::new(name).with_module(ModuleRef::of(module));
         for model in models {
             let digest = self.model(&model.source, ui)?;
-            let reference = ModelRef {
-                digest,
-                format: ModelFormat::Gguf,
-            };
+            let format = format_of(&self.blobs.path(&digest))?;
+            let reference = ModelRef { digest, format };
             manifest.job.models.insert(model.name.clone(), reference);
         }
         Ok(manifest)
@@ -200,6 +198,7 @@ impl Sources {
             };
             if reference.digest != digest {
                 reference.digest = digest;
+                reference.format = format_of(&self.blobs.path(&digest))?;
                 ui.warn(&format!(
                     "the model `{}` is not the manifest's; this run has a manifest of its own, {}",
                     model.name,
