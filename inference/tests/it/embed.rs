@@ -93,7 +93,9 @@ fn minilm_vectors_are_those_of_the_reference() {
 #[test]
 fn a_vector_depends_on_its_text_alone() {
     let cases: Vec<Case> = cases().into_iter().chain(edges()).collect();
-    let texts: Vec<&str> = cases.iter().map(|case| case.text.as_str()).collect();
+    // Every fourth: the scalar kernels take seconds a text, nine times over.
+    let texts = cases.iter().step_by(4).map(|case| case.text.as_str());
+    let texts: Vec<&str> = texts.collect();
     let mut first: Option<Vec<Vec<u32>>> = None;
     for simd in SimdLevel::available() {
         for threads in [1, 2, 3] {
