@@ -84,7 +84,9 @@ pub(super) fn take(
     };
     let record = ModelRecord {
         digest: added.digest,
-        format: format_of(&store.blobs.path(&added.digest))?.name().to_owned(),
+        format: format_of(&store.blobs.path(&added.digest))?
+            .name()
+            .to_owned(),
         chat,
         size_bytes: added.size_bytes,
         sha256: added.sha256,

@@ -8,9 +8,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use tussah_manifest::{
-    Digest, JobDescription, JobName, Manifest, ModelName, ModelRef, ModuleRef,
-};
+use tussah_manifest::{Digest, JobDescription, JobName, Manifest, ModelName, ModelRef, ModuleRef};
 
 use crate::{
     blobs::{BlobError, Blobs},
