@@ -6,7 +6,7 @@
 //!
 //! | to | look at |
 //! |---|---|
-//! | take and return text, bytes, JSON, streams | [`job`], [`FromInput`], [`IntoOutcome`], [`Json`], [`Stream`], [`Output`] |
+//! | take and return text, bytes, JSON, streams | [`job`](macro@job), [`FromInput`], [`IntoOutcome`], [`Json`], [`Stream`], [`Output`] |
 //! | generate text | [`Model`], [`Session`] |
 //! | get JSON that satisfies a schema | [`json_schema::Schema`], [`Session::json`] |
 //! | choose one of several labels | [`Session::choose`] |

@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
     /// The name, such as smollm2: lowercase letters, digits, `-`, `.` and `_`.
     #[arg(value_parser = model_name)]
     name: ModelName,
-    /// hf:OWNER/REPO[/FILE][@REVISION], an https:// URL, pypi:PACKAGE[==VERSION][+PACKAGE…], or
+    /// `hf:OWNER/REPO[/FILE][@REVISION]`, an https:// URL, `pypi:PACKAGE[==VERSION][+PACKAGE…]`, or
     /// a file.
     source: Source,
     /// Refuse anything but the file with this digest.
