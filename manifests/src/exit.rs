@@ -3,8 +3,9 @@
 
 use minicbor::decode::{Decode, Decoder};
 use minicbor::encode::{Encode, Encoder, Write};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
+use crate::codes::codes;
 use crate::digest::Digest;
 
 /// How a run ended.
@@ -105,8 +106,14 @@ impl<C> Encode<C> for ExitStatus {
                 encoder.array(3)?.u8(self.code())?.u32(*code)?;
                 message.encode(encoder, context)
             }
-            Self::Trapped { trap } => encoder.array(2)?.u8(self.code())?.u8(trap.code())?.ok(),
-            Self::LimitHit { limit } => encoder.array(2)?.u8(self.code())?.u8(limit.code())?.ok(),
+            Self::Trapped { trap } => {
+                encoder.array(2)?.u8(self.code())?;
+                trap.encode(encoder, context)
+            }
+            Self::LimitHit { limit } => {
+                encoder.array(2)?.u8(self.code())?;
+                limit.encode(encoder, context)
+            }
             _ => encoder.array(1)?.u8(self.code())?.ok(),
         }
     }
@@ -115,8 +122,6 @@ impl<C> Encode<C> for ExitStatus {
 impl<'b, C> Decode<'b, C> for ExitStatus {
     fn decode(decoder: &mut Decoder<'b>, context: &mut C) -> Result<Self, minicbor::decode::Error> {
         let at = decoder.position();
-        let wrong =
-            |what: &str| minicbor::decode::Error::message(format!("no known {what}")).at(at);
         let length = decoder.array()?;
         match (length, decoder.u64()?) {
             (Some(1), 0) => Ok(Self::Done),
@@ -124,79 +129,24 @@ impl<'b, C> Decode<'b, C> for ExitStatus {
                 code: decoder.u32()?,
                 message: Digest::decode(decoder, context)?,
             }),
-            (Some(2), 2) => {
-                let code = decoder.u8()?;
-                Ok(Self::Trapped {
-                    trap: Trap::from_code(code).ok_or_else(|| wrong("trap"))?,
-                })
-            }
-            (Some(2), 3) => {
-                let code = decoder.u8()?;
-                let limit = LimitHit::from_code(code).ok_or_else(|| wrong("limit"))?;
-                Ok(Self::LimitHit { limit })
-            }
+            (Some(2), 2) => Ok(Self::Trapped {
+                trap: Trap::decode(decoder, context)?,
+            }),
+            (Some(2), 3) => Ok(Self::LimitHit {
+                limit: LimitHit::decode(decoder, context)?,
+            }),
             (Some(1), 4) => Ok(Self::Cancelled),
             (Some(1), 5) => Ok(Self::DeadlineExceeded),
             (Some(1), 6) => Ok(Self::DeviceLost),
             (Some(1), 7) => Ok(Self::HostFailure),
-            _ => Err(wrong("exit status")),
+            _ => Err(minicbor::decode::Error::message("no known exit status").at(at)),
         }
     }
 }
 
-/// An enum of plain cases with a stable code and name each.
-macro_rules! codes {
-    ($(#[$meta:meta])* $type:ident { $($(#[$case_meta:meta])* $case:ident = $code:literal $name:literal,)* }) => {
-        $(#[$meta])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum $type {
-            $($(#[$case_meta])* $case,)*
-        }
-
-        impl $type {
-            /// Every case, in the order of the codes.
-            pub const ALL: &'static [Self] = &[$(Self::$case),*];
-
-            /// The number in the document.
-            pub const fn code(self) -> u8 {
-                match self {
-                    $(Self::$case => $code,)*
-                }
-            }
-
-            /// The name in views and messages.
-            pub const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$case => $name,)*
-                }
-            }
-
-            /// The case of a code, if it is known.
-            pub const fn from_code(code: u8) -> Option<Self> {
-                match code {
-                    $($code => Some(Self::$case),)*
-                    _ => None,
-                }
-            }
-        }
-
-        impl std::fmt::Display for $type {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(self.name())
-            }
-        }
-
-        impl Serialize for $type {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(self.name())
-            }
-        }
-    };
-}
-
 codes! {
     /// Why a guest trapped.
-    Trap {
+    Trap("trap") {
         /// `unreachable` was executed: in Rust, a panic or an abort.
         Unreachable = 0 "unreachable",
         /// A load or store outside linear memory.
@@ -226,7 +176,7 @@ codes! {
 
 codes! {
     /// Which of the manifest's limits a run reached. The codes are the keys of `limits`.
-    LimitHit {
+    LimitHit("limit") {
         /// `fuel_max`.
         Fuel = 0 "fuel_max",
         /// `memory_bytes_max`.
@@ -250,7 +200,7 @@ codes! {
 
 codes! {
     /// How closely a re-run of a job has to match.
-    Determinism {
+    Determinism("determinism class") {
         /// To the bit.
         Exact = 0 "exact",
         /// The same up to the rounding of another inference profile.
@@ -258,23 +208,5 @@ codes! {
         /// Not at all: it was cancelled, ran out of time, lost its device, or ended at
         /// something that differs from machine to machine, such as the size of a stack frame.
         NotRerunnable = 2 "not-rerunnable",
-    }
-}
-
-impl<C> Encode<C> for Determinism {
-    fn encode<W: Write>(
-        &self,
-        encoder: &mut Encoder<W>,
-        _: &mut C,
-    ) -> Result<(), minicbor::encode::Error<W::Error>> {
-        encoder.u8(self.code())?.ok()
-    }
-}
-
-impl<'b, C> Decode<'b, C> for Determinism {
-    fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
-        let at = decoder.position();
-        Self::from_code(decoder.u8()?)
-            .ok_or_else(|| minicbor::decode::Error::message("no known determinism class").at(at))
     }
 }

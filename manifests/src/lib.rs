@@ -16,7 +16,9 @@
 //! `docs/formats.md` describes every byte, with test vectors.
 
 mod channel;
+mod codes;
 mod commitment;
+mod difference;
 mod digest;
 mod encoding;
 mod exit;
@@ -36,6 +38,7 @@ pub use channel::{Channel, ChannelAddress, ChannelAddressError};
 pub use commitment::{
     Commitment, ConsistencyProof, InclusionProof, ProofError, ReceiptTree, TreeHash,
 };
+pub use difference::Difference;
 pub use digest::{Digest, DigestError, Domain, Hasher, Salt};
 pub use encoding::{Document, EncodingError, Version};
 pub use exit::{Determinism, ExitStatus, LimitHit, Trap};
@@ -48,7 +51,7 @@ pub use manifest::{
 pub use names::{JobName, Label, LabelError, ModelName, NameError};
 pub use nanograms::Nanograms;
 pub use opening::{Opening, OpeningError};
-pub use profile::{Difference, Profile};
+pub use profile::Profile;
 pub use receipt::{Consensus, Evidence, Receipt, ReceiptError};
 pub use request::{LocalSecret, Nonce, Request, RequestBody, RequestError, Seed};
 pub use transcript::{Transcript, TranscriptFull};

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::codes::codes;
 use crate::digest::Digest;
 use crate::encoding::{Document, Version};
 use crate::limits::Limits;
@@ -239,53 +240,9 @@ pub struct ModelRef {
     pub format: ModelFormat,
 }
 
-/// An enum that is one word in TOML and JSON and a number in CBOR.
-macro_rules! words {
-    ($(#[$meta:meta])* $type:ident { $($(#[$case_meta:meta])* $case:ident = $code:literal $word:literal,)* }) => {
-        $(#[$meta])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, minicbor::Encode, minicbor::Decode)]
-        #[cbor(index_only)]
-        pub enum $type {
-            $($(#[$case_meta])* #[n($code)] $case,)*
-        }
-
-        impl $type {
-            /// Every case.
-            pub const ALL: &'static [Self] = &[$(Self::$case),*];
-            pub(crate) const WORDS: &'static [&'static str] = &[$($word),*];
-
-            /// The word in manifests and views.
-            pub const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$case => $word,)*
-                }
-            }
-
-            pub(crate) fn from_name(word: &str) -> Option<Self> {
-                match word {
-                    $($word => Some(Self::$case),)*
-                    _ => None,
-                }
-            }
-        }
-
-        impl std::fmt::Display for $type {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(self.name())
-            }
-        }
-
-        impl Serialize for $type {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(self.name())
-            }
-        }
-    };
-}
-
-words! {
+codes! {
     /// The format of a model file.
-    ModelFormat {
+    ModelFormat("model format") {
         /// GGUF, version 3.
         Gguf = 0 "gguf",
         /// The folder of an encoder whose weights are in safetensors, as one archive.
@@ -305,9 +262,9 @@ impl ModelFormat {
     }
 }
 
-words! {
+codes! {
     /// What a module imports and exports, and how its input and output reach it.
-    Abi {
+    Abi("abi") {
         /// A component of the world `tussah:job/job`.
         Component = 0 "component",
         /// A core module of WASI preview 1 with `wasi_ephemeral_nn`: input on standard input,
@@ -316,10 +273,10 @@ words! {
     }
 }
 
-words! {
+codes! {
     /// Where a job may run. There is no fallback: a job that asks for a GPU is refused by a
     /// provider that has none.
-    DeviceRequest {
+    DeviceRequest("device request") {
         /// On CPUs only.
         Cpu = 0 "cpu",
         /// On a GPU only.
@@ -329,9 +286,9 @@ words! {
     }
 }
 
-words! {
+codes! {
     /// Which determinism classes a job's receipts may have.
-    DeterminismRequest {
+    DeterminismRequest("determinism request") {
         /// A re-run anywhere gives the same bits.
         Exact = 0 "exact",
         /// At least tolerant: a re-run gives the same up to rounding.

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
+use crate::difference::{Difference, Differences};
 use crate::digest::{Digest, Domain};
 use crate::encoding::{Document, Version};
 use crate::limits::Limits;
@@ -68,88 +69,37 @@ impl Profile {
 
     /// What differs between this profile and another, field by field; empty if they are equal.
     pub fn differences(&self, other: &Self) -> Vec<Difference> {
-        let mut found = Vec::new();
-        let mut compare = |field: &str, this: String, other: String| {
-            if this != other {
-                found.push(Difference {
-                    field: field.to_owned(),
-                    this,
-                    other,
-                });
-            }
-        };
-        let number = |profile: &Self| profile.version.number().to_string();
-        compare("version", number(self), number(other));
-        compare(
-            "wasm_engine",
-            self.wasm_engine.to_string(),
-            other.wasm_engine.to_string(),
-        );
+        let mut found = Differences::default();
+        found.compare("version", &self.version.number(), &other.version.number());
+        found.compare("wasm_engine", &self.wasm_engine, &other.wasm_engine);
         for feature in self.wasm_features.union(&other.wasm_features) {
-            let state = |p: &Self| {
-                if p.wasm_features.contains(feature) {
-                    "on"
-                } else {
-                    "off"
-                }
-                .to_owned()
+            let state = |profile: &Self| match profile.wasm_features.contains(feature) {
+                true => "on",
+                false => "off",
             };
-            compare(
+            found.compare(
                 &format!("wasm_features.{feature}"),
-                state(self),
-                state(other),
+                &state(self),
+                &state(other),
             );
         }
-        compare(
-            "engine_config",
-            self.engine_config.to_string(),
-            other.engine_config.to_string(),
-        );
-        compare(
-            "arithmetic",
-            self.arithmetic.to_string(),
-            other.arithmetic.to_string(),
-        );
-        compare(
-            "seed_policy",
-            self.seed_policy.to_string(),
-            other.seed_policy.to_string(),
-        );
-        compare(
-            "clock_policy",
-            self.clock_policy.to_string(),
-            other.clock_policy.to_string(),
-        );
+        found.compare("engine_config", &self.engine_config, &other.engine_config);
+        found.compare("arithmetic", &self.arithmetic, &other.arithmetic);
+        found.compare("seed_policy", &self.seed_policy, &other.seed_policy);
+        found.compare("clock_policy", &self.clock_policy, &other.clock_policy);
         for field in &Limits::FIELDS {
-            let value = |p: &Self| (field.get)(&p.limits).to_string();
-            compare(&format!("limits.{}", field.name), value(self), value(other));
+            let value = |profile: &Self| (field.get)(&profile.limits);
+            found.compare(
+                &format!("limits.{}", field.name),
+                &value(self),
+                &value(other),
+            );
         }
-        found
+        found.into()
     }
 
     /// The JSON view.
     pub fn to_json(&self) -> String {
         crate::json::pretty(self)
-    }
-}
-
-/// A field in which two profiles differ.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
-    /// The field.
-    pub field: String,
-    /// Its value in the profile that was asked.
-    pub this: String,
-    /// Its value in the other.
-    pub other: String,
-}
-
-impl std::fmt::Display for Difference {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{}: {} here, {} there",
-            self.field, self.this, self.other
-        )
     }
 }

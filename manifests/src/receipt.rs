@@ -5,11 +5,12 @@
 //! A receipt holds no input, no output and no nonce, only salted digests: it can be shown to
 //! anyone. By itself it proves who said so, not that it is true; a re-run does that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
 use crate::channel::Channel;
+use crate::difference::{Difference, Differences};
 use crate::digest::{Digest, Domain, Hasher};
 use crate::encoding::{Document, EncodingError, Version};
 use crate::exit::{Determinism, ExitStatus};
@@ -67,6 +68,40 @@ pub struct Consensus {
 }
 
 impl Consensus {
+    /// What differs between this run and another, field by field; empty if they are equal.
+    pub fn differences(&self, other: &Self) -> Vec<Difference> {
+        let mut found = Differences::default();
+        found.compare("version", &self.version.number(), &other.version.number());
+        found.compare("job", &self.job, &other.job);
+        found.compare("module", &self.module, &other.module);
+        found.compare("manifest", &self.manifest, &other.manifest);
+        let names: BTreeSet<_> = self.models.keys().chain(other.models.keys()).collect();
+        for name in names {
+            let digest = |run: &Self| match run.models.get(name) {
+                Some(digest) => digest.to_string(),
+                None => "none".to_owned(),
+            };
+            found.compare(&format!("models.{name}"), &digest(self), &digest(other));
+        }
+        found.compare("output", &self.output, &other.output);
+        found.compare("exit", &self.exit, &other.exit);
+        found.compare("determinism", &self.determinism, &other.determinism);
+        found.compare("profile", &self.profile, &other.profile);
+        found.compare("fuel_used", &self.fuel_used, &other.fuel_used);
+        found.compare(
+            "inference_units_used",
+            &self.inference_units_used,
+            &other.inference_units_used,
+        );
+        found.compare(
+            "price_nanograms",
+            &self.price_nanograms,
+            &other.price_nanograms,
+        );
+        found.compare("channel", &self.channel, &other.channel);
+        found.into()
+    }
+
     /// What two runs of one job have in common.
     pub fn digest(&self) -> Digest {
         Digest::derive(Domain::Consensus, &self.to_bytes())

@@ -4,7 +4,9 @@ use std::{path::PathBuf, sync::Arc};
 
 use clap::Args;
 use serde::Serialize;
-use tussah_manifest::{Consensus, Determinism, Document, Manifest, ModuleRef, Opening, Receipt};
+use tussah_manifest::{
+    Consensus, Determinism, Difference, Document, Manifest, ModuleRef, Opening, Receipt,
+};
 use tussah_runtime::{NoEvents, SignedRun};
 
 use super::{
@@ -57,18 +59,18 @@ pub(crate) struct Arguments {
 }
 
 /// One thing that the receipt and what was found here say differently.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-struct Difference {
-    field: String,
-    receipt: String,
-    found: String,
+#[derive(Serialize)]
+struct DifferenceView<'a> {
+    field: &'a str,
+    receipt: &'a str,
+    found: &'a str,
 }
 
 #[derive(Serialize)]
 struct View<'a> {
     reproduced: bool,
     consensus_digest: String,
-    differences: &'a [Difference],
+    differences: Vec<DifferenceView<'a>>,
     /// The first host call, counted from 0, in which the two runs differ.
     #[serde(skip_serializing_if = "Option::is_none")]
     first_host_call: Option<usize>,
@@ -101,8 +103,8 @@ impl Arguments {
         if !opening.request.body.is_for_input(&input) {
             differences.push(Difference {
                 field: "input".to_owned(),
-                receipt: opening.request.body.input.to_string(),
-                found: input_digest(&opening, &input),
+                this: opening.request.body.input.to_string(),
+                other: input_digest(&opening, &input),
             });
         }
         self.compare_models(&sources, &receipt.consensus, ui, &mut differences)?;
@@ -186,8 +188,8 @@ impl Arguments {
             if found != *expected {
                 differences.push(Difference {
                     field: format!("models.{}", argument.name),
-                    receipt: expected.to_string(),
-                    found: found.to_string(),
+                    this: expected.to_string(),
+                    other: found.to_string(),
                 });
             }
         }
@@ -213,7 +215,7 @@ impl Arguments {
             ui.document(&View {
                 reproduced,
                 consensus_digest,
-                differences,
+                differences: differences.iter().map(view).collect(),
                 first_host_call,
             })?;
             return Ok(exit);
@@ -232,8 +234,8 @@ impl Arguments {
         }
         for difference in differences {
             ui.line(&format!("{} differs", difference.field))?;
-            ui.line(&format!("  receipt  {}", difference.receipt))?;
-            ui.line(&format!("  found    {}", difference.found))?;
+            ui.line(&format!("  receipt  {}", difference.this))?;
+            ui.line(&format!("  found    {}", difference.other))?;
         }
         if let Some(call) = first_host_call {
             ui.line(&format!("the runs part at host call {call}"))?;
@@ -288,77 +290,26 @@ fn input_digest(opening: &Opening, input: &[u8]) -> String {
     tussah_manifest::RequestBody::input_digest(&opening.request.body.nonce, input).to_string()
 }
 
-/// All fields of the consensus part, one by one.
+fn view(difference: &Difference) -> DifferenceView<'_> {
+    DifferenceView {
+        field: &difference.field,
+        receipt: &difference.this,
+        found: &difference.other,
+    }
+}
+
+/// All fields of the consensus part, one by one. Where the profiles differ, which of their
+/// settings it is says more than two digests.
 fn compare(receipt: &Receipt, opening: &Opening, again: &SignedRun) -> Vec<Difference> {
-    let (was, is) = (&receipt.consensus, &again.receipt.consensus);
-    let mut differences = Vec::new();
-    let mut field = |name: &str, receipt: String, found: String| {
-        if receipt != found {
-            differences.push(Difference {
-                field: name.to_owned(),
-                receipt,
-                found,
-            });
-        }
-    };
-    field(
-        "version",
-        was.version.number().to_string(),
-        is.version.number().to_string(),
-    );
-    field("job", was.job.to_string(), is.job.to_string());
-    field("module", was.module.to_string(), is.module.to_string());
-    field(
-        "manifest",
-        was.manifest.to_string(),
-        is.manifest.to_string(),
-    );
-    field(
-        "models",
-        format!("{:?}", was.models),
-        format!("{:?}", is.models),
-    );
-    field("output", was.output.to_string(), is.output.to_string());
-    field("exit", format!("{:?}", was.exit), format!("{:?}", is.exit));
-    field(
-        "determinism",
-        was.determinism.to_string(),
-        is.determinism.to_string(),
-    );
-    field(
-        "fuel_used",
-        was.fuel_used.to_string(),
-        is.fuel_used.to_string(),
-    );
-    field(
-        "inference_units_used",
-        was.inference_units_used.to_string(),
-        is.inference_units_used.to_string(),
-    );
-    field(
-        "price_nanograms",
-        was.price_nanograms.to_string(),
-        is.price_nanograms.to_string(),
-    );
-    field("channel", was.channel.to_string(), is.channel.to_string());
-    if was.profile != is.profile {
-        // Which setting it is says more than two digests.
-        for difference in opening.profile.differences(&again.opening.profile) {
-            let name = format!("profile.{}", difference.field);
-            differences.push(Difference {
-                field: name,
-                receipt: difference.this,
-                found: difference.other,
-            });
-        }
+    let settings = opening.profile.differences(&again.opening.profile);
+    let mut differences = receipt.consensus.differences(&again.receipt.consensus);
+    if !settings.is_empty() {
+        differences.retain(|difference| difference.field != "profile");
     }
-    // Whatever else there is in a consensus part: equal bytes, or not reproduced.
-    if differences.is_empty() && was.digest() != is.digest() {
-        differences.push(Difference {
-            field: "consensus".to_owned(),
-            receipt: was.digest().to_string(),
-            found: is.digest().to_string(),
-        });
-    }
+    let settings = settings.into_iter().map(|difference| Difference {
+        field: format!("profile.{}", difference.field),
+        ..difference
+    });
+    differences.extend(settings);
     differences
 }

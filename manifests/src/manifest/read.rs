@@ -8,8 +8,7 @@ use toml::de::DeValue;
 use super::error::ManifestError;
 use super::table::{Table, check_length, integer, kind, position};
 use super::{
-    Abi, DeterminismRequest, DeviceRequest, JobDescription, MODELS_MAX, Manifest, ModelFormat,
-    ModelRef, ModuleRef,
+    DeterminismRequest, JobDescription, MODELS_MAX, Manifest, ModelFormat, ModelRef, ModuleRef,
 };
 use crate::encoding::Version;
 use crate::limits::{Limits, Unit};
@@ -98,17 +97,13 @@ fn read_job(root: &mut Table<'_>) -> Result<JobDescription, ManifestError> {
     )? {
         job.price_nanograms_max = Nanograms::new(price).unwrap_or(Nanograms::MAX);
     }
-    if let Some(device) = root.word("device", DeviceRequest::WORDS, DeviceRequest::from_name)? {
+    if let Some(device) = root.word("device")? {
         job.device = device;
     }
-    if let Some(class) = root.word(
-        "determinism",
-        DeterminismRequest::WORDS,
-        DeterminismRequest::from_name,
-    )? {
+    if let Some(class) = root.word("determinism")? {
         job.determinism = class;
     }
-    if let Some(abi) = root.word("abi", Abi::WORDS, Abi::from_name)? {
+    if let Some(abi) = root.word("abi")? {
         job.abi = abi;
     }
     job.models = read_models(root, job.determinism)?;
@@ -167,7 +162,7 @@ fn read_models(
         let mut model = Table::new(root.text, field, at, entries, MODEL_FIELDS)?;
         let digest = model.required_digest()?;
         let format = model
-            .word("format", ModelFormat::WORDS, ModelFormat::from_name)?
+            .word::<ModelFormat>("format")?
             .ok_or_else(|| model.missing("format", "format = \"gguf\""))?;
         if !format.allows(class) {
             let field = model.path("format");

@@ -10,6 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::MANIFEST_TEXT_BYTES_MAX;
 use super::error::{ManifestError, Position};
 use super::nearest::nearest;
+use crate::codes::Word;
 use crate::digest::Digest;
 use crate::limits::Unit;
 
@@ -112,23 +113,18 @@ impl<'a> Table<'a> {
         }
     }
 
-    pub(super) fn word<T>(
-        &mut self,
-        field: &str,
-        known: &'static [&'static str],
-        from_name: fn(&str) -> Option<T>,
-    ) -> Result<Option<T>, ManifestError> {
+    pub(super) fn word<T: Word>(&mut self, field: &str) -> Result<Option<T>, ManifestError> {
         let Some((at, value)) = self.text(field)? else {
             return Ok(None);
         };
-        from_name(&value)
+        T::from_word(&value)
             .map(Some)
             .ok_or_else(|| ManifestError::UnknownWord {
                 at,
                 field: self.path(field),
-                suggestion: nearest(&value, known),
+                suggestion: nearest(&value, T::WORDS),
                 value: value.into_owned(),
-                known,
+                known: T::WORDS,
             })
     }
 

@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 use tussah_manifest::{
-    Consensus, Determinism, Document as _, Evidence, ExitStatus, Nanograms, Receipt,
+    Consensus, Determinism, Digest, Document as _, Evidence, ExitStatus, ModelName, Nanograms,
+    Receipt, Trap,
 };
 
 use crate::samples;
@@ -101,7 +102,54 @@ fn a_price_past_all_there_is_does_not_decode() {
     assert!(error.contains(&Nanograms::MAX.to_string()), "{error}");
 }
 
+#[test]
+fn runs_say_where_they_differ() {
+    let ours = samples::consensus();
+    assert_eq!(ours.differences(&ours), []);
+    let mut theirs = Consensus {
+        output: Digest::of(b"another output"),
+        exit: ExitStatus::Trapped {
+            trap: Trap::Unreachable,
+        },
+        fuel_used: ours.fuel_used + 1,
+        ..ours.clone()
+    };
+    let name = ModelName::new("another").expect("a name");
+    theirs.models.insert(name, Digest::of(b"a model"));
+    let differences = ours.differences(&theirs);
+    let fields: Vec<&str> = differences.iter().map(|d| d.field.as_str()).collect();
+    assert_eq!(fields, ["models.another", "output", "exit", "fuel_used"]);
+    assert_eq!(differences[0].this, "none");
+    assert_eq!(differences[2].other, "trapped (unreachable)");
+}
+
 proptest! {
+    /// An auditor misses nothing: whichever field is another run's, it is named.
+    #[test]
+    fn runs_that_differ_in_no_field_are_equal(
+        (ours, _) in samples::any_run(),
+        (theirs, _) in samples::any_run(),
+        field in 0..12,
+    ) {
+        let (ours, theirs) = (ours.consensus, theirs.consensus);
+        let mut mixed = ours.clone();
+        match field {
+            0 => mixed.job = theirs.job,
+            1 => mixed.module = theirs.module,
+            2 => mixed.manifest = theirs.manifest,
+            3 => mixed.models = theirs.models,
+            4 => mixed.output = theirs.output,
+            5 => mixed.exit = theirs.exit,
+            6 => mixed.determinism = theirs.determinism,
+            7 => mixed.profile = theirs.profile,
+            8 => mixed.fuel_used = theirs.fuel_used,
+            9 => mixed.inference_units_used = theirs.inference_units_used,
+            10 => mixed.price_nanograms = theirs.price_nanograms,
+            _ => mixed.channel = theirs.channel,
+        }
+        prop_assert_eq!(ours.differences(&mixed).is_empty(), ours == mixed);
+    }
+
     #[test]
     fn signed_receipts_hold_and_changed_ones_do_not(
         receipt in samples::any_receipt(),
