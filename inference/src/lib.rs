@@ -8,6 +8,7 @@
 //!                                      cpu::exact │ sampler
 //!                                      cpu::oracle
 //! folder ─ archive ─ safetensors ─ model ── plan ── encoder ── embed ── vectors
+//! file ─ onnx_file ─ onnx (feature `onnx`) ─ graph ── tensors ↔ tensors
 //! generate ── a file with random weights, of any size
 //! ```
 //!
@@ -24,7 +25,11 @@ mod cpu;
 mod embed;
 pub mod generate;
 mod gguf;
+pub mod graph;
 mod model;
+#[cfg(feature = "onnx")]
+pub mod onnx;
+mod onnx_file;
 mod quant;
 mod safetensors;
 mod sampler;
@@ -34,7 +39,7 @@ mod tokenizer;
 
 pub use arithmetic::PROFILE_VERSION;
 pub use backend::BackendError;
-pub use cancel::CancelToken;
+pub use cancel::{CancelToken, OnCancel};
 pub use chat::{ChatError, ChatMessage, PROMPT_BYTES_MAX, TEMPLATE_BYTES_MAX};
 pub use cpu::simd::{SimdLevel, SimdUnavailable};
 pub use embed::{EMBED_TEXTS_MAX, EmbedError, Embeddings, OverLong};
@@ -43,6 +48,7 @@ pub use gguf::{
     StorageShare, TENSOR_NAME_BYTES_MAX, TENSORS_MAX,
 };
 pub use model::{Engine, LoadOptions, LoadProgress, Model, ModelError, ModelInfo, THREADS_MAX};
+pub use onnx_file::{ONNX_FILE_BYTES_MAX, OnnxFile, OnnxFileError};
 pub use quant::QuantType;
 pub use safetensors::{SAFETENSORS_HEADER_BYTES_MAX, SafetensorsError};
 pub use sampler::{Sampling, SamplingError};

@@ -16,6 +16,10 @@ mod files;
 mod fixture;
 mod generate;
 mod goldens;
+#[cfg(feature = "onnx")]
+mod onnx;
+mod onnx_files;
+mod onnx_models;
 mod plans;
 mod sessions;
 mod spm;
