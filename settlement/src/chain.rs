@@ -4,10 +4,14 @@
 //! transactions in the order of their logical time. That a message was sent never means that it
 //! was accepted: look for its transaction.
 
+mod clock;
 mod config;
+mod confirm;
+mod describe;
 pub mod embedded;
 mod recorder;
 mod stack;
+pub mod toncenter;
 
 use std::future::Future;
 
@@ -18,15 +22,25 @@ use tycho_types::models::{StateInit, StdAddr};
 use crate::contracts::ContractError;
 use crate::voucher::NetworkId;
 
+pub use clock::{Clock, SystemClock};
 pub use config::localnet_config;
+pub use confirm::{Confirmation, Sent, confirm};
+pub use describe::external_hash;
 pub use embedded::EmbeddedChain;
 pub use recorder::{Outcome, Step};
 pub use stack::{StackReader, StackValue};
+pub use toncenter::{Toncenter, ToncenterConfig};
 
 /// A network that runs contracts.
 pub trait Chain {
     /// Which network it is; vouchers are bound to it.
     fn network(&self) -> NetworkId;
+
+    /// The second of the chain's newest block, which deadlines are compared with.
+    ///
+    /// # Errors
+    /// [`ChainError`] if the network does not say.
+    fn time(&self) -> impl Future<Output = Result<u32, ChainError>> + Send;
 
     /// Hands over an external message.
     ///
@@ -101,6 +115,8 @@ pub struct Transaction {
     pub now: u32,
     /// The message that caused it.
     pub message_hash: [u8; 32],
+    /// What [`external_hash`] says of that message, if it came from outside of the chain.
+    pub external_hash: Option<[u8; 32]>,
     /// How the code ended; nothing where none ran.
     pub exit_code: Option<i32>,
     /// How the actions ended; nothing where none were to run.
@@ -154,9 +170,27 @@ pub enum ChainError {
     /// The machine that runs transactions failed; not the contract.
     #[error("the transaction could not be run")]
     Executor(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The server that stands for the network.
+    #[error(transparent)]
+    Toncenter(#[from] toncenter::ToncenterError),
+    /// The chain's own time does not pass, so it cannot be said whether a message is too late.
+    #[error("the chain has stood still at second {at}")]
+    Stalled {
+        /// The second of its newest block.
+        at: u32,
+    },
 }
 
 impl ChainError {
+    /// Whether the same question may be answered later, with nothing changed.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Toncenter(error) => error.is_transient(),
+            Self::Stalled { .. } => true,
+            _ => false,
+        }
+    }
+
     /// The contract's own error, if it was one.
     pub fn contract_error(&self) -> Option<ContractError> {
         match self {

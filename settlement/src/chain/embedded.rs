@@ -6,7 +6,6 @@
 //! own second unless the clock stands still. Money comes from [`EmbeddedChain::deliver`] alone,
 //! and [`EmbeddedChain::total`] plus [`EmbeddedChain::fees`] is always what was delivered.
 
-mod describe;
 mod saved;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -28,7 +27,7 @@ use tycho_vm::{
     GasParams, OwnedCellSlice, RcStackValue, SafeRc, SmcInfoBase, Stack, VmState, VmVersion,
 };
 
-use self::describe::{describe, nanograms};
+use crate::chain::describe::{describe, nanograms};
 use crate::chain::recorder::{Outcome, Step};
 use crate::chain::{
     Account, AccountStatus, Chain, ChainError, StackValue, Transaction, localnet_config,
@@ -383,16 +382,7 @@ impl EmbeddedChain {
             .with_unpacked_config(self.config.unpacked.as_tuple())
             .require_ton_v11();
         let mut values: Vec<RcStackValue> = Vec::with_capacity(arguments.len() + 1);
-        for argument in arguments {
-            values.push(match argument {
-                StackValue::Null => Stack::make_null(),
-                StackValue::Int(value) => SafeRc::new_dyn_value(value),
-                StackValue::Cell(cell) => SafeRc::new_dyn_value(cell),
-                StackValue::Slice(cell) => {
-                    SafeRc::new_dyn_value(OwnedCellSlice::new_allow_exotic(cell))
-                }
-            });
-        }
+        values.extend(arguments.into_iter().map(write));
         values.push(SafeRc::new_dyn_value(BigInt::from(method_id(method))));
         let mut vm = VmState::builder()
             .with_smc_info(info)
@@ -418,6 +408,19 @@ impl EmbeddedChain {
     }
 }
 
+/// Turns a value of ours into one of the machine.
+fn write(value: StackValue) -> RcStackValue {
+    match value {
+        StackValue::Null => Stack::make_null(),
+        StackValue::Int(value) => SafeRc::new_dyn_value(value),
+        StackValue::Cell(cell) => SafeRc::new_dyn_value(cell),
+        StackValue::Slice(cell) => SafeRc::new_dyn_value(OwnedCellSlice::new_allow_exotic(cell)),
+        StackValue::Tuple(values) => {
+            SafeRc::new_dyn_value(values.into_iter().map(write).collect::<Vec<_>>())
+        }
+    }
+}
+
 /// Turns a value of the machine into one of ours.
 fn read(method: &str, value: &RcStackValue) -> Result<StackValue, ChainError> {
     if let Some(int) = value.as_int() {
@@ -431,6 +434,10 @@ fn read(method: &str, value: &RcStackValue) -> Result<StackValue, ChainError> {
     }
     if value.is_null() {
         return Ok(StackValue::Null);
+    }
+    if let Some(values) = value.as_tuple() {
+        let values = values.iter().map(|value| read(method, value));
+        return Ok(StackValue::Tuple(values.collect::<Result<_, _>>()?));
     }
     Err(ChainError::Answer {
         method: method.to_owned(),
@@ -480,6 +487,10 @@ fn method_id(name: &str) -> u32 {
 impl Chain for Mutex<EmbeddedChain> {
     fn network(&self) -> NetworkId {
         lock(self).network
+    }
+
+    fn time(&self) -> impl Future<Output = Result<u32, ChainError>> + Send {
+        ready(Ok(lock(self).now))
     }
 
     fn send_boc(&self, message: Cell) -> impl Future<Output = Result<(), ChainError>> + Send {

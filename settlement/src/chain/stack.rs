@@ -21,6 +21,8 @@ pub enum StackValue {
     Cell(Cell),
     /// What is left of a cell that is being read, as a cell of its own.
     Slice(Cell),
+    /// Several values; at most 255.
+    Tuple(Vec<StackValue>),
 }
 
 impl StackValue {

@@ -16,7 +16,7 @@ use tycho_types::cell::HashBytes;
 use crate::fixture::*;
 
 /// The embedded chain never waits.
-fn now<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn now<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => value,
         Poll::Pending => panic!("the embedded chain does not wait"),

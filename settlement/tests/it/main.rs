@@ -4,8 +4,10 @@
 
 mod bond;
 mod close;
+mod confirm;
 mod fixture;
 mod gas;
+mod history;
 mod inclusion;
 mod localnet;
 mod payout;
@@ -13,4 +15,6 @@ mod random;
 mod random_bond;
 mod redeem;
 mod second_opinion;
+mod server;
+mod toncenter;
 mod wallet;
