@@ -12,7 +12,7 @@ use std::{
 use clap::ValueEnum;
 use tussah_inference::{Engine, LoadOptions, Model, ModelError};
 use tussah_manifest::{Digest, ModelFormat, ModelRef};
-use tussah_runtime::{Event, Events, ModelSource, ModelSourceError};
+use tussah_runtime::{Event, Events, LoadedModel, ModelSource, ModelSourceError};
 
 use crate::{
     blobs::{BlobError, Blobs},
@@ -136,7 +136,7 @@ pub(crate) struct StoredModels {
     blobs: Blobs,
     threads: u32,
     /// Filled by the threads that load; a model stays as long as the process.
-    loaded: Mutex<BTreeMap<Digest, Arc<Model>>>,
+    loaded: Mutex<BTreeMap<Digest, LoadedModel>>,
 }
 
 impl StoredModels {
@@ -156,7 +156,7 @@ impl StoredModels {
         }
     }
 
-    fn load_now(&self, digest: &Digest, events: &dyn Events) -> Result<Arc<Model>, LoadError> {
+    fn load_now(&self, digest: &Digest, events: &dyn Events) -> Result<LoadedModel, LoadError> {
         let path = self.blobs.verify(digest, &mut |_| ())?;
         let threads = usize::try_from(self.threads).unwrap_or(1);
         let options = LoadOptions {
@@ -170,7 +170,7 @@ impl StoredModels {
                 total_bytes: at.total_bytes,
             });
         })?;
-        Ok(Arc::new(model))
+        Ok(LoadedModel::Text(Arc::new(model)))
     }
 }
 
@@ -201,12 +201,12 @@ impl ModelSource for StoredModels {
         self.threads
     }
 
-    fn load(&self, model: &ModelRef, events: &dyn Events) -> Result<Arc<Model>, ModelSourceError> {
+    fn load(&self, model: &ModelRef, events: &dyn Events) -> Result<LoadedModel, ModelSourceError> {
         let digest = &model.digest;
         // Held while loading: two sessions that ask for one model wait for one load.
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(model) = loaded.get(digest) {
-            return Ok(Arc::clone(model));
+            return Ok(model.clone());
         }
         let model = self
             .load_now(digest, events)
@@ -214,7 +214,7 @@ impl ModelSource for StoredModels {
                 digest: *digest,
                 reason: Box::new(error),
             })?;
-        loaded.insert(*digest, Arc::clone(&model));
+        loaded.insert(*digest, model.clone());
         Ok(model)
     }
 }

@@ -21,8 +21,8 @@ use tussah_manifest::SigningKey;
 pub use receipt::{SignError, SignedRun};
 pub use sandbox::imports::ModuleError;
 pub use sandbox::{
-    Allocation, Cancel, Event, Events, GuestError, ModelSource, ModelSourceError, NoEvents,
-    Outcome, PrepareError, Run, Runtime, RuntimeConfig, RuntimeError, SandboxedJob, Used,
+    Allocation, Cancel, Event, Events, GuestError, LoadedModel, ModelSource, ModelSourceError,
+    NoEvents, Outcome, PrepareError, Run, Runtime, RuntimeConfig, RuntimeError, SandboxedJob, Used,
 };
 pub use verify::{SubmittedJob, VerifiedJob, VerifyError, verify};
 

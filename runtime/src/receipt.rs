@@ -6,7 +6,7 @@
 
 use tussah_manifest::{
     Consensus, Determinism, Digest, Domain, EncodingError, Evidence, ExitStatus, Label, LabelError,
-    Nanograms, Opening, Profile, Receipt, SigningKey, Trap, Version,
+    Manifest, ModelFormat, Nanograms, Opening, Profile, Receipt, SigningKey, Trap, Version,
 };
 
 use crate::{
@@ -49,7 +49,8 @@ pub(crate) fn sign(
     let Documents { request, manifest } = documents;
     let body = &request.body;
     let salt = body.nonce.derive_salt();
-    let profile = profile(runtime, &manifest)?;
+    let graphs = has_graphs(&manifest);
+    let profile = profile(runtime, &manifest, outcome.graph_arithmetic.as_deref())?;
     let consensus = Consensus {
         version: Version::V1,
         job: body.job_id(),
@@ -58,7 +59,7 @@ pub(crate) fn sign(
         models: manifest.model_digests(),
         output: Digest::salted(&salt, Domain::Output, &outcome.output),
         exit: outcome.exit,
-        determinism: determinism(&outcome.exit),
+        determinism: determinism(&outcome.exit, graphs),
         profile: profile.digest(),
         fuel_used: outcome.used.fuel,
         inference_units_used: outcome.used.inference_units,
@@ -97,19 +98,36 @@ pub(crate) fn sign(
 /// How closely a re-run must match.
 ///
 /// Where the stack overflows depends on how large the frames are that this CPU's code has:
-/// another machine may get further.
-fn determinism(exit: &ExitStatus) -> Determinism {
+/// another machine may get further. What runs graphs of tensors is a library of this machine's,
+/// with kernels for its CPU: other machines round differently.
+fn determinism(exit: &ExitStatus, graphs: bool) -> Determinism {
     match exit {
         ExitStatus::Trapped {
             trap: Trap::StackOverflow,
         } => Determinism::NotRerunnable,
+        exit if exit.is_rerunnable() && graphs => Determinism::Tolerant,
         exit if exit.is_rerunnable() => Determinism::Exact,
         _ => Determinism::NotRerunnable,
     }
 }
 
+/// Whether a job may load a graph of tensors, whether it does or not.
+fn has_graphs(manifest: &Manifest) -> bool {
+    let mut models = manifest.job.models.values();
+    models.any(|model| model.format == ModelFormat::Onnx)
+}
+
 /// All that decides a result besides the documents.
-fn profile(runtime: &Runtime, manifest: &tussah_manifest::Manifest) -> Result<Profile, LabelError> {
+fn profile(
+    runtime: &Runtime,
+    manifest: &Manifest,
+    graph_arithmetic: Option<&str>,
+) -> Result<Profile, LabelError> {
+    let exact = runtime.config.arithmetic.as_str();
+    let arithmetic = match graph_arithmetic {
+        Some(graphs) if has_graphs(manifest) => format!("{exact}, {graphs}"),
+        _ => exact.to_owned(),
+    };
     Ok(Profile {
         version: Version::V1,
         wasm_engine: Label::new(WASM_ENGINE)?,
@@ -117,7 +135,7 @@ fn profile(runtime: &Runtime, manifest: &tussah_manifest::Manifest) -> Result<Pr
             .map(Label::new)
             .collect::<Result<_, LabelError>>()?,
         engine_config: config_digest(),
-        arithmetic: Label::new(runtime.config.arithmetic.as_str())?,
+        arithmetic: Label::new(&arithmetic)?,
         seed_policy: Label::new(SEED_POLICY)?,
         clock_policy: Label::new(CLOCK_POLICY)?,
         limits: manifest.job.limits,

@@ -25,7 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tussah_inference::{CancelToken, Model};
+use tussah_inference::CancelToken;
 use tussah_manifest::{Abi, Digest, ExitStatus, Limits, Manifest, ModelRef, Request, Transcript};
 use wasmtime::{InstancePre, Store};
 
@@ -38,6 +38,7 @@ use exit::{End, exit_of};
 use guest::Guest;
 pub(crate) use guest::{CLOCK_POLICY, SEED_POLICY};
 pub use limiter::Used;
+pub use models::LoadedModel;
 use models::Models;
 use preview1::Exited;
 
@@ -117,11 +118,17 @@ pub trait ModelSource: Send + Sync {
     /// CPU threads that inference uses here, for the receipt's evidence.
     fn threads(&self) -> u32;
 
+    /// What runs graphs of tensors here, with its version, such as `onnxruntime 1.32.0`: part of
+    /// the profile of jobs that have such models. None where nothing does.
+    fn graph_arithmetic(&self) -> Option<String> {
+        None
+    }
+
     /// The model, loaded if it is not yet. Called on a thread for blocking work.
     ///
     /// # Errors
     /// [`ModelSourceError`] if it is not there, damaged, or does not fit.
-    fn load(&self, model: &ModelRef, events: &dyn Events) -> Result<Arc<Model>, ModelSourceError>;
+    fn load(&self, model: &ModelRef, events: &dyn Events) -> Result<LoadedModel, ModelSourceError>;
 }
 
 /// Why a model cannot be had.
@@ -314,6 +321,8 @@ pub struct Outcome {
     pub inference_engine: Option<String>,
     /// CPU threads that its inference used.
     pub inference_threads: u32,
+    /// What runs graphs of tensors here, by [`ModelSource::graph_arithmetic`].
+    pub graph_arithmetic: Option<String>,
 }
 
 /// Why a job ended without being done, for people.
@@ -470,6 +479,7 @@ async fn execute(
         used,
         wall: started.elapsed(),
         inference_threads: guest.models.source.threads(),
+        graph_arithmetic: guest.models.source.graph_arithmetic(),
         inference_engine: guest.models.engine,
         output: guest.output,
         transcript: guest.transcript,

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tussah_inference::{
     AddBos, BackendError, CancelToken, ChatMessage, EncodeOptions, Model, SessionError, TokenId,
+    graph::TensorGraph,
 };
 use tussah_manifest::{ModelName, ModelRef};
 
@@ -20,6 +21,25 @@ use super::{
     guest::Guest,
     limiter::Stop,
 };
+
+/// A model in memory; clones share it.
+#[derive(Debug, Clone)]
+pub enum LoadedModel {
+    /// A decoder or an encoder of text.
+    Text(Arc<Model>),
+    /// A graph of tensors, which `wasi:nn` alone can compute.
+    Graph(Arc<dyn TensorGraph>),
+}
+
+impl LoadedModel {
+    /// What runs it, for the receipt's evidence.
+    fn engine(&self) -> &str {
+        match self {
+            Self::Text(model) => &model.info().engine,
+            Self::Graph(graph) => graph.engine(),
+        }
+    }
+}
 
 /// The models that one job may load.
 pub(crate) struct Models {
@@ -98,7 +118,7 @@ impl Models {
 
 impl Guest {
     /// Loads a model that the manifest has.
-    pub(crate) async fn load_model(&mut self, named: ModelRef) -> wasmtime::Result<Arc<Model>> {
+    pub(crate) async fn load_model(&mut self, named: ModelRef) -> wasmtime::Result<LoadedModel> {
         let (source, events) = (Arc::clone(&self.models.source), Arc::clone(&self.events));
         let loaded = blocking(move || source.load(&named, events.as_ref())).await?;
         let model = match loaded {
@@ -106,7 +126,7 @@ impl Guest {
             // Which machine has how much memory is no result of the job's: it ends here.
             Err(error) => return Err(wasmtime::Error::new(error).context(Stop::HostFailure)),
         };
-        self.models.engine = Some(model.info().engine.clone());
+        self.models.engine = Some(model.engine().to_owned());
         Ok(model)
     }
 }

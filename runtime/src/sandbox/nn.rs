@@ -3,7 +3,7 @@
 //! In: names, tensors, none of them trusted. Out: named tensors, or one of the standard's
 //! error codes with a message. Models are named, never passed. A decoder takes a prompt and
 //! gives text, tokens or logits; an encoder takes texts and gives their embedding; the names
-//! of the tensors stand in `docs/wasi-nn.md`. Each `compute` starts from nothing: whoever
+//! of their tensors stand in `docs/wasi-nn.md`. A graph of tensors has names of its own. Each `compute` starts from nothing: whoever
 //! wants to go on where it stopped passes all of it again, or uses `tussah:job/llm`.
 //!
 //! Codes: `invalid-argument` (a tensor that is not what its name calls for),
@@ -13,13 +13,12 @@
 //! `timeout` and `unknown` are never given: a deadline ends the job, and every error is known.
 
 mod compute;
+mod graph;
 pub(crate) mod host;
 mod inputs;
 pub(crate) mod tensor;
 
-use std::sync::Arc;
-
-use tussah_inference::Model;
+use tussah_inference::graph::Port;
 use tussah_manifest::{Digest, ModelRef};
 
 use super::{
@@ -28,6 +27,7 @@ use super::{
         wasi::nn::errors::ErrorCode as NnCode,
     },
     guest::Guest,
+    models::LoadedModel,
 };
 
 /// Why a call of wasi-nn was refused.
@@ -77,24 +77,43 @@ pub(crate) fn load_refused() -> Refusal {
 }
 
 /// The names of a model's inputs, by index.
-pub(crate) fn input_names(model: &Model) -> &'static [&'static str] {
-    match model.info().embeddings {
-        Some(_) => inputs::ENCODER_INPUTS,
-        None => inputs::DECODER_INPUTS,
+pub(crate) fn input_names(model: &LoadedModel) -> Vec<&str> {
+    match model {
+        LoadedModel::Graph(graph) => port_names(graph.inputs()),
+        LoadedModel::Text(model) if model.info().embeddings.is_some() => {
+            inputs::ENCODER_INPUTS.to_vec()
+        }
+        LoadedModel::Text(_) => inputs::DECODER_INPUTS.to_vec(),
     }
 }
 
 /// The names of a model's outputs, by index.
-pub(crate) fn output_names(model: &Model) -> &'static [&'static str] {
-    match model.info().embeddings {
-        Some(_) => inputs::ENCODER_OUTPUTS,
-        None => inputs::DECODER_OUTPUTS,
+pub(crate) fn output_names(model: &LoadedModel) -> Vec<&str> {
+    match model {
+        LoadedModel::Graph(graph) => port_names(graph.outputs()),
+        LoadedModel::Text(model) if model.info().embeddings.is_some() => {
+            inputs::ENCODER_OUTPUTS.to_vec()
+        }
+        LoadedModel::Text(_) => inputs::DECODER_OUTPUTS.to_vec(),
     }
+}
+
+fn port_names(ports: &[Port]) -> Vec<&str> {
+    ports.iter().map(|port| port.name.as_str()).collect()
+}
+
+/// What is said of an index that a model does not have.
+pub(crate) fn no_index(what: &str, index: usize, names: &[&str]) -> Refusal {
+    let known = match names.len() {
+        0 => "it has none".to_owned(),
+        count => format!("it has 0 to {}", count - 1),
+    };
+    Refusal::invalid(format!("this model has no {what} {index}; {known}"))
 }
 
 impl Guest {
     /// Loads a model by the manifest's name, or by a digest that the manifest has.
-    pub(crate) async fn nn_load(&mut self, name: &str) -> Answer<Arc<Model>> {
+    pub(crate) async fn nn_load(&mut self, name: &str) -> Answer<LoadedModel> {
         let named = match self.nn_find(name) {
             Ok(named) => named,
             Err(refusal) => {

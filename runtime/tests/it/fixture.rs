@@ -13,8 +13,8 @@ use tussah_manifest::{
     ModelName, ModelRef, ModuleRef, Nanograms, Nonce, Request, RequestBody, SigningKey, Version,
 };
 use tussah_runtime::{
-    Allocation, Cancel, Event, Events, ModelSource, ModelSourceError, Run, RunError, Runtime,
-    RuntimeConfig, SignedRun, SubmittedJob, run_job,
+    Allocation, Cancel, Event, Events, LoadedModel, ModelSource, ModelSourceError, Run, RunError,
+    Runtime, RuntimeConfig, SignedRun, SubmittedJob, run_job,
 };
 
 /// Small limits, so that reaching them takes no time.
@@ -44,7 +44,7 @@ impl ModelSource for NoModels {
         1
     }
 
-    fn load(&self, model: &ModelRef, _: &dyn Events) -> Result<Arc<Model>, ModelSourceError> {
+    fn load(&self, model: &ModelRef, _: &dyn Events) -> Result<LoadedModel, ModelSourceError> {
         Err(self.check(model).expect_err("there are none"))
     }
 }
@@ -113,12 +113,12 @@ impl ModelSource for RandomModels {
         1
     }
 
-    fn load(&self, model: &ModelRef, _: &dyn Events) -> Result<Arc<Model>, ModelSourceError> {
+    fn load(&self, model: &ModelRef, _: &dyn Events) -> Result<LoadedModel, ModelSourceError> {
         assert_eq!(
             model.digest, self.digest,
             "only the manifest's models are loaded"
         );
-        Ok(Arc::clone(&self.model))
+        Ok(LoadedModel::Text(Arc::clone(&self.model)))
     }
 }
 

@@ -3,6 +3,7 @@
 mod cache;
 mod ends;
 mod fixture;
+mod graphs;
 mod preview1;
 mod repeat;
 mod submitted;

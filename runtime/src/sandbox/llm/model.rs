@@ -15,7 +15,7 @@ use crate::sandbox::{
         types::ErrorCode,
     },
     guest::Guest,
-    models::{Answer, blocking, check_ids, encode_chat, encode_text, refuse},
+    models::{Answer, LoadedModel, blocking, check_ids, encode_chat, encode_text, refuse},
     sessions::{Opening, SessionEntry},
 };
 
@@ -37,7 +37,17 @@ impl llm::HostModel for Guest {
             Ok(named) => named,
             Err(message) => return Ok(Err(refuse(ErrorCode::UnknownModel, message))),
         };
-        let model = self.load_model(named).await?;
+        let model = match self.load_model(named).await? {
+            LoadedModel::Text(model) => model,
+            LoadedModel::Graph(_) => {
+                let message = format!(
+                    "model `{name}` is a graph of tensors, which has no text: compute it through wasi:nn"
+                );
+                let error = refuse(ErrorCode::UnsupportedOperation, message);
+                self.record("llm#model.load", name.as_bytes(), &[0xff, error.code as u8])?;
+                return Ok(Err(error));
+            }
+        };
         self.record("llm#model.load", name.as_bytes(), named.digest.as_bytes())?;
         Ok(Ok(self.table().push(ModelEntry { model })?))
     }

@@ -20,7 +20,7 @@ use crate::sandbox::{
         wasi::nn::{errors::ErrorCode as NnCode, tensor::TensorType},
     },
     guest::Guest,
-    models::{blocking, check_ids, encode_chat, encode_prompt, refuse},
+    models::{LoadedModel, blocking, check_ids, encode_chat, encode_prompt, refuse},
     sessions::{Opening, SessionEntry},
 };
 
@@ -36,7 +36,7 @@ impl Guest {
     /// The tensors passed are charged to the job already; those returned are not yet.
     pub(crate) async fn nn_compute(
         &mut self,
-        model: &Arc<Model>,
+        model: &LoadedModel,
         inputs: NamedTensors,
     ) -> Answer<NamedTensors> {
         let arguments = tensors_bytes(&inputs);
@@ -45,10 +45,14 @@ impl Guest {
                 "{} tensors were passed, at most {TENSORS_MAX} are allowed",
                 inputs.len()
             )))
-        } else if model.info().embeddings.is_some() {
-            self.nn_embed(model, inputs).await?
         } else {
-            self.nn_complete(model, inputs).await?
+            match model {
+                LoadedModel::Graph(graph) => self.nn_graph(graph, inputs).await?,
+                LoadedModel::Text(model) if model.info().embeddings.is_some() => {
+                    self.nn_embed(model, inputs).await?
+                }
+                LoadedModel::Text(model) => self.nn_complete(model, inputs).await?,
+            }
         };
         let results = match &answer {
             Ok(outputs) => tensors_bytes(outputs),

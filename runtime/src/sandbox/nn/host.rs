@@ -4,9 +4,6 @@
 //! the standard's resource. A tensor that does not fit the job's memory ends the job, since a
 //! constructor cannot fail.
 
-use std::sync::Arc;
-
-use tussah_inference::Model;
 use tussah_manifest::LimitHit;
 use wasmtime::component::Resource;
 
@@ -20,18 +17,19 @@ use crate::sandbox::{
     },
     guest::Guest,
     limiter::Stop,
+    models::LoadedModel,
 };
 
 /// A guest's handle of a loaded model.
 #[expect(unreachable_pub, reason = "the generated bindings re-export it")]
 pub struct GraphEntry {
-    model: Arc<Model>,
+    model: LoadedModel,
 }
 
 /// A guest's handle of an execution context: every `compute` on it starts from nothing.
 #[expect(unreachable_pub, reason = "the generated bindings re-export it")]
 pub struct ContextEntry {
-    model: Arc<Model>,
+    model: LoadedModel,
 }
 
 /// A guest's handle of an error.
@@ -109,7 +107,7 @@ impl graph::HostGraph for Guest {
         &mut self,
         handle: Resource<GraphEntry>,
     ) -> Answer<Resource<ContextEntry>> {
-        let model = Arc::clone(&self.table().get(&handle)?.model);
+        let model = self.table().get(&handle)?.model.clone();
         Ok(Ok(self.table().push(ContextEntry { model })?))
     }
 
@@ -145,7 +143,7 @@ impl inference::HostGraphExecutionContext for Guest {
         handle: Resource<ContextEntry>,
         inputs: Vec<(String, Resource<Tensor>)>,
     ) -> Answer<Vec<(String, Resource<Tensor>)>> {
-        let model = Arc::clone(&self.table().get(&handle)?.model);
+        let model = self.table().get(&handle)?.model.clone();
         let mut tensors = Vec::with_capacity(inputs.len());
         let mut held_bytes = 0;
         for (name, handle) in inputs {

@@ -2,20 +2,20 @@
 //!
 //! In: handles, indices, pointers. Out: error numbers; the message that goes with one is
 //! written to the job's log, since this ABI has no place for it. An index stands for a name:
-//! `docs/wasi-nn.md` lists them for decoders and encoders. Inputs stay set for the next
+//! `docs/wasi-nn.md` lists them for decoders and encoders, a graph of tensors has its own. Inputs stay set for the next
 //! `compute` until they are replaced.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
-use tussah_inference::Model;
 use wasmtime::{Caller, Linker};
 
 use super::memory::{self, Buffer, Pointer};
 use crate::sandbox::{
     bindings::wasi::nn::{errors::ErrorCode as NnCode, tensor::TensorType},
     guest::{Guest, RESOURCES_MAX},
+    models::LoadedModel,
     nn::{
-        self, Refusal, input_names, output_names,
+        self, Refusal, input_names, no_index, output_names,
         tensor::{RANK_MAX, Tensor},
     },
 };
@@ -27,12 +27,12 @@ const NAME_BYTES_MAX: u32 = 256;
 /// Graphs and contexts of one guest; a handle is an index.
 #[derive(Default)]
 pub(super) struct State {
-    graphs: Vec<Arc<Model>>,
+    graphs: Vec<LoadedModel>,
     contexts: Vec<Context>,
 }
 
 struct Context {
-    model: Arc<Model>,
+    model: LoadedModel,
     inputs: BTreeMap<usize, Tensor>,
     /// By index; none for what was not asked for.
     outputs: Vec<Option<Tensor>>,
@@ -165,7 +165,7 @@ fn init_execution_context(
         Some(_) if state.contexts.len() >= RESOURCES_MAX => Err(too_many("contexts")),
         Some(model) => {
             state.contexts.push(Context {
-                model: Arc::clone(model),
+                model: model.clone(),
                 inputs: BTreeMap::new(),
                 outputs: Vec::new(),
             });
@@ -203,11 +203,7 @@ fn take_input(
     };
     let names = input_names(&context.model);
     if input >= names.len() {
-        let message = format!(
-            "this model has no input {input}; it has 0 to {}",
-            names.len() - 1
-        );
-        return Ok(Err(Refusal::new(NnCode::InvalidArgument, message)));
+        return Ok(Err(no_index("input", input, &names)));
     }
     // The old one goes first: its memory may be what the new one needs.
     let old = (guest.preview1.nn.contexts.get_mut(index(handle)))
@@ -272,7 +268,7 @@ async fn compute(caller: &mut Caller<'_, Guest>, handle: i32) -> Answer<()> {
     let Some(context) = guest.preview1.nn.contexts.get_mut(index(handle)) else {
         return Ok(no_handle("context", handle));
     };
-    let model = Arc::clone(&context.model);
+    let model = context.model.clone();
     let old = std::mem::take(&mut context.outputs);
     // The inputs stay; for as long as the call takes there are two of each.
     let names = input_names(&model);
@@ -344,11 +340,7 @@ fn find_output(guest: &Guest, handle: i32, output: usize, room: u32) -> Result<&
     };
     let names = output_names(&context.model);
     let Some(name) = names.get(output) else {
-        let message = format!(
-            "this model has no output {output}; it has 0 to {}",
-            names.len() - 1
-        );
-        return Err(Refusal::new(NnCode::InvalidArgument, message));
+        return Err(no_index("output", output, &names));
     };
     let Some(tensor) = context.outputs.get(output).and_then(Option::as_ref) else {
         let message =
