@@ -6,6 +6,7 @@
 //!
 //! `docs/settlement.md` has the contracts' states, invariants and costs.
 
+mod address;
 mod cells;
 pub mod chain;
 pub mod channel;
@@ -15,6 +16,7 @@ mod signed;
 pub mod voucher;
 pub mod wallet;
 
+pub use address::{AddressError, FriendlyAddress};
 pub use chain::{Account, AccountStatus, Chain, ChainError, StackValue, Transaction};
 pub use contracts::{ContractError, channel_code, provider_code};
 pub use tycho_types::cell::Cell;

@@ -7,6 +7,9 @@
 //! The layouts are those of the wallets' own repositories; the code in `wallet/*.boc` is what npm
 //! `@ton/ton` 16.3.0 (MIT) deploys. Tests compare addresses, states and signed messages with it.
 
+mod key_file;
+mod mnemonic;
+
 use tussah_manifest::{Nanograms, PublicKey, SigningKey};
 use tycho_types::cell::{Cell, CellBuilder, CellSliceParts};
 use tycho_types::error::Error;
@@ -18,6 +21,9 @@ use tycho_types::models::{
 use crate::cells::{self, BuilderExt};
 use crate::signed;
 use crate::voucher::NetworkId;
+
+pub use key_file::{FILE_BYTES_MAX, KdfCost, KeyFile, KeyFileError};
+pub use mnemonic::{Mnemonic, MnemonicError};
 
 /// The wallet id that V4R2 wallets of the basechain have unless somebody chose another.
 const V4_WALLET_ID: u32 = 698_983_191;

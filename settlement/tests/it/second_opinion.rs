@@ -4,6 +4,7 @@
 //! Needs node, and `TUSSAH_NODE_MODULES` with the package in it: `cargo xtask contracts` sets both
 //! up. Without them the test says so and returns; with `REQUIRE_NODE=1` it fails.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -23,13 +24,21 @@ use tycho_types::models::{
 use crate::bond::{Bond, EXIT};
 use crate::fixture::*;
 
-#[test]
-fn the_reference_implementation_agrees() {
-    let Some(modules) = std::env::var_os("TUSSAH_NODE_MODULES") else {
+/// Where npm's packages are.
+fn modules() -> Option<OsString> {
+    let modules = std::env::var_os("TUSSAH_NODE_MODULES");
+    if modules.is_none() {
         assert!(
             std::env::var_os("REQUIRE_NODE").is_none(),
             "TUSSAH_NODE_MODULES is not set; run `cargo xtask contracts`"
         );
+    }
+    modules
+}
+
+#[test]
+fn the_reference_implementation_agrees() {
+    let Some(modules) = modules() else {
         println!("skipped: TUSSAH_NODE_MODULES is not set; `cargo xtask contracts` sets it up");
         return;
     };
@@ -67,19 +76,54 @@ fn replay(chain: &EmbeddedChain, name: &str, modules: &Path) -> Vec<Value> {
     let record = json!({ "config": Boc::encode_hex(chain.config()), "steps": steps });
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("steps-{name}.json"));
     fs::write(&file, record.to_string()).unwrap();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/second_opinion.cjs");
+    let text = node("it/second_opinion.cjs", &file, modules);
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+fn node(script: &str, file: &Path, modules: &Path) -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests")
+        .join(script);
     let mut node = Command::new("node");
-    let output = node.arg(script).arg(&file).env("NODE_PATH", modules);
+    let output = node.arg(script).arg(file).env("NODE_PATH", modules);
     let output = output.output().unwrap();
     assert!(
         output.status.success(),
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    let text = String::from_utf8(output.stdout).unwrap();
-    text.lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The words of the vectors, and words that are drawn here, with and without a password.
+#[test]
+fn the_official_client_makes_the_same_keys_of_words() {
+    let Some(modules) = modules() else {
+        println!("skipped: TUSSAH_NODE_MODULES is not set; `cargo xtask contracts` sets it up");
+        return;
+    };
+    let vectors = include_str!("../vectors/mnemonics.json");
+    let mut expected: Vec<Value> = serde_json::from_str(vectors).unwrap();
+    for (seed, password) in [(1, ""), (2, ""), (3, "a password")] {
+        let drawn = crate::mnemonic::draw(seed, password);
+        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        expected.push(json!({
+            "words": drawn.words(),
+            "password": password,
+            "valid": true,
+            "public_key": hex(drawn.key().public_key().as_bytes()),
+            "secret": hex(&drawn.key().to_bytes()[..]),
+        }));
+    }
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mnemonics.json");
+    fs::write(&file, json!(expected).to_string()).unwrap();
+    let theirs = node("vectors/mnemonics.cjs", &file, Path::new(&modules));
+    assert_eq!(
+        serde_json::from_str::<Vec<Value>>(&theirs).unwrap(),
+        expected
+    );
 }
 
 /// What the embedded chain did, in the words of second_opinion.cjs.
