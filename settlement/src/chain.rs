@@ -24,7 +24,7 @@ use crate::voucher::NetworkId;
 
 pub use clock::{Clock, SystemClock};
 pub use config::localnet_config;
-pub use confirm::{Confirmation, Sent, confirm};
+pub use confirm::{Confirmation, Sent, confirm, delivered};
 pub use describe::external_hash;
 pub use embedded::EmbeddedChain;
 pub use recorder::{Outcome, Step};
@@ -173,6 +173,12 @@ pub enum ChainError {
     /// The server that stands for the network.
     #[error(transparent)]
     Toncenter(#[from] toncenter::ToncenterError),
+    /// A message that is in the chain has not arrived in ten minutes of the chain's time.
+    #[error("the message to {to} is under way since more than ten minutes")]
+    Undelivered {
+        /// Whom it is for.
+        to: StdAddr,
+    },
     /// The chain's own time does not pass, so it cannot be said whether a message is too late.
     #[error("the chain has stood still at second {at}")]
     Stalled {
@@ -186,7 +192,7 @@ impl ChainError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Toncenter(error) => error.is_transient(),
-            Self::Stalled { .. } => true,
+            Self::Stalled { .. } | Self::Undelivered { .. } => true,
             _ => false,
         }
     }

@@ -9,6 +9,7 @@
 
 mod key_file;
 mod mnemonic;
+mod pay;
 
 use tussah_manifest::{Nanograms, PublicKey, SigningKey};
 use tycho_types::cell::{Cell, CellBuilder, CellSliceParts};
@@ -24,6 +25,8 @@ use crate::voucher::NetworkId;
 
 pub use key_file::{FILE_BYTES_MAX, KdfCost, KeyFile, KeyFileError};
 pub use mnemonic::{Mnemonic, MnemonicError};
+pub(crate) use pay::destination;
+pub use pay::{Paid, PayError, pay, seqno};
 
 /// The wallet id that V4R2 wallets of the basechain have unless somebody chose another.
 const V4_WALLET_ID: u32 = 698_983_191;

@@ -12,6 +12,7 @@ use tycho_types::models::StdAddr;
 use super::clock::Clock;
 use super::describe::external_hash;
 use super::{Chain, ChainError, Transaction};
+use crate::wallet::destination;
 
 /// The first wait between two looks; blocks come every 0.4 to 5 seconds.
 const WAIT_MIN: Duration = Duration::from_millis(500);
@@ -22,6 +23,8 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 const MARGIN_SECONDS: u32 = 30;
 /// So long the chain's time may stand still while we wait.
 const STILL_MAX: Duration = Duration::from_secs(120);
+/// A message between two accounts takes seconds, unless the network is overloaded.
+const UNDER_WAY_SECONDS: u32 = 600;
 /// Looks at a chain that fails for a passing reason, in a row.
 const FAILURES_MAX: u32 = 10;
 
@@ -63,16 +66,59 @@ pub async fn confirm(
             "it does not come from outside".to_owned(),
         ));
     };
+    let last = sent.valid_until.saturating_add(MARGIN_SECONDS);
+    let is_it = |transaction: &Transaction| transaction.external_hash == Some(hash);
+    let found = wait_for(
+        chain,
+        clock,
+        (&sent.account, sent.after_lt),
+        |_| last,
+        is_it,
+    )
+    .await?;
+    Ok(match found {
+        Some(transaction) => Confirmation::Accepted(Box::new(transaction)),
+        None => Confirmation::Expired,
+    })
+}
+
+/// Waits until a message that one account sent to another has arrived; what it did there is in
+/// the transaction. `after_lt` is the receiver's last logical time before it was sent.
+///
+/// # Errors
+/// As [`confirm`], and [`ChainError::Undelivered`] after ten minutes of the chain's time: it is
+/// still under way then.
+pub async fn delivered(
+    chain: &impl Chain,
+    clock: &impl Clock,
+    message: &Cell,
+    after_lt: u64,
+) -> Result<Transaction, ChainError> {
+    let to = destination(message)?;
+    let hash = message.repr_hash().0;
+    let is_it = |transaction: &Transaction| transaction.message_hash == hash;
+    let last = |first: u32| first.saturating_add(UNDER_WAY_SECONDS);
+    let found = wait_for(chain, clock, (&to, after_lt), last, is_it).await?;
+    found.ok_or(ChainError::Undelivered { to })
+}
+
+/// The transaction that `is_it`, or nothing once the chain's time has passed what `last` makes of
+/// the first time that was seen.
+async fn wait_for(
+    chain: &impl Chain,
+    clock: &impl Clock,
+    (account, after_lt): (&StdAddr, u64),
+    last: impl Fn(u32) -> u32,
+    is_it: impl Fn(&Transaction) -> bool,
+) -> Result<Option<Transaction>, ChainError> {
     let (mut wait, mut failures) = (WAIT_MIN, 0);
-    let (mut newest, mut moved) = (0, clock.now());
+    let (mut first, mut newest, mut moved) = (None, 0, clock.now());
     loop {
-        match look(chain, sent, hash).await {
-            Ok((_, Some(transaction))) => {
-                return Ok(Confirmation::Accepted(Box::new(transaction)));
-            }
+        match look(chain, account, after_lt, &is_it).await {
+            Ok((_, Some(transaction))) => return Ok(Some(transaction)),
             Ok((time, None)) => {
-                if time > sent.valid_until.saturating_add(MARGIN_SECONDS) {
-                    return Ok(Confirmation::Expired);
+                if time > last(*first.get_or_insert(time)) {
+                    return Ok(None);
                 }
                 failures = 0;
                 if time > newest {
@@ -92,13 +138,11 @@ pub async fn confirm(
 /// The time is asked for first: what is not there by then was not accepted by then.
 async fn look(
     chain: &impl Chain,
-    sent: &Sent,
-    hash: [u8; 32],
+    account: &StdAddr,
+    after_lt: u64,
+    is_it: impl Fn(&Transaction) -> bool,
 ) -> Result<(u32, Option<Transaction>), ChainError> {
     let time = chain.time().await?;
-    let transactions = chain.transactions(&sent.account, sent.after_lt).await?;
-    let found = transactions
-        .into_iter()
-        .find(|transaction| transaction.external_hash == Some(hash));
-    Ok((time, found))
+    let transactions = chain.transactions(account, after_lt).await?;
+    Ok((time, transactions.into_iter().find(is_it)))
 }

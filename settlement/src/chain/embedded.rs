@@ -353,6 +353,21 @@ impl EmbeddedChain {
         (output, exit_code)
     }
 
+    /// The account's transactions after `after_lt`; the same as [`Chain::transactions`], without
+    /// waiting.
+    ///
+    /// # Errors
+    /// [`ChainError::Cell`] if one cannot be read.
+    pub fn transactions_after(
+        &self,
+        address: &StdAddr,
+        after_lt: u64,
+    ) -> Result<Vec<Transaction>, ChainError> {
+        let logs = self.transactions.get(address).into_iter();
+        let later = logs.flat_map(|log| log.range(after_lt.saturating_add(1)..));
+        later.map(|(_, cell)| describe(address, cell)).collect()
+    }
+
     /// Runs a get-method; the same as [`Chain::run_get_method`], without waiting.
     ///
     /// # Errors
@@ -518,10 +533,7 @@ impl Chain for Mutex<EmbeddedChain> {
         address: &StdAddr,
         after_lt: u64,
     ) -> impl Future<Output = Result<Vec<Transaction>, ChainError>> + Send {
-        let chain = lock(self);
-        let logs = chain.transactions.get(address).into_iter();
-        let later = logs.flat_map(|log| log.range(after_lt.saturating_add(1)..));
-        ready(later.map(|(_, cell)| describe(address, cell)).collect())
+        ready(lock(self).transactions_after(address, after_lt))
     }
 }
 

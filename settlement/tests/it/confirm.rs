@@ -18,21 +18,24 @@ use tycho_types::num::Tokens;
 use crate::fixture::*;
 use crate::localnet::now;
 
-/// A chain whose time passes while somebody waits, and whose server fails as often as it is told.
-struct Network {
-    chain: Mutex<EmbeddedChain>,
+/// A chain whose time passes while somebody waits, and whose server fails or loses messages as
+/// often as it is told.
+pub(crate) struct Network {
+    pub(crate) chain: Mutex<EmbeddedChain>,
     /// Seconds of the chain's time in a second of ours.
     pace: u32,
     failures: AtomicU32,
+    pub(crate) losses: AtomicU32,
     waited_ms: Mutex<u64>,
 }
 
 impl Network {
-    fn new(world: World, pace: u32) -> Self {
+    pub(crate) fn new(chain: EmbeddedChain, pace: u32) -> Self {
         Self {
-            chain: Mutex::new(world.chain),
+            chain: Mutex::new(chain),
             pace,
             failures: AtomicU32::new(0),
+            losses: AtomicU32::new(0),
             waited_ms: Mutex::default(),
         }
     }
@@ -62,6 +65,10 @@ impl Chain for Network {
     }
 
     async fn send_boc(&self, message: Cell) -> Result<(), ChainError> {
+        if self.losses.load(Relaxed) > 0 {
+            self.losses.fetch_sub(1, Relaxed);
+            return Ok(());
+        }
         self.chain.send_boc(message).await
     }
 
@@ -142,7 +149,7 @@ fn an_accepted_message_is_found_however_it_was_wrapped() {
         external_hash(&other).unwrap()
     );
     let sent = sent(&world, &message);
-    let network = Network::new(world, 1);
+    let network = Network::new(world.chain, 1);
     network.failures.store(10, Relaxed);
     now(network.send_boc(other.clone())).unwrap();
     let Confirmation::Accepted(transaction) = now(confirm(&network, &network, &sent)).unwrap()
@@ -166,7 +173,7 @@ fn a_message_that_never_comes_is_too_late_by_the_chains_time() {
     let body = world.redeem_body(100_000_000);
     let message = external_message(&world.channel, None, &body).unwrap();
     let sent = sent(&world, &message);
-    let network = Network::new(world, 10);
+    let network = Network::new(world.chain, 10);
     let late = now(confirm(&network, &network, &sent)).unwrap();
     assert_eq!(late, Confirmation::Expired);
     let time = now(network.time()).unwrap();
@@ -179,7 +186,7 @@ fn a_chain_that_stands_still_or_fails_says_nothing() {
     let body = world.redeem_body(100_000_000);
     let message = external_message(&world.channel, None, &body).unwrap();
     let sent = sent(&world, &message);
-    let network = Network::new(world, 0);
+    let network = Network::new(world.chain, 0);
     let error = now(confirm(&network, &network, &sent)).unwrap_err();
     assert_eq!(
         error.to_string(),
