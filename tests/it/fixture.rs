@@ -170,6 +170,18 @@ impl Sandbox {
         Some(sandbox)
     }
 
+    /// The digest of the std for wasm that set-up built; nothing where the toolchain has its own.
+    pub(crate) fn std_digest(&self) -> Option<String> {
+        let doctor = self.run(&["doctor", "--json"]).json();
+        let mut checks = doctor["checks"].as_array().unwrap().iter();
+        let found = checks.find(|check| check["name"] == "wasm")?["found"].as_str()?;
+        let (target, sysroot) = found.split_once(" in ")?;
+        let record = fs::read_to_string(Path::new(sysroot).join("std.toml")).unwrap();
+        let (_, record) = record.split_once(&format!("[{target}]")).unwrap();
+        let (_, digest) = record.split_once("digest = \"").unwrap();
+        Some(digest.split('"').next().unwrap().to_owned())
+    }
+
     /// With the test model; nothing if it was not set up.
     pub(crate) fn with_model() -> Option<Self> {
         let sandbox = Self::new();

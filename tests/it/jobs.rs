@@ -1,37 +1,74 @@
-//! The example jobs on real models: sane answers, the same on any number of threads, and
-//! receipts that hold.
+//! The example jobs on real models: what their READMEs show, the same on any number of
+//! threads, receipts that hold, and modules that are those of the reference manifests.
 
-use serde_json::Value;
+use std::fs;
+
+use serde_json::{Value, json};
 
 use crate::fixture::{Ended, Sandbox, repository};
 
-/// Runs a job's folder on its sample with 1 and 2 threads; its output, which is the same.
+/// Runs a job on its sample; its output, which its README shows and an audit finds again.
 #[track_caller]
 fn sample(sandbox: &Sandbox, job: &str) -> String {
     let folder = repository().join("jobs").join(job);
     let built = sandbox.build(&folder).expect(0).json();
-    let manifest = built["manifest"]["path"].as_str().unwrap().to_owned();
-    let sample = folder.join("sample.json");
-    let run = |threads: &str| {
-        let mut command = sandbox.command(&["run", &manifest, "--json", "--receipt", "r.cbor"]);
-        command.args(["--threads", threads, "--input"]).arg(&sample);
-        Ended::from(command.output().unwrap()).expect(0).json()
-    };
-    let (one, two) = (run("1"), run("2"));
-    assert_eq!(one["output"], two["output"]);
-    assert_eq!(one["consensus_digest"], two["consensus_digest"]);
+    let digest = built["module"]["digest"].as_str().unwrap();
+    same_as_the_reference(sandbox, job, digest);
+    let manifest = built["manifest"]["path"].as_str().unwrap();
+    let input = folder.join("sample.json");
+    let input = input.to_str().unwrap();
+    let run = [
+        "run",
+        manifest,
+        "--input",
+        input,
+        "--threads",
+        "1",
+        "--receipt",
+        "r.cbor",
+    ];
+    let output = sandbox.run(&run).expect(0).stdout;
     sandbox.run(&["receipt", "verify", "r.cbor"]).expect(0);
-    one["output"].as_str().unwrap().to_owned()
+    let audit = ["audit", "r.cbor", "--input", input, "--threads", "2"];
+    sandbox.run(&audit).expect(0);
+    let readme = fs::read_to_string(folder.join("README.md")).unwrap();
+    let shown = format!("--input jobs/{job}/sample.json\n{output}```");
+    assert!(
+        readme.contains(&shown),
+        "not in the README of {job}:\n{output}"
+    );
+    output
 }
 
-/// What a job says of an input that it refuses.
+/// Wherever std for wasm is the one that the reference manifest names, so is the module.
 #[track_caller]
-fn refused(sandbox: &Sandbox, job: &str, input: &str, says: &str) {
+#[expect(clippy::print_stdout, reason = "the test's own report")]
+fn same_as_the_reference(sandbox: &Sandbox, job: &str, digest: &str) {
+    let path = repository().join("manifests").join(format!("{job}.toml"));
+    let reference = fs::read_to_string(&path).unwrap();
+    if !sandbox
+        .std_digest()
+        .is_some_and(|std| reference.contains(&std))
+    {
+        println!(
+            "skipped: std for wasm is not the one that {} names",
+            path.display()
+        );
+        return;
+    }
+    assert!(
+        reference.contains(digest),
+        "the module is {digest}: put the manifest that `tussah build jobs/{job}` writes below the comment of {}",
+        path.display()
+    );
+}
+
+/// How a job ends on an input.
+fn run(sandbox: &Sandbox, job: &str, input: &str) -> Ended {
     let folder = repository().join("jobs").join(job);
     let built = sandbox.build(&folder).expect(0).json();
     let manifest = built["manifest"]["path"].as_str().unwrap();
-    let ended = sandbox.run_with_input(&["run", manifest, "--input", "-"], input.as_bytes());
-    ended.expect(1).says(says);
+    sandbox.run_with_input(&["run", manifest, "--input", "-"], input.as_bytes())
 }
 
 #[test]
@@ -55,13 +92,12 @@ fn tickets_get_their_topics() {
         assert!((sum - 1.0).abs() < 0.001, "{line}");
     }
     let twice = r#"{"text": "x", "labels": [{"name": "a"}, {"name": "a"}]}"#;
-    refused(
-        &sandbox,
-        "classify",
-        twice,
-        "labels[1].name: \"a\" is there twice",
-    );
-    refused(&sandbox, "classify", "{}", "missing field `labels`");
+    for (input, says) in [
+        (twice, "labels[1].name: \"a\" is there twice"),
+        ("{}", "missing field `labels`"),
+    ] {
+        run(&sandbox, "classify", input).expect(1).says(says);
+    }
 }
 
 #[test]
@@ -69,24 +105,38 @@ fn labels_of_every_kind_are_scored() {
     let Some(sandbox) = Sandbox::with_all() else {
         return;
     };
-    let folder = repository().join("jobs/classify");
-    let built = sandbox.build(&folder).expect(0).json();
-    let manifest = built["manifest"]["path"].as_str().unwrap();
     // Some begin others, some are not ASCII; then one alone, then thirty.
     let odd = ["bill", "billing", "billing address", "Größe", "配送", "🚚"];
     let many: Vec<String> = (0..30).map(|at| format!("topic {at}")).collect();
     for names in [odd.map(String::from).to_vec(), vec!["only".into()], many] {
-        let labels: Vec<Value> = names
-            .iter()
-            .map(|name| serde_json::json!({ "name": name }))
-            .collect();
-        let input = serde_json::json!({ "text": "Where is my parcel?", "labels": labels });
-        let arguments = ["run", manifest, "--input", "-"];
-        let ended = sandbox.run_with_input(&arguments, input.to_string().as_bytes());
-        let line = ended.expect(0).json();
+        let labels: Vec<Value> = names.iter().map(|name| json!({ "name": name })).collect();
+        let input = json!({ "text": "Where is my parcel?", "labels": labels });
+        let line = run(&sandbox, "classify", &input.to_string())
+            .expect(0)
+            .json();
         let scores = line["scores"].as_object().unwrap();
         assert_eq!(scores.len(), names.len());
         let best = scores[line["label"].as_str().unwrap()].as_f64().unwrap();
         assert!(scores.values().all(|score| score.as_f64().unwrap() <= best));
     }
+}
+
+#[test]
+fn a_group_chat_gets_a_reply() {
+    let Some(sandbox) = Sandbox::with_all() else {
+        return;
+    };
+    let output = sample(&sandbox, "draft-reply");
+    let words = output.split_whitespace().count();
+    assert!((1..=60).contains(&words), "{output}");
+    // Two people, few words; then one who would answer himself.
+    let input = r#"{"max_words": 12, "messages": [{"role": "user", "content": "Are you open on Sunday?"}]}"#;
+    let reply = run(&sandbox, "draft-reply", input).expect(0).stdout;
+    assert!(
+        (1..=12).contains(&reply.split_whitespace().count()),
+        "{reply}"
+    );
+    let own = input.replace("user", "assistant");
+    let says = "the last message has the role `assistant`";
+    run(&sandbox, "draft-reply", &own).expect(1).says(says);
 }
