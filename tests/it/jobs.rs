@@ -140,3 +140,50 @@ fn a_group_chat_gets_a_reply() {
     let says = "the last message has the role `assistant`";
     run(&sandbox, "draft-reply", &own).expect(1).says(says);
 }
+
+#[test]
+fn documents_are_found_by_meaning() {
+    let Some(sandbox) = Sandbox::with_all() else {
+        return;
+    };
+    if !sandbox.link_model_named("minilm") {
+        crate::fixture::missing("the model minilm", "REQUIRE_MODEL");
+        return;
+    }
+    let hits: Value = serde_json::from_str(&sample(&sandbox, "embed-search")).unwrap();
+    assert_eq!(hits[0]["id"], "guide");
+    let passage = hits[0]["passage"]["text"].as_str().unwrap();
+    assert!(passage.contains("The ferry to the island"), "{passage}");
+
+    // No word in common with the query; then a long text in which one sentence answers.
+    let documents = [
+        "The stock market fell sharply this morning.",
+        "Simmer the tomatoes with garlic for twenty minutes.",
+        "A kitten slept on the warm windowsill.",
+    ];
+    let filler = "The committee met again and spoke about the colour of the new curtains. ";
+    let answer = "Our cat weighs four kilos, says the vet. ";
+    let long = [filler.repeat(30), answer.to_owned(), filler.repeat(30)].concat();
+    let ranked = |query: &str, documents: &[&str]| {
+        let input = json!({ "query": query, "documents": documents }).to_string();
+        run(&sandbox, "embed-search", &input).expect(0).json()
+    };
+    for (query, best) in [
+        ("share prices and trading", 0),
+        ("How do I cook pasta sauce?", 1),
+        ("pets at home", 2),
+    ] {
+        assert_eq!(ranked(query, &documents)[0]["index"], best, "{query}");
+    }
+    let hits = ranked("How heavy is the animal?", &[&long]);
+    let passage = &hits[0]["passage"];
+    let text = passage["text"].as_str().unwrap();
+    assert!(text.contains(answer.trim()), "{text}");
+    let place = |at: usize| usize::try_from(passage["bytes"][at].as_u64().unwrap()).unwrap();
+    assert_eq!(&long[place(0)..place(1)], text);
+
+    let twice =
+        r#"{"query": "q", "documents": [{"id": "a", "text": "x"}, {"id": "a", "text": "y"}]}"#;
+    let says = "documents[1].id: documents[0] has the same, \"a\"";
+    run(&sandbox, "embed-search", twice).expect(1).says(says);
+}

@@ -1,129 +1,151 @@
 //! A query and documents in, the documents ranked by their likeness to the query out.
 //!
-//! In: JSON with a query and documents. Out: JSON with the best documents, most alike
-//! first. Documents of more tokens than the model was made for count by their beginning.
+//! In: JSON with a query and documents of any length. Out: JSON with the best documents, most
+//! alike first, each with the passage that is most alike and where it stands. Nothing is cut
+//! off in silence: what a model does not read whole it reads in overlapping passages.
 
-use serde::{Deserialize, Serialize};
-use tussah_sdk::{Error, Json, Model, job, progress, rank};
+mod passages;
+mod request;
+
+use std::ops::Range;
+
+use passages::Sizes;
+use request::{Document, Search};
+use serde::Serialize;
+use tussah_sdk::{Embedding, Error, IntoOutcome, Json, Model, job, progress};
 
 /// The name that `tussah.toml` maps to a model.
 const MODEL: &str = "minilm";
-/// Documents that are embedded in one call.
+/// Passages that are embedded in one call.
 const BATCH: usize = 16;
-
-/// What the job takes.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Search {
-    query: String,
-    documents: Vec<String>,
-    /// How many to give; all if not said.
-    top: Option<usize>,
-}
+/// Tokens of a passage: about six sentences. The longer a text, the less its vector says of
+/// each of them; this model was trained on up to 128.
+const PASSAGE_TOKENS: usize = 128;
+/// Tokens that neighbours share.
+const OVERLAP_TOKENS: usize = 32;
+/// What the model puts around a text of its own; room for them is left.
+const SPECIAL_TOKENS: usize = 2;
 
 /// One document of the answer.
 #[derive(Debug, Serialize)]
-struct Hit {
+struct Hit<'a> {
     /// Which of the documents, from 0.
     index: usize,
-    /// The cosine to the query, -1 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    /// The cosine of the best passage to the query, -1 to 1.
     score: f32,
-    document: String,
+    passage: Passage<'a>,
+}
+
+/// A part of a document.
+#[derive(Debug, Serialize)]
+struct Passage<'a> {
+    /// From the first one's to behind the last one's, in UTF-8.
+    bytes: [usize; 2],
+    /// The same in characters: Unicode scalar values.
+    characters: [usize; 2],
+    text: &'a str,
+}
+
+/// A passage that may become a hit.
+struct Place {
+    document: usize,
+    bytes: Range<usize>,
+    score: f32,
 }
 
 #[job]
-fn run(Json(search): Json<Search>) -> Result<Json<Vec<Hit>>, Error> {
-    if search.query.trim().is_empty() {
-        return Err(Error::bad_input("the query is empty: say what to look for"));
-    }
+fn run(Json(search): Json<Search>) -> Result<(), Error> {
+    search.check()?;
     let model = Model::load(MODEL)?;
-    let query = model.embed(&[&search.query])?.remove(0);
-    let mut vectors = Vec::new();
-    for documents in search.documents.chunks(BATCH) {
-        progress(
-            vectors.len() as u64,
-            search.documents.len() as u64,
-            "embedding",
-        );
-        vectors.extend(model.embed_cut(documents)?);
+    let query = model
+        .embed(&[&search.query])
+        .map_err(|error| error.context("query"))?
+        .remove(0);
+    let mut places = places(&model, &search)?;
+    score(&model, &search, &query, &mut places)?;
+    Json(best(&places, &search)).into_outcome()
+}
+
+/// The passages of all documents.
+fn places(model: &Model, search: &Search) -> Result<Vec<Place>, Error> {
+    let most = model.info().context_tokens_max as usize;
+    let sizes = Sizes {
+        passage: PASSAGE_TOKENS.min(most.saturating_sub(SPECIAL_TOKENS)),
+        overlap: OVERLAP_TOKENS,
+    };
+    let count = |text: &str| Ok(model.tokenize(text)?.len());
+    let mut places = Vec::new();
+    for (document, Document { text, .. }) in search.documents.iter().enumerate() {
+        let passages = passages::split(text, sizes, &count)
+            .map_err(|error| error.context(format!("documents[{document}]")))?;
+        places.extend(passages.into_iter().map(|bytes| Place {
+            document,
+            bytes,
+            score: 0.0,
+        }));
     }
-    let top = search.top.unwrap_or(vectors.len());
-    let hits = rank(&query, &vectors)
-        .into_iter()
-        .take(top)
-        .map(|place| Hit {
-            index: place.index,
-            score: place.score,
-            document: search.documents[place.index].clone(),
-        });
-    Ok(Json(hits.collect()))
+    Ok(places)
+}
+
+/// Gives each passage its score.
+fn score(
+    model: &Model,
+    search: &Search,
+    query: &Embedding,
+    places: &mut [Place],
+) -> Result<(), Error> {
+    let total = places.len() as u64;
+    let mut done = 0;
+    for batch in places.chunks_mut(BATCH) {
+        progress(done, total, "embedding passages");
+        let text = |place: &Place| &search.documents[place.document].text[place.bytes.clone()];
+        let texts: Vec<&str> = batch.iter().map(text).collect();
+        let vectors = model.embed(&texts)?;
+        for (place, vector) in batch.iter_mut().zip(&vectors) {
+            place.score = query.cosine(vector);
+        }
+        done += batch.len() as u64;
+    }
+    Ok(())
+}
+
+/// The best passage of each document, the best documents first. Of equals the first wins:
+/// the passage that stands first, the document that was given first.
+fn best<'a>(places: &[Place], search: &'a Search) -> Vec<Hit<'a>> {
+    let mut best: Vec<Option<&Place>> = vec![None; search.documents.len()];
+    for place in places {
+        let before = &mut best[place.document];
+        if before.is_none_or(|before| place.score > before.score) {
+            *before = Some(place);
+        }
+    }
+    let min_score = search.min_score.unwrap_or(-1.0);
+    let mut found: Vec<&Place> = best.into_iter().flatten().collect();
+    found.retain(|place| place.score >= min_score);
+    // Stable: equals keep their order.
+    found.sort_by(|a, b| b.score.total_cmp(&a.score));
+    found.truncate(search.top_k.unwrap_or(usize::MAX));
+    found.into_iter().map(|place| hit(place, search)).collect()
+}
+
+fn hit<'a>(place: &Place, search: &'a Search) -> Hit<'a> {
+    let document = &search.documents[place.document];
+    let Range { start, end } = place.bytes;
+    let text = &document.text[start..end];
+    let first = document.text[..start].chars().count();
+    Hit {
+        index: place.document,
+        id: document.id.as_deref(),
+        score: place.score,
+        passage: Passage {
+            bytes: [start, end],
+            characters: [first, first + text.chars().count()],
+            text,
+        },
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use tussah_sdk::{ErrorCode, testing::Scripted};
-
-    use super::*;
-
-    const SAMPLE: &str = include_str!("../sample.json");
-
-    /// What a client reads of a hit.
-    #[derive(Debug, Deserialize, PartialEq)]
-    struct Read {
-        index: usize,
-        score: f32,
-        document: String,
-    }
-
-    /// A model that knows water from everything else.
-    fn script() -> Scripted {
-        Scripted::model(MODEL).embeddings_with(2, |text| {
-            let wet = ["ferry", "ship", "island"]
-                .iter()
-                .any(|word| text.contains(word));
-            if wet { vec![1.0, 0.0] } else { vec![0.0, 1.0] }
-        })
-    }
-
-    #[test]
-    fn documents_are_ranked_most_alike_first() {
-        let ran = script().run(run, SAMPLE);
-        ran.result.unwrap();
-        let hits: Vec<Read> = ran.output.json();
-        assert_eq!(hits.len(), 3, "as many as were asked for");
-        assert!(hits[0].document.contains("ferry"), "{hits:?}");
-        assert!(
-            hits.windows(2).all(|pair| pair[0].score >= pair[1].score),
-            "{hits:?}"
-        );
-    }
-
-    #[test]
-    fn edges_of_the_input() {
-        let run = |input: &str| script().run(run, input);
-        assert_eq!(
-            run(r#"{"query": "x", "documents": []}"#).output.text(),
-            "[]\n"
-        );
-        let many = format!(
-            r#"{{"query": "x", "documents": [{}"y"]}}"#,
-            r#""y", "#.repeat(40)
-        );
-        let ran = run(&many);
-        let hits: Vec<Read> = ran.output.json();
-        // Equals stay in their order.
-        assert_eq!(
-            hits.iter().map(|hit| hit.index).collect::<Vec<_>>(),
-            (0..41).collect::<Vec<_>>()
-        );
-        assert_eq!(ran.output.progress.len(), 3);
-        for input in [
-            r#"{"query": " ", "documents": []}"#,
-            r#"{"query": "x"}"#,
-            "[]",
-        ] {
-            let error = run(input).result.unwrap_err();
-            assert_eq!(error.code(), ErrorCode::BadInput, "{input}: {error}");
-        }
-    }
-}
+mod tests;
