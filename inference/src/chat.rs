@@ -1,25 +1,29 @@
 //! Messages → prompt, by the model's own template.
 //! In: a Jinja template out of an untrusted file, and messages. Out: the prompt's text.
-//! It never runs longer than its fuel, nests deeper than its limit, prints more than its ceiling,
-//! or tells a template the time.
-//! One hole is known: minijinja 3.1.0 charges nothing for `list + list` until the sum is made, so a template
-//! that doubles a list some thirty times takes memory beyond its fuel.
+//! It never runs longer than its fuel, takes more than [`RENDER_BYTES_MAX`] of memory, nests deeper than its limit,
+//! prints more than its ceiling, or tells a template the time.
+
+mod bounds;
+mod literals;
+mod methods;
 
 use std::collections::BTreeMap;
 use std::io;
 
+use minijinja::machinery::{eval, make_string_output};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Value, ValueKind};
-use minijinja::{Environment, Error, ErrorKind, State};
+use minijinja::value::Value;
+use minijinja::{AutoEscape, Environment, Error, ErrorKind};
 
 use crate::tokenizer::TokenizeError;
 
 /// What one rendering may use: an instruction takes one, and so do 64 bytes of text or list that it makes,
-/// intermediate ones included, so this bounds its memory too, to 64 MB.
-/// A conversation of a hundred turns takes about ten thousand.
+/// intermediate ones included.
+/// A conversation of a hundred turns takes some forty thousand.
 const FUEL: u64 = 1_000_000;
-/// Bytes that one unit of fuel pays for, as minijinja counts.
-const BYTES_PER_FUEL: usize = 64;
+/// The most memory that rendering takes beside the messages: the fuel's 64 MB, and what a text of
+/// [`PROMPT_BYTES_MAX`] may become, escaped, while it grows.
+pub const RENDER_BYTES_MAX: usize = 320 << 20;
 /// Stack of a rendering, of which only what is used takes memory: a list in a list takes fuel for each level.
 const STACK_BYTES: usize = 256 << 20;
 /// How deep macros and loops may nest.
@@ -80,6 +84,7 @@ pub(crate) struct ChatTemplate {
     source: Option<String>,
     special: BTreeMap<&'static str, String>,
     environment: Environment<'static>,
+    syntax: SyntaxConfig,
 }
 
 impl ChatTemplate {
@@ -89,19 +94,26 @@ impl ChatTemplate {
         special: BTreeMap<&'static str, String>,
     ) -> Result<Self, ChatError> {
         let environment = environment();
+        // As Hugging Face's renderer does; templates are written for it.
+        let syntax = SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .build()
+            .unwrap_or_default();
         if let Some(source) = source {
             if source.len() > TEMPLATE_BYTES_MAX {
                 let detail = format!("{} bytes, at most {TEMPLATE_BYTES_MAX}", source.len());
                 let source = Error::new(ErrorKind::SyntaxError, detail);
                 return Err(ChatError::BadTemplate { source });
             }
-            let compiled = environment.template_from_str(source);
+            let compiled = bounds::compile(source, &syntax);
             compiled.map_err(|source| ChatError::BadTemplate { source })?;
         }
         Ok(Self {
             source: source.map(str::to_owned),
             special,
             environment,
+            syntax,
         })
     }
 
@@ -130,8 +142,8 @@ impl ChatTemplate {
         add_generation_prompt: bool,
     ) -> Result<String, ChatError> {
         let source = self.source.as_deref().ok_or(ChatError::NoTemplate)?;
-        let template = self.environment.template_from_str(source);
-        let template = template.map_err(|source| ChatError::BadTemplate { source })?;
+        let compiled = bounds::compile(source, &self.syntax);
+        let compiled = compiled.map_err(|source| ChatError::BadTemplate { source })?;
         let messages = messages.iter().map(|message| {
             let pairs = [("role", &message.role), ("content", &message.content)];
             let pairs = pairs.map(|(key, text)| (key, Value::from(text.as_str())));
@@ -143,14 +155,18 @@ impl ChatTemplate {
         for (name, text) in &self.special {
             context.insert(name, Value::from(text.as_str()));
         }
-        let mut output = Bounded {
-            bytes: Vec::new(),
-            full: false,
-        };
-        let rendered = template.render_captured_to(Value::from(context), &mut output);
-        match rendered.map(|_| ()) {
-            Ok(()) => Ok(String::from_utf8_lossy(&output.bytes).into_owned()),
-            Err(_) if output.full => Err(ChatError::TooLong),
+        let mut text = String::new();
+        let mut output = make_string_output(&mut text);
+        let (context, blocks) = (Value::from(context), BTreeMap::new());
+        let environment = &self.environment;
+        let plain = AutoEscape::None;
+        let rendered = eval(environment, &compiled, context, &blocks, &mut output, plain);
+        let rendered = rendered.map(|_| ());
+        drop(output);
+        match rendered {
+            // Fuel has held it to four times that.
+            _ if text.len() > PROMPT_BYTES_MAX => Err(ChatError::TooLong),
+            Ok(()) => Ok(text),
             Err(error) if error.kind() == ErrorKind::OutOfFuel => Err(ChatError::OutOfFuel),
             Err(error) => Err(ChatError::Failed {
                 message: chain(&error),
@@ -182,37 +198,11 @@ pub(crate) fn mark(messages: &[ChatMessage]) -> Result<char, ChatError> {
         .ok_or(ChatError::NoMark)
 }
 
-/// Takes the template's output up to the ceiling.
-struct Bounded {
-    bytes: Vec<u8>,
-    full: bool,
-}
-
-impl io::Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.bytes.len() + bytes.len() > PROMPT_BYTES_MAX {
-            self.full = true;
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        self.bytes.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_fuel(Some(FUEL));
     environment.set_recursion_limit(RECURSION_MAX);
-    // As Hugging Face's renderer does; templates are written for it.
-    let syntax = SyntaxConfig::builder()
-        .trim_blocks(true)
-        .lstrip_blocks(true)
-        .build();
-    environment.set_syntax(syntax.unwrap_or_default());
+    bounds::install(&mut environment);
     environment.add_function(
         "raise_exception",
         |message: String| -> Result<Value, Error> {
@@ -223,122 +213,8 @@ fn environment() -> Environment<'static> {
         let detail = "the template asks for the time, which a reproducible run does not have";
         Err(Error::new(ErrorKind::InvalidOperation, detail))
     });
-    environment.set_unknown_method_callback(python_method);
+    environment.set_unknown_method_callback(methods::python_method);
     environment
-}
-
-/// The methods of Python's `str` and `dict` that published templates call.
-fn python_method(
-    state: &mut State,
-    value: &Value,
-    method: &str,
-    arguments: &[Value],
-) -> Result<Value, Error> {
-    match value.kind() {
-        ValueKind::String => {
-            let text = value.as_str().unwrap_or_default();
-            // Before anything is made: how much it would be.
-            let bytes = string_method_bytes(text, method, arguments);
-            state.consume_fuel((bytes / BYTES_PER_FUEL) as u64 + 1)?;
-            string_method(text, method, arguments)
-        }
-        ValueKind::Map => {
-            state.consume_fuel(value.len().unwrap_or(0) as u64 + 1)?;
-            map_method(value, method, arguments)
-        }
-        _ => Err(ErrorKind::UnknownMethod.into()),
-    }
-}
-
-/// At least the bytes that a method reads and makes.
-fn string_method_bytes(text: &str, method: &str, arguments: &[Value]) -> usize {
-    let argument = |at: usize| arguments.get(at).and_then(Value::as_str).unwrap_or("");
-    let made = match method {
-        "replace" => text
-            .matches(argument(0))
-            .count()
-            .saturating_mul(argument(1).len()),
-        // A value of 24 bytes a part, and an allocation where the part is long.
-        "split" => text
-            .len()
-            .saturating_div(argument(0).len().max(1))
-            .saturating_mul(48),
-        "strip" | "lstrip" | "rstrip" => argument(0).len().saturating_mul(4),
-        // Letters may become three.
-        _ => text.len().saturating_mul(2),
-    };
-    made.saturating_add(text.len())
-}
-
-fn string_method(text: &str, method: &str, arguments: &[Value]) -> Result<Value, Error> {
-    let argument = |at: usize| arguments.get(at).and_then(Value::as_str);
-    let letters = argument(0).map(|set| set.chars().collect::<Vec<_>>());
-    let stripped = |letter: char| match &letters {
-        None => letter.is_whitespace(),
-        Some(set) => set.contains(&letter),
-    };
-    let missing = || {
-        Error::new(
-            ErrorKind::MissingArgument,
-            format!("`{method}` wants a string"),
-        )
-    };
-    Ok(match method {
-        "strip" => text.trim_matches(stripped).into(),
-        "lstrip" => text.trim_start_matches(stripped).into(),
-        "rstrip" => text.trim_end_matches(stripped).into(),
-        "upper" => text.to_uppercase().into(),
-        "lower" => text.to_lowercase().into(),
-        "startswith" => text.starts_with(argument(0).ok_or_else(missing)?).into(),
-        "endswith" => text.ends_with(argument(0).ok_or_else(missing)?).into(),
-        "replace" => {
-            let (from, to) = argument(0).zip(argument(1)).ok_or_else(missing)?;
-            text.replace(from, to).into()
-        }
-        "split" => match argument(0) {
-            None => text
-                .split_whitespace()
-                .map(Value::from)
-                .collect::<Vec<_>>()
-                .into(),
-            Some("") => return Err(missing()),
-            Some(border) => text
-                .split(border)
-                .map(Value::from)
-                .collect::<Vec<_>>()
-                .into(),
-        },
-        "capitalize" => {
-            let mut letters = text.chars();
-            let first = letters.next().into_iter().flat_map(char::to_uppercase);
-            let capitalized: String = first.chain(letters.flat_map(char::to_lowercase)).collect();
-            capitalized.into()
-        }
-        _ => return Err(ErrorKind::UnknownMethod.into()),
-    })
-}
-
-fn map_method(map: &Value, method: &str, arguments: &[Value]) -> Result<Value, Error> {
-    let mut values = Vec::new();
-    for key in map.try_iter()? {
-        let value = map.get_item(&key)?;
-        match method {
-            "items" => values.push(vec![key, value].into()),
-            "keys" => values.push(key),
-            "values" => values.push(value),
-            "get" => break,
-            _ => return Err(ErrorKind::UnknownMethod.into()),
-        }
-    }
-    if method == "get" {
-        let [key, default @ ..] = arguments else {
-            return Err(ErrorKind::MissingArgument.into());
-        };
-        let value = map.get_item(key)?;
-        let default = default.first().cloned().unwrap_or(Value::from(()));
-        return Ok(if value.is_undefined() { default } else { value });
-    }
-    Ok(values.into())
 }
 
 #[cfg(test)]
@@ -427,7 +303,77 @@ mod tests {
         check(
             "{% for i in range(9999) %}{{ 'long text ' * 9999 }}{% endfor %}",
             &[],
-            &expect!["error: the prompt is longer than 16777216 bytes"],
+            &expect!["error: the model's chat template used more than its 1000000 units of fuel"],
         );
+    }
+
+    /// What published templates are made of: the newest question looked for backwards, thoughts cut out of older
+    /// answers, turns checked and merged, tools in JSON, macros.
+    const LIKE_PUBLISHED: &str = r#"{%- macro turn(role, text) -%}<|{{ role }}|>{{ text }}<|end|>{%- endmacro -%}
+{%- if messages[0]['role'] == 'system' -%}
+    {%- set system = messages[0]['content'] | trim -%}{%- set rest = messages[1:] -%}
+{%- else -%}
+    {%- set system = 'none' -%}{%- set rest = messages -%}
+{%- endif -%}
+{%- set ns = namespace(question=true, last=rest | length - 1, seen=[]) -%}
+{%- for message in rest[::-1] -%}
+    {%- set index = (rest | length - 1) - loop.index0 -%}
+    {%- if ns.question and message.role == 'user' and message.content is string and not (message.content.startswith('<tool>') and message.content.endswith('</tool>')) -%}
+        {%- set ns.question = false -%}{%- set ns.last = index -%}
+    {%- endif -%}
+{%- endfor -%}
+{{ turn('system', system ~ ' ' ~ ({'tools': tools | default([])} | tojson)) }}
+{%- for message in rest -%}
+    {%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) -%}{{ raise_exception('roles must take turns') }}{%- endif -%}
+    {%- set ns.seen = ns.seen + [message.role] -%}
+    {%- if message.role == 'assistant' and '</think>' in message.content and loop.index0 < ns.last -%}
+        {{ turn(message.role, message.content.split('</think>')[-1].lstrip('\n')) }}
+    {%- else -%}
+        {{ turn(message.role, message.content | trim) }}
+    {%- endif -%}
+    {%- if loop.last or (not loop.last and loop.nextitem.role != 'tool') -%}{{ '\n' }}{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}<|assistant|>{{ ns.last }} {{ ns.seen | unique | sort | join(',') }}{%- endif -%}"#;
+
+    #[test]
+    fn what_published_templates_are_made_of_works() {
+        check(
+            LIKE_PUBLISHED,
+            &[
+                ("system", " be brief "),
+                ("user", "2 + 2?"),
+                ("assistant", "<think>two and two</think>\n4"),
+                ("user", "and 3 + 3?"),
+            ],
+            &expect![[r#"
+                <|system|>be brief {"tools": []}<|end|><|user|>2 + 2?<|end|>
+                <|assistant|>4<|end|>
+                <|user|>and 3 + 3?<|end|>
+                <|assistant|>2 assistant,user"#]],
+        );
+        check(
+            LIKE_PUBLISHED,
+            &[("user", "a"), ("user", "b")],
+            &expect![
+                "error: the model's chat template failed: invalid operation: roles must take turns (in <string>:16)"
+            ],
+        );
+    }
+
+    #[test]
+    fn long_conversations_fit_the_fuel() {
+        let text = "word ".repeat(200);
+        for turns in [100, 800] {
+            let roles = ["user", "assistant"].into_iter().cycle();
+            let messages = roles.take(turns).map(|role| ChatMessage {
+                role: role.to_owned(),
+                content: text.clone(),
+            });
+            let template = ChatTemplate::new(Some(LIKE_PUBLISHED), BTreeMap::new()).unwrap();
+            let prompt = template
+                .render(&messages.collect::<Vec<_>>(), true)
+                .unwrap();
+            assert!(prompt.len() > turns * text.trim().len());
+        }
     }
 }

@@ -40,7 +40,10 @@ mod tokenizer;
 pub use arithmetic::PROFILE_VERSION;
 pub use backend::BackendError;
 pub use cancel::{CancelToken, OnCancel};
-pub use chat::{ChatError, ChatMessage, PROMPT_BYTES_MAX, TEMPLATE_BYTES_MAX};
+pub use chat::{
+    ChatError, ChatMessage, PROMPT_BYTES_MAX, RENDER_BYTES_MAX as TEMPLATE_RENDER_BYTES_MAX,
+    TEMPLATE_BYTES_MAX,
+};
 pub use cpu::simd::{SimdLevel, SimdUnavailable};
 pub use embed::{EMBED_TEXTS_MAX, EmbedError, Embeddings, OverLong};
 pub use gguf::{

@@ -23,5 +23,4 @@ mod onnx_models;
 mod plans;
 mod sessions;
 mod spm;
-mod templates;
 mod tokens;
