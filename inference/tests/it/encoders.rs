@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tussah_inference::archive::{Archive, write_folder};
-use tussah_inference::{CancelToken, Engine, LoadOptions, Model, ModelError, OverLong};
+use tussah_inference::{CancelToken, Engine, LoadOptions, Model, ModelError, OverLong, SimdLevel};
 
 use crate::builder::Numbers;
 
@@ -199,6 +199,44 @@ fn the_exact_engine_follows_the_oracle() {
             let (exact, oracle) = (embed(&exact, text), embed(&oracle, text));
             let cosine: f32 = exact.iter().zip(&oracle).map(|(a, b)| a * b).sum();
             assert!((cosine - 1.0).abs() < 1e-5, "{text:?}: {cosine}");
+        }
+    }
+}
+
+#[test]
+fn vectors_are_those_of_the_document() {
+    let document = include_str!("../../../docs/exact-arithmetic.md");
+    let lines = document
+        .lines()
+        .skip_while(|line| *line != "encoder: tokens -> vector bits")
+        .skip(1);
+    let lines: Vec<_> = lines.map_while(|line| line.split_once(" -> ")).collect();
+    assert_eq!(lines.len(), 4);
+    let mut table = Vec::new();
+    for (tokens, wanted) in lines {
+        // The words between `[CLS]` and `[SEP]`, which are tokens 2 and 3.
+        let tokens = tokens.strip_prefix("[2, ").unwrap().strip_suffix("3]");
+        let words = tokens.unwrap().split_terminator(", ");
+        let word = |token: &str| LINES[token.parse::<usize>().unwrap()];
+        let text: Vec<&str> = words.map(word).collect();
+        let bits = wanted.split(' ').map(|it| u32::from_str_radix(it, 16));
+        table.push((text.join(" "), bits.collect::<Result<Vec<_>, _>>().unwrap()));
+    }
+    let folder = Folder::small();
+    for simd in SimdLevel::available() {
+        let options = LoadOptions {
+            simd,
+            ..LoadOptions::default()
+        };
+        let archive = Archive::from_bytes(folder.archive()).unwrap();
+        let model = Model::from_archive(archive, &options, &mut |_| {}).unwrap();
+        let texts: Vec<&str> = table.iter().map(|(text, _)| text.as_str()).collect();
+        // All in one batch, and each alone.
+        let all = model.embed(&texts, OverLong::Cut, &CancelToken::new());
+        for ((text, wanted), found) in table.iter().zip(all.unwrap().vectors) {
+            let bits = |vector: Vec<f32>| vector.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+            assert_eq!(bits(found), *wanted, "{text:?} {simd:?}");
+            assert_eq!(bits(embed(&model, text)), *wanted, "{text:?} {simd:?}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The vectors of `docs/exact-arithmetic.md`, computed anew at every level of SIMD and compared with the text.
 
-use crate::arithmetic::{exp, flush, gelu_gate, silu_gate};
+use crate::arithmetic::{exp, flush, gelu_erf, gelu_gate, silu_gate};
 use crate::cpu::buffer::Arena;
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::SimdLevel;
@@ -347,4 +347,57 @@ fn the_document_has_these_vectors() {
         document.contains(&vectors),
         "docs/exact-arithmetic.md has other vectors than the code; the code's are:\n{vectors}"
     );
+}
+
+/// Lines of the document's vectors for encoders under a heading: what stands before the arrow and behind it.
+fn encoder_vectors(heading: &str) -> Vec<(Vec<String>, Vec<String>)> {
+    let document = include_str!("../../../../docs/exact-arithmetic.md");
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect();
+    let lines = document.lines().skip_while(|line| *line != heading).skip(1);
+    let pairs = lines.map_while(|line| line.split_once(" -> "));
+    let lines: Vec<(Vec<String>, Vec<String>)> = pairs
+        .take_while(|(input, _)| !input.contains(':'))
+        .map(|(input, output)| (words(input), words(output)))
+        .collect();
+    assert!(!lines.is_empty(), "`{heading}` is not in the document");
+    lines
+}
+
+#[test]
+fn layer_norm_is_the_documents_at_every_level() {
+    for (input, wanted) in encoder_vectors("LayerNorm: seed, n, scale bits -> bits") {
+        let mut numbers = Numbers(input[0].parse().unwrap());
+        let n: usize = input[1].parse().unwrap();
+        let scale = f32::from_bits(u32::from_str_radix(&input[2], 16).unwrap());
+        let [x, weight, bias]: [Vec<f32>; 3] =
+            std::array::from_fn(|_| (0..n).map(|_| numbers.float()).collect());
+        for level in SimdLevel::available() {
+            let kernels = Kernels::of(level.resolve().unwrap());
+            let mut out: Vec<f32> = x.iter().map(|it| flush(it * scale)).collect();
+            #[expect(unsafe_code, reason = "kernels need their CPU")]
+            // SAFETY: the level was resolved.
+            let finite = unsafe { (kernels.layer_norm)(&mut out, &weight, &bias, 1e-12) };
+            assert!(finite);
+            let found: Vec<String> = out.into_iter().map(hex).collect();
+            assert_eq!(found, wanted, "{input:?} {level:?}");
+        }
+    }
+}
+
+#[test]
+fn gelu_is_the_documents_at_every_level() {
+    for (input, wanted) in encoder_vectors("GELU: x bits -> bits") {
+        let x = f32::from_bits(u32::from_str_radix(&input[0], 16).unwrap());
+        assert_eq!(hex(gelu_erf(x)), wanted[0], "{x}");
+        for level in SimdLevel::available() {
+            let kernels = Kernels::of(level.resolve().unwrap());
+            let mut out = [x; ROWS];
+            #[expect(unsafe_code, reason = "kernels need their CPU")]
+            // SAFETY: the level was resolved.
+            unsafe {
+                (kernels.biased_gelu)(&mut out, &[0.0; ROWS]);
+            }
+            assert_eq!(hex(out[ROWS - 1]), wanted[0], "{x} {level:?}");
+        }
+    }
 }
