@@ -14,6 +14,8 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use unicode_normalization::{UnicodeNormalization, is_nfc};
+
 use crate::gguf::{Gguf, GgufError};
 use bpe::Bpe;
 pub(crate) use bpe::byte_to_char;
@@ -121,7 +123,8 @@ pub enum TokenizeError {
     NoTokenForByte {
         /// The byte.
         byte: u8,
-        /// Where it stands.
+        /// Where it stands; in a text that the model's tokenizer composes, counted from the special token before it
+        /// in composed text.
         offset: usize,
     },
 }
@@ -135,6 +138,8 @@ enum Scheme {
         cut: Cut,
         /// Finds pieces that are tokens as they stand, where the model takes those before merging.
         whole: Option<Index>,
+        /// Whether text is composed (NFC) first.
+        composes: bool,
     },
     /// `llama`: merges by score.
     Spm(Spm),
@@ -386,8 +391,17 @@ impl Tokenizer {
             None => Cow::Borrowed(&text[range]),
             Some(mark) => Cow::Owned(text[range].replace(mark, "")),
         };
+        let text = match &self.scheme {
+            // Between special tokens, as Hugging Face's tokenizer does.
+            Scheme::Bpe { composes: true, .. } if !is_nfc(&text) => {
+                Cow::Owned(text.nfc().collect())
+            }
+            _ => text,
+        };
         match &self.scheme {
-            Scheme::Bpe { bpe, cut, whole } => cut.each(&text, |piece| {
+            Scheme::Bpe {
+                bpe, cut, whole, ..
+            } => cut.each(&text, |piece| {
                 let bytes = piece.as_bytes();
                 let token = whole.as_ref().and_then(|it| it.get(&self.texts, bytes));
                 if let Some(token) = token {

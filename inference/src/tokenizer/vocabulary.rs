@@ -202,6 +202,13 @@ fn bytes_of(text: &str, alphabet: &HashMap<char, u8>) -> Option<Vec<u8>> {
         .collect()
 }
 
+/// Whether the model's own tokenizer composes text (NFC) before it cuts it, which GGUF has no key for.
+/// Qwen 2 and 3 do: `tokenizer.json` says so, and the weights were trained on such text. llama.cpp leaves the
+/// text as it is, so a letter and its accent, where they come apart, become tokens that the model hardly knows.
+fn composes(pre: &str) -> bool {
+    pre == "qwen2"
+}
+
 /// Byte-level BPE: merges by rank inside pieces.
 pub(super) fn bpe(gguf: &Gguf) -> Result<(Vocabulary, Scheme), TokenizerError> {
     let pre = gguf.string_needed("tokenizer.ggml.pre")?;
@@ -239,5 +246,11 @@ pub(super) fn bpe(gguf: &Gguf) -> Result<(Vocabulary, Scheme), TokenizerError> {
     }
     // Whole pieces that are tokens need no merges where the model says so.
     let whole = cut.takes_whole_pieces().then(|| vocabulary.take_index());
-    Ok((vocabulary, Scheme::Bpe { bpe, cut, whole }))
+    let scheme = Scheme::Bpe {
+        bpe,
+        cut,
+        whole,
+        composes: composes(pre),
+    };
+    Ok((vocabulary, scheme))
 }

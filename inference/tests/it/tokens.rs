@@ -44,6 +44,54 @@ fn merges_go_by_rank_and_stay_inside_pieces() {
 }
 
 #[test]
+fn qwen_composes_text_between_special_tokens() {
+    let mut file = builder::llama(SMALL, Q4_1);
+    file.set("tokenizer.ggml.pre", Value::Text("qwen2".to_owned()));
+    let options = tussah_inference::LoadOptions::default();
+    let qwen = file.load(&options).unwrap();
+    let other = builder::small_model();
+    // Written, what Qwen reads, why. The values are those of Unicode's NFC.
+    let table = [
+        ("", "", "nothing"),
+        ("caf\u{e9}", "caf\u{e9}", "composed already"),
+        ("cafe\u{301}", "caf\u{e9}", "a letter and its accent"),
+        ("\u{1112}\u{1161}\u{11ab}", "\u{d55c}", "jamo to a syllable"),
+        (
+            "q\u{307}\u{323}",
+            "q\u{323}\u{307}",
+            "marks are put in order",
+        ),
+        ("\u{212b}", "\u{c5}", "a sign that is a letter"),
+        ("\u{958}", "\u{915}\u{93c}", "excluded from composition"),
+        ("\u{fb01}", "\u{fb01}", "a ligature is no NFC matter"),
+        ("\u{301}a", "\u{301}a", "an accent with no letter before it"),
+        (
+            "e<|end|>\u{301}",
+            "e<|end|>\u{301}",
+            "not across a special token",
+        ),
+        (
+            "<|end|>e\u{301}<|end|>",
+            "<|end|>\u{e9}<|end|>",
+            "between special tokens",
+        ),
+        (
+            "e<user>\u{301}",
+            "e<user>\u{301}",
+            "not across a user-defined one",
+        ),
+    ];
+    for (written, wanted, why) in table {
+        let read = |model: &tussah_inference::Model| {
+            let tokens = model.tokenizer().encode(written, SPECIAL).unwrap();
+            String::from_utf8(model.tokenizer().decode(&tokens)).unwrap()
+        };
+        assert_eq!(read(&qwen), wanted, "{why}");
+        assert_eq!(read(&other), written, "{why}");
+    }
+}
+
+#[test]
 fn special_tokens_are_found_only_when_asked_for() {
     let model = builder::small_model();
     let tokenizer = model.tokenizer();
