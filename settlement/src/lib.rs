@@ -11,6 +11,7 @@ mod cells;
 pub mod chain;
 pub mod channel;
 mod contracts;
+pub mod offer;
 pub mod provider;
 mod signed;
 pub mod voucher;

@@ -38,6 +38,27 @@ pub struct Offer {
     pub inference_price: Nanograms,
 }
 
+impl Offer {
+    /// The get-method that [`Offer::from_stack`] reads.
+    pub const METHOD: &str = "provider_offer";
+
+    /// Reads an answer.
+    ///
+    /// # Errors
+    /// [`ChainError::Answer`] if it is not what a provider answers.
+    pub fn from_stack(stack: Vec<StackValue>) -> Result<Self, ChainError> {
+        let mut stack = StackReader::new(Self::METHOD, stack);
+        let offer = Self {
+            digest: Digest::from_bytes(stack.bytes32()?),
+            attestation: Digest::from_bytes(stack.bytes32()?),
+            fuel_price: stack.nanograms()?,
+            inference_price: stack.nanograms()?,
+        };
+        stack.end()?;
+        Ok(offer)
+    }
+}
+
 /// What the owner lists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing {

@@ -12,6 +12,7 @@ mod inclusion;
 mod key_file;
 mod localnet;
 mod mnemonic;
+mod offer;
 mod pay;
 mod payout;
 mod random;
