@@ -10,14 +10,17 @@ use std::{
 };
 
 use clap::ValueEnum;
-use tussah_inference::{Engine, LoadOptions, Model, ModelError};
+use tussah_inference::{Engine, LoadOptions, Model, ModelError, OnnxFile};
 use tussah_manifest::{Digest, ModelFormat, ModelRef};
+#[cfg(feature = "onnx")]
+use tussah_runtime::NoEvents;
 use tussah_runtime::{Event, Events, LoadedModel, ModelSource, ModelSourceError};
 
 use crate::{
     blobs::{BlobError, Blobs},
     exit_code::Exit,
     failure::Failure,
+    onnx::{self, OnnxArguments, OnnxUnusable},
     ui::Ui,
 };
 
@@ -61,16 +64,23 @@ pub(crate) enum LoadError {
     /// The file.
     #[error("the model file cannot be used")]
     Model(#[from] ModelError),
-    /// The manifest's format is one that nothing here runs.
-    #[error("its format is onnx, and this build of tussah runs gguf and safetensors")]
-    NoOnnx,
+    /// The model is of the format onnx, and cannot be used here.
+    #[error(transparent)]
+    Onnx(#[from] OnnxUnusable),
+    /// Text was asked of a graph of tensors.
+    #[error("it is an ONNX model: a graph of tensors, which has no text")]
+    Graph,
 }
 
 impl From<LoadError> for Failure {
     fn from(error: LoadError) -> Self {
         match error {
             LoadError::Blob(error) => error.into(),
-            LoadError::NoOnnx => Self::new(exit_of(&error), error),
+            LoadError::Onnx(ref reason) => {
+                let (exit, help) = (reason.exit(), reason.help());
+                Self::new(exit, error).help(help)
+            }
+            LoadError::Graph => Self::usage(error).help("jobs compute it through wasi:nn"),
             LoadError::Model(_) => {
                 let exit = exit_of(&error);
                 Self::new(exit, error)
@@ -85,24 +95,50 @@ fn exit_of(error: &LoadError) -> Exit {
         LoadError::Blob(BlobError::Damaged { .. }) => Exit::NOT_VERIFIED,
         LoadError::Blob(BlobError::Missing { .. }) => Exit::USAGE,
         LoadError::Model(ModelError::Spawn(_) | ModelError::Backend(_)) => Exit::HOST_FAILED,
-        LoadError::Model(_) | LoadError::NoOnnx => Exit::USAGE,
+        LoadError::Onnx(reason) => reason.exit(),
+        LoadError::Model(_) | LoadError::Graph => Exit::USAGE,
         LoadError::Blob(_) => Exit::HOST_FAILED,
     }
 }
 
-/// The exit code of a model that a run could not get, and whether a file of the right bytes
-/// would help.
-pub(crate) fn exit_of_source(error: &ModelSourceError) -> (Exit, bool) {
+/// The exit code of a model that a run could not get, and what to do where a file of the right
+/// bytes would not help.
+pub(crate) fn exit_of_source(error: &ModelSourceError) -> (Exit, Option<&'static str>) {
     let reason = error.reason.downcast_ref::<LoadError>();
     let exit = reason.map_or(Exit::HOST_FAILED, exit_of);
-    (exit, !matches!(reason, Some(LoadError::NoOnnx)))
+    let help = match reason {
+        Some(LoadError::Onnx(reason)) => Some(reason.help()),
+        _ => None,
+    };
+    (exit, help)
 }
 
-/// Opens a model file outside the store, without preparing it for speed: to look at it.
+/// What a file is, by a look at it.
+pub(crate) enum Inspected {
+    /// A decoder or an encoder.
+    Text(Arc<Model>),
+    /// A graph of tensors.
+    Graph(OnnxFile),
+}
+
+/// Opens a model file of any format outside the store, to look at it. No library looks at it.
 ///
 /// # Errors
-/// [`LoadError::Model`] if it is not a model that can be used.
+/// [`LoadError`] if it is not a model that this build can use.
+pub(crate) fn inspect_any(path: &Path) -> Result<Inspected, LoadError> {
+    match onnx::recognise(path)? {
+        Some(file) => Ok(Inspected::Graph(file)),
+        None => inspect(path).map(Inspected::Text),
+    }
+}
+
+/// Opens a model of text outside the store, without preparing it for speed: to look at it.
+///
+/// # Errors
+/// [`LoadError::Model`] if it is not a model that can be used, [`LoadError::Graph`] if it has
+/// no text.
 pub(crate) fn inspect(path: &Path) -> Result<Arc<Model>, LoadError> {
+    text_alone(path)?;
     let options = LoadOptions {
         engine: Engine::Oracle,
         threads: 1,
@@ -125,9 +161,17 @@ pub(crate) fn load(
     let hashing = ui.bytes_bar("checking", size);
     let path = blobs.verify(digest, &mut |read| hashing.add(read))?;
     drop(hashing);
+    text_alone(&path)?;
     let loading = ui.bytes_bar("loading", size);
     let model = Model::open(&path, options, &mut |at| loading.set(at.done_bytes))?;
     Ok(Arc::new(model))
+}
+
+fn text_alone(path: &Path) -> Result<(), LoadError> {
+    match onnx::recognise(path)? {
+        Some(_) => Err(LoadError::Graph),
+        None => Ok(()),
+    }
 }
 
 /// The store's models for jobs, in the exact profile.
@@ -135,13 +179,19 @@ pub(crate) fn load(
 pub(crate) struct StoredModels {
     blobs: Blobs,
     threads: u32,
+    #[cfg(feature = "onnx")]
+    graphs: onnx::Graphs,
     /// Filled by the threads that load; a model stays as long as the process.
     loaded: Mutex<BTreeMap<Digest, LoadedModel>>,
 }
 
 impl StoredModels {
     /// Models of this store, run by so many threads; 0 is one a CPU.
-    pub(crate) fn new(blobs: Blobs, threads: u32) -> Self {
+    #[cfg_attr(
+        not(feature = "onnx"),
+        expect(unused_variables, reason = "this build has no library to name")
+    )]
+    pub(crate) fn new(blobs: Blobs, threads: u32, onnx: OnnxArguments) -> Self {
         let threads = match threads {
             0 => std::thread::available_parallelism()
                 .ok()
@@ -152,13 +202,18 @@ impl StoredModels {
         Self {
             blobs,
             threads,
+            #[cfg(feature = "onnx")]
+            graphs: onnx::Graphs::new(onnx),
             loaded: Mutex::default(),
         }
     }
 
-    fn load_now(&self, digest: &Digest, events: &dyn Events) -> Result<LoadedModel, LoadError> {
-        let path = self.blobs.verify(digest, &mut |_| ())?;
+    fn load_now(&self, model: &ModelRef, events: &dyn Events) -> Result<LoadedModel, LoadError> {
+        let path = self.blobs.verify(&model.digest, &mut |_| ())?;
         let threads = usize::try_from(self.threads).unwrap_or(1);
+        if model.format == ModelFormat::Onnx {
+            return self.load_graph(&path, threads);
+        }
         let options = LoadOptions {
             engine: exact(),
             threads,
@@ -171,6 +226,17 @@ impl StoredModels {
             });
         })?;
         Ok(LoadedModel::Text(Arc::new(model)))
+    }
+
+    #[cfg(feature = "onnx")]
+    fn load_graph(&self, path: &Path, threads: usize) -> Result<LoadedModel, LoadError> {
+        Ok(LoadedModel::Graph(self.graphs.load(path, threads)?))
+    }
+
+    #[cfg(not(feature = "onnx"))]
+    #[expect(clippy::unused_self, reason = "the other build's shape")]
+    fn load_graph(&self, _: &Path, _: usize) -> Result<LoadedModel, LoadError> {
+        Err(OnnxUnusable::NotBuilt.into())
     }
 }
 
@@ -187,18 +253,29 @@ impl ModelSource for StoredModels {
                 reason: Box::new(reason),
             })
         };
-        match model.format {
-            ModelFormat::Onnx => return refuse(LoadError::NoOnnx),
-            ModelFormat::Gguf | ModelFormat::Safetensors => {}
+        #[cfg(not(feature = "onnx"))]
+        if model.format == ModelFormat::Onnx {
+            return refuse(OnnxUnusable::NotBuilt.into());
         }
-        if self.blobs.contains(&model.digest) {
-            return Ok(());
+        if !self.blobs.contains(&model.digest) {
+            return refuse(LoadError::Blob(self.blobs.missing(&model.digest)));
         }
-        refuse(LoadError::Blob(self.blobs.missing(&model.digest)))
+        // Only the library knows whether it takes a graph, and a job that it refuses is refused
+        // before it runs.
+        #[cfg(feature = "onnx")]
+        if model.format == ModelFormat::Onnx {
+            return self.load(model, &NoEvents).map(|_| ());
+        }
+        Ok(())
     }
 
     fn threads(&self) -> u32 {
         self.threads
+    }
+
+    #[cfg(feature = "onnx")]
+    fn graph_arithmetic(&self) -> Option<String> {
+        self.graphs.arithmetic()
     }
 
     fn load(&self, model: &ModelRef, events: &dyn Events) -> Result<LoadedModel, ModelSourceError> {
@@ -209,7 +286,7 @@ impl ModelSource for StoredModels {
             return Ok(model.clone());
         }
         let model = self
-            .load_now(digest, events)
+            .load_now(model, events)
             .map_err(|error| ModelSourceError {
                 digest: *digest,
                 reason: Box::new(error),

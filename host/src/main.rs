@@ -10,6 +10,7 @@ mod build;
 mod road;
 
 mod engine;
+mod onnx;
 mod toolchain;
 
 mod blobs;

@@ -28,6 +28,7 @@ use crate::{
     home::Home,
     interrupt::Interrupt,
     keys::{self, KeyName},
+    onnx::OnnxArguments,
 };
 
 /// The most linear memory a job may ask for here: what 32-bit addresses reach.
@@ -44,11 +45,12 @@ pub(crate) struct Job {
 }
 
 /// How to run it.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Settings {
     pub(crate) device: Device,
     /// 0 is one a CPU.
     pub(crate) threads: u32,
+    pub(crate) onnx: OnnxArguments,
 }
 
 /// A request for a run on this machine, signed with its client key.
@@ -102,7 +104,11 @@ pub(crate) fn run(
     })
     .map_err(Failure::host)?;
     let cancel = Cancel::new();
-    let models = Arc::new(StoredModels::new(blobs.clone(), settings.threads));
+    let models = Arc::new(StoredModels::new(
+        blobs.clone(),
+        settings.threads,
+        settings.onnx,
+    ));
     let run = Run {
         models,
         events,
@@ -160,16 +166,15 @@ fn run_failure(error: RunError) -> Failure {
             }
         }
         RunError::Prepare(PrepareError::Model { reason, name }) => {
-            let (exit, fits) = engine::exit_of_source(reason);
-            let help = format!(
+            let (exit, help) = engine::exit_of_source(reason);
+            let add = format!(
                 "run `tussah model add {name} FILE.gguf` with the file of that digest, or give \
                  `--model {name}=FILE.gguf`"
             );
             let failure = Failure::new(exit, error);
-            if fits {
-                failure.help(help)
-            } else {
-                failure.help("use a model in one of these formats, or another build of tussah")
+            match help {
+                Some(help) => failure.help(help),
+                None => failure.help(add),
             }
         }
         RunError::Prepare(

@@ -17,6 +17,7 @@ mod interrupt;
 mod jobs;
 mod models;
 mod nn;
+mod onnx;
 mod pull;
 mod receipt;
 mod refused;

@@ -21,6 +21,7 @@ use crate::{
     input,
     interrupt::Interrupt,
     models::Models,
+    onnx::OnnxArguments,
     road::{self, Job, Settings},
     ui::{self, Ui},
 };
@@ -53,6 +54,8 @@ pub(crate) struct Arguments {
     /// CPU threads of inference; 0 is one a CPU. No result depends on it.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=256))]
     threads: u32,
+    #[command(flatten)]
+    onnx: OnnxArguments,
     /// Print JSON.
     #[arg(long)]
     pub(super) json: bool,
@@ -120,6 +123,7 @@ impl Arguments {
         };
         let settings = Settings {
             threads: self.threads,
+            onnx: self.onnx.clone(),
             ..Settings::default()
         };
         let request = opening.request.clone();
@@ -244,10 +248,15 @@ impl Arguments {
             .iter()
             .map(|difference| difference.field.as_str())
             .collect();
-        Err(Failure::not_verified(format!(
-            "not reproduced: {} differs",
-            names.join(", ")
-        )))
+        let failure =
+            Failure::not_verified(format!("not reproduced: {} differs", names.join(", ")));
+        Err(match receipt.consensus.determinism {
+            Determinism::Tolerant => failure.help(
+                "the receipt is tolerant: an honest run on another CPU, or with another version \
+                 of the library, may differ in the last digits of what its models computed",
+            ),
+            Determinism::Exact | Determinism::NotRerunnable => failure,
+        })
     }
 }
 

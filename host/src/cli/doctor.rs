@@ -5,7 +5,7 @@ mod checks;
 use clap::Args;
 use serde::Serialize;
 
-use crate::{exit_code::Exit, failure::Failure, ui::Ui};
+use crate::{exit_code::Exit, failure::Failure, onnx::OnnxArguments, ui::Ui};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -21,6 +21,8 @@ pub(crate) struct Arguments {
     /// Print JSON.
     #[arg(long)]
     pub(super) json: bool,
+    #[command(flatten)]
+    onnx: OnnxArguments,
 }
 
 /// How it stands.
@@ -86,7 +88,7 @@ struct View<'a> {
 
 impl Arguments {
     pub(super) fn run(self, ui: &Ui) -> Result<Exit, Failure> {
-        let checks = checks::all();
+        let checks = checks::all(&self.onnx);
         let ok = checks.iter().all(|check| check.state != State::Fail);
         if ui.json() {
             ui.document(&View {

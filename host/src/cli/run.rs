@@ -23,6 +23,7 @@ use crate::{
     input,
     interrupt::Interrupt,
     models::Models,
+    onnx::OnnxArguments,
     road::{self, Job, Settings},
     ui::{self, Ui},
 };
@@ -65,6 +66,8 @@ pub(crate) struct Arguments {
     /// CPU threads of inference; 0 is one a CPU. No result depends on it.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=256))]
     threads: u32,
+    #[command(flatten)]
+    onnx: OnnxArguments,
     /// Write the signed receipt here, and its opening beside it.
     #[arg(long, value_name = "FILE")]
     receipt: Option<PathBuf>,
@@ -178,6 +181,7 @@ impl Arguments {
         let settings = Settings {
             device: self.device,
             threads: self.threads,
+            onnx: self.onnx.clone(),
         };
         let events = Arc::new(Shown::new(*ui, self.json || self.dry_run));
         let shown: Arc<Shown> = Arc::clone(&events);

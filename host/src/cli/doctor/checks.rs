@@ -7,12 +7,15 @@ use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 use tussah_inference::SimdLevel;
 
 use super::Check;
+#[cfg(feature = "onnx")]
+use crate::onnx::{Graphs, OnnxUnusable};
 use crate::{
     blobs::Blobs,
     failure::Failure,
     home::{self, Home},
     keys::{self, KeyName},
     models::Models,
+    onnx::OnnxArguments,
     toolchain::{Toolchain, ToolchainError, WASM_TARGET, WasmStd},
     ui,
 };
@@ -22,7 +25,11 @@ const DISK_FREE_BYTES_MIN: u64 = 2_000_000_000;
 /// A small model and its sessions fit.
 const MEMORY_FREE_BYTES_MIN: u64 = 1_000_000_000;
 
-pub(super) fn all() -> Vec<Check> {
+#[cfg_attr(
+    not(feature = "onnx"),
+    expect(unused_variables, reason = "this build has no library to name")
+)]
+pub(super) fn all(onnx: &OnnxArguments) -> Vec<Check> {
     let mut checks = vec![];
     let home = match Home::open() {
         Ok(home) => home,
@@ -35,12 +42,35 @@ pub(super) fn all() -> Vec<Check> {
     checks.extend(toolchain(&home));
     checks.push(cpu());
     checks.push(memory());
+    #[cfg(feature = "onnx")]
+    checks.push(graphs(onnx));
     checks.push(Check::warn(
         "gpu",
         "this build has no GPU backend",
         "jobs that ask for a GPU are refused; nothing falls back to the CPU in silence",
     ));
     checks
+}
+
+/// A machine without ONNX models needs no library.
+#[cfg(feature = "onnx")]
+fn graphs(arguments: &OnnxArguments) -> Check {
+    let graphs = Graphs::new(arguments.clone());
+    match (graphs.runtime(), &arguments.onnxruntime) {
+        (Ok(runtime), Some(path)) => Check::ok(
+            "onnx",
+            format!("ONNX Runtime {} in {}", runtime.version(), path.display()),
+        ),
+        (Err(error), Some(_)) => {
+            let help = error.help();
+            Check::warn("onnx", Failure::usage(error).chain().join(": "), help)
+        }
+        (_, None) => Check::warn(
+            "onnx",
+            "no ONNX Runtime library is named",
+            OnnxUnusable::NoLibrary.help(),
+        ),
+    }
 }
 
 fn writable(home: &Home) -> Check {

@@ -3,15 +3,15 @@
 //! In: a file, and what it must be. Out: a blob and a record. Digests are compared before anything
 //! looks inside, and a file that is refused leaves nothing.
 
-use std::{io::Read, path::Path, sync::Arc};
+use std::{io::Read, path::Path};
 
-use tussah_inference::{Model, archive::Archive};
+use tussah_inference::{OnnxFile, archive::Archive};
 use tussah_manifest::{ModelFormat, ModelName};
 
 use super::Store;
 use crate::{
     blobs::{Added, Blobs},
-    engine,
+    engine::{self, Inspected},
     failure::Failure,
     interrupt::Interrupt,
     models::ModelRecord,
@@ -75,7 +75,7 @@ pub(super) fn take(
     let mut chat = None;
     let check = |added: &Added, file: &Path| {
         accept(added)?;
-        chat = Some(look_inside(file, &label)?.info().has_chat_template);
+        chat = Some(look_inside(file, &label)?);
         Ok(())
     };
     let added = match content {
@@ -108,6 +108,9 @@ pub(crate) fn format_of(blob: &Path) -> Result<ModelFormat, Failure> {
         .map_err(Failure::host)?;
     Ok(if Archive::is_archive(&first) {
         ModelFormat::Safetensors
+    } else if OnnxFile::may_be(&first) {
+        // No other file of the store begins so.
+        ModelFormat::Onnx
     } else {
         ModelFormat::Gguf
     })
@@ -144,10 +147,13 @@ fn copy(
     blobs.put_file(file, MODEL_BYTES_MAX, interrupt, &mut progress, check)
 }
 
-/// Refuses what is no model.
-fn look_inside(file: &Path, label: &str) -> Result<Arc<Model>, Failure> {
-    engine::inspect(file)
-        .map_err(|error| Failure::from(error).context(format!("{label} was not added")))
+/// Refuses what is no model; whether it takes chats.
+fn look_inside(file: &Path, label: &str) -> Result<bool, Failure> {
+    match engine::inspect_any(file) {
+        Ok(Inspected::Text(model)) => Ok(model.info().has_chat_template),
+        Ok(Inspected::Graph(_)) => Ok(false),
+        Err(error) => Err(Failure::from(error).context(format!("{label} was not added"))),
+    }
 }
 
 /// The record of a model in the store that is the one meant, its file hashed again.

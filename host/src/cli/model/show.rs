@@ -2,12 +2,12 @@
 
 use clap::Args;
 use serde::Serialize;
-use tussah_inference::{Gguf, GgufSummary, Session, StorageShare};
+use tussah_inference::{Gguf, GgufSummary, OnnxFile, Session, StorageShare};
 use tussah_manifest::ModelName;
 
 use super::{Store, model_name};
 use crate::{
-    engine,
+    engine::{self, Inspected},
     exit_code::Exit,
     failure::Failure,
     models::ModelRecord,
@@ -103,7 +103,10 @@ impl Arguments {
                 .blobs
                 .verify(&record.digest, &mut |read| bar.add(read))?
         };
-        let model = engine::inspect(&path)?;
+        let model = match engine::inspect_any(&path)? {
+            Inspected::Text(model) => model,
+            Inspected::Graph(file) => return self.show_graph(&record, &file, ui),
+        };
         let info = model.info();
         let context_tokens = self.context.unwrap_or(info.context_tokens_max);
         if context_tokens > info.context_tokens_max {
@@ -143,6 +146,44 @@ impl Arguments {
         }
         Ok(Exit::DONE)
     }
+}
+
+impl Arguments {
+    /// What can be said of a graph without the library that runs it.
+    fn show_graph(&self, record: &ModelRecord, file: &OnnxFile, ui: &Ui) -> Result<Exit, Failure> {
+        if self.context.is_some() {
+            return Err(Failure::usage("a graph of tensors has no context"));
+        }
+        let view = GraphView {
+            name: self.name.as_str(),
+            record,
+            parameters: file.parameters(),
+        };
+        if ui.json() {
+            ui.document(&view)?;
+            return Ok(Exit::DONE);
+        }
+        for (label, value) in [
+            ("name", view.name.to_owned()),
+            ("format", "onnx, a graph of tensors".to_owned()),
+            ("parameters", ui::count(view.parameters)),
+            ("file", ui::size(record.size_bytes)),
+            ("digest", record.digest.to_string()),
+            ("sha256", record.sha256.clone()),
+            ("added from", record.added_from.clone()),
+        ] {
+            ui.line(&format!("{label:<13}  {value}"))?;
+        }
+        Ok(Exit::DONE)
+    }
+}
+
+#[derive(Serialize)]
+struct GraphView<'a> {
+    name: &'a str,
+    #[serde(flatten)]
+    record: &'a ModelRecord,
+    parameters: u64,
 }
 
 fn rows(view: &View<'_>) -> Vec<(&'static str, String)> {
