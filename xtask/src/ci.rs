@@ -13,7 +13,7 @@ use crate::contracts::{self, ContractsArgs};
 use crate::setup::{self, SetupArgs};
 use crate::test::{self, Counts};
 use crate::workspace::Workspace;
-use crate::{command, licences, model, tidy, ui};
+use crate::{command, licences, model, onnx, tidy, ui};
 
 /// How a step ended.
 enum Verdict {
@@ -76,6 +76,7 @@ pub(crate) fn run() -> Result<()> {
         test::tests(&workspace, workspace.release_binary()?, &mut counts)
     });
     steps.run("doctests", || test::doctests(&workspace, &mut counts));
+    steps.run_or_skip("onnx", || onnx::run(&workspace, &mut counts));
     steps.run("lock file", || {
         if fs::read(&lock_file)? != lock {
             bail!("Cargo.lock changed during the run; commit it");

@@ -13,6 +13,7 @@ mod demo;
 mod home;
 mod licences;
 mod model;
+mod onnx;
 mod setup;
 mod test;
 mod tidy;

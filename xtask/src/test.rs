@@ -102,7 +102,15 @@ pub(crate) fn doctests(workspace: &Workspace, counts: &mut Counts) -> Result<()>
     finish(command::relay(&mut run)?, "doctests", counts)
 }
 
-fn finish((passed, lines): (bool, Vec<String>), what: &str, counts: &mut Counts) -> Result<()> {
+/// Adds what a test command counted.
+///
+/// # Errors
+/// A test failed.
+pub(crate) fn finish(
+    (passed, lines): (bool, Vec<String>),
+    what: &str,
+    counts: &mut Counts,
+) -> Result<()> {
     let before = *counts;
     for line in &lines {
         count(line, counts);

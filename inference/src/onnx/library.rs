@@ -71,6 +71,18 @@ impl OnnxRuntime {
         Ok(runtime)
     }
 
+    /// Whether a library of this version has what is needed: [`VERSION_MIN`] or newer, of the same major.
+    pub fn supports(version: &str) -> bool {
+        let parse = |text: &str| -> Option<(u32, u32)> {
+            let mut parts = text.split('.').map(|part| part.parse().ok());
+            Some((parts.next()??, parts.next()??))
+        };
+        match (parse(version), parse(VERSION_MIN)) {
+            (Some(found), Some(min)) => found.0 == min.0 && found >= min,
+            _ => false,
+        }
+    }
+
     /// Its version, such as `1.32.0`.
     pub fn version(&self) -> &str {
         &self.version
@@ -112,24 +124,13 @@ fn version_of(path: &Path) -> Result<String, OnnxLibraryError> {
         CStr::from_ptr(text)
     };
     let version = version.to_string_lossy().into_owned();
-    if is_new_enough(&version) {
+    if OnnxRuntime::supports(&version) {
         return Ok(version);
     }
     Err(OnnxLibraryError::Version {
         path: path.to_owned(),
         version,
     })
-}
-
-fn is_new_enough(version: &str) -> bool {
-    let parse = |text: &str| -> Option<(u32, u32)> {
-        let mut parts = text.split('.').map(|part| part.parse().ok());
-        Some((parts.next()??, parts.next()??))
-    };
-    match (parse(version), parse(VERSION_MIN)) {
-        (Some(found), Some(min)) => found.0 == min.0 && found >= min,
-        _ => false,
-    }
 }
 
 /// Gives all sessions one arena of memory with a ceiling.
@@ -155,30 +156,5 @@ fn limit_memory(environment: &Environment, bytes_max: u64) -> ort::Result<()> {
         let status = (api.CreateAndRegisterAllocator)(environment, info.ptr(), arena);
         (api.ReleaseArenaCfg)(arena);
         ort::Error::result_from_status(status)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_new_enough;
-
-    #[test]
-    fn versions_are_compared_by_their_numbers() {
-        for (version, enough) in [
-            ("1.17.0", true),
-            ("1.17", true),
-            ("1.32.0", true),
-            ("1.100.1-dev", true),
-            ("1.16.3", false),
-            ("1.9.0", false),
-            // Another major version is another interface.
-            ("2.0.0", false),
-            ("0.99.0", false),
-            ("1", false),
-            ("", false),
-            ("one.two", false),
-        ] {
-            assert_eq!(is_new_enough(version), enough, "{version}");
-        }
     }
 }

@@ -283,3 +283,23 @@ fn only_the_library_that_was_named_is_loaded() {
         "{error}"
     );
 }
+
+#[test]
+fn versions_are_compared_by_their_numbers() {
+    for (version, supported) in [
+        ("1.17.0", true),
+        ("1.17", true),
+        ("1.32.0", true),
+        ("1.100.1-dev", true),
+        ("1.16.3", false),
+        ("1.9.0", false),
+        // Another major version is another interface.
+        ("2.0.0", false),
+        ("0.99.0", false),
+        ("1", false),
+        ("", false),
+        ("one.two", false),
+    ] {
+        assert_eq!(OnnxRuntime::supports(version), supported, "{version}");
+    }
+}
