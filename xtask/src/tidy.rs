@@ -31,6 +31,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tussah-inference", &["tussah-manifest"]),
     ("tussah-runtime", &["tussah-inference", "tussah-manifest"]),
     ("tussah-settlement", &["tussah-manifest"]),
+    ("tussah-commit", &["tussah-settlement", "tussah-manifest"]),
     ("tussah-sdk-macros", &[]),
     ("tussah-sdk", &["tussah-sdk-macros"]),
     ("xtask", &[]),

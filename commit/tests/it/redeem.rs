@@ -1,0 +1,213 @@
+//! From the newest voucher to the chain: when, how often, and what is paid.
+
+use tussah_commit::{ClientBook, ProviderBook, RedeemPolicy, Tended};
+use tussah_manifest::Nanograms;
+use tussah_settlement::channel::{self, ChannelStatus};
+
+use crate::fixture::*;
+
+struct Paid {
+    world: World,
+    client: ClientBook,
+    provider: ProviderBook,
+    _folder: tempfile::TempDir,
+}
+
+impl Paid {
+    fn new() -> Self {
+        let (world, folder) = (World::open(), tempfile::tempdir().unwrap());
+        Self {
+            client: world.client(folder.path()),
+            provider: world.provider(folder.path()),
+            world,
+            _folder: folder,
+        }
+    }
+
+    /// One more job, vouchered.
+    fn job(&self, price: u64) {
+        let (id, world) = (self.world.id(), &self.world);
+        let request = world.request(self.client.next_index(id).unwrap(), 0, price);
+        self.client.issue(id, &request).unwrap();
+        self.provider.admit(id, &request, RULES).unwrap();
+        let receipt = world.receipt(&request, price);
+        let claim = self
+            .provider
+            .finish(id, &receipt, &world.provider_key)
+            .unwrap();
+        self.client.deliver(id, &receipt, &claim).unwrap();
+        let voucher = self
+            .client
+            .voucher(id, Nanograms::ZERO, &world.client_key)
+            .unwrap();
+        self.provider.accept(id, &voucher).unwrap();
+    }
+
+    fn tend(&self, policy: RedeemPolicy) -> Tended {
+        let (id, key) = (self.world.id(), &self.world.provider_key);
+        wait(self.provider.tend(&*self.world.chain, id, key, policy)).unwrap()
+    }
+}
+
+const DAILY: RedeemPolicy = RedeemPolicy {
+    value_min: match Nanograms::new(50_000_000) {
+        Some(amount) => amount,
+        None => panic!("an amount"),
+    },
+    age_seconds_max: 86_400,
+    before_deadline_seconds: 3_600,
+    resend_seconds: 60,
+};
+
+#[test]
+fn a_voucher_is_redeemed_by_its_value() {
+    let paid = Paid::new();
+    paid.job(40_000_000);
+    assert_eq!(paid.tend(DAILY), Tended::Idle);
+    paid.job(10_000_000);
+    let Tended::Sent { amount, message } = paid.tend(DAILY) else {
+        panic!("not sent");
+    };
+    assert_eq!(amount, nano(50_000_000));
+    // The chain shows it, by the message's transaction and by the amount; then there is no more.
+    assert_eq!(paid.tend(DAILY), Tended::Idle);
+    let posted = paid.provider.posted(paid.world.id()).unwrap();
+    let chain = paid.world.chain.lock().unwrap();
+    let channel = &paid.world.id().address;
+    let transactions = chain.account_now(channel).unwrap().last_lt;
+    drop(chain);
+    assert_eq!(posted, [transactions]);
+    assert_ne!(message, [0; 32]);
+    let (state, view) = (
+        paid.world.state(),
+        paid.provider.view(paid.world.id()).unwrap(),
+    );
+    assert_eq!(state.redeemed, nano(50_000_000));
+    assert_eq!(state.commitment, view.commitment);
+    assert_eq!((view.redeemed, view.owed), (state.redeemed, state.owed));
+}
+
+#[test]
+fn a_voucher_is_redeemed_by_its_age_and_before_the_end() {
+    let paid = Paid::new();
+    paid.job(6_000_000);
+    paid.world.advance(86_399);
+    // A newer voucher does not make the older amount younger.
+    paid.job(1_000_000);
+    assert_eq!(paid.tend(DAILY), Tended::Idle);
+    paid.world.advance(1);
+    assert!(matches!(paid.tend(DAILY), Tended::Sent { .. }));
+    assert_eq!(paid.tend(DAILY), Tended::Idle);
+    paid.job(6_000_000);
+    let now = paid.world.chain.lock().unwrap().now();
+    let patient = RedeemPolicy {
+        age_seconds_max: u32::MAX,
+        ..DAILY
+    };
+    paid.world.advance(EXPIRY - 3_601 - now);
+    assert_eq!(paid.tend(patient), Tended::Idle);
+    paid.world.advance(1);
+    assert!(matches!(paid.tend(patient), Tended::Sent { .. }));
+    assert_eq!(paid.world.state().redeemed, nano(13_000_000));
+}
+
+#[test]
+fn a_close_is_answered_with_the_newest_voucher() {
+    let paid = Paid::new();
+    paid.job(6_000_000);
+    assert_eq!(paid.tend(DAILY), Tended::Idle);
+    let client = &paid.world.record.terms.client;
+    paid.world
+        .deliver(client, GRAM, None, channel::start_close(1));
+    assert!(matches!(paid.tend(DAILY), Tended::Sent { .. }));
+    let state = paid.world.state();
+    assert_eq!(
+        (state.status, state.redeemed),
+        (ChannelStatus::Closing, nano(6_000_000))
+    );
+    // Too little for an external message is left to a wallet, whose gas it is.
+    let paid = Paid::new();
+    paid.job(STEP_MIN - 1);
+    paid.world
+        .deliver(client, GRAM, None, channel::start_close(1));
+    let Tended::Small { body, gain } = paid.tend(DAILY) else {
+        panic!("not small");
+    };
+    assert_eq!(gain, nano(STEP_MIN - 1));
+    let owner = paid.world.record.terms.owner.clone();
+    paid.world.deliver(&owner, GRAM / 10, None, body);
+    assert_eq!(paid.world.state().redeemed, gain);
+    assert_eq!(paid.tend(DAILY), Tended::Idle);
+    // After the window it is too late, and said so.
+    let paid = Paid::new();
+    paid.job(7_000_000);
+    paid.world
+        .deliver(client, GRAM, None, channel::start_close(1));
+    paid.world.advance(CHALLENGE);
+    let lost = nano(7_000_000);
+    assert_eq!(paid.tend(DAILY), Tended::Late { lost });
+}
+
+#[test]
+fn what_the_deposit_lacks_is_redeemed_after_a_top_up() {
+    let paid = Paid::new();
+    let mut rest = paid.world.look().capacity.get();
+    while rest > 0 {
+        let price = rest.min(400_000_000);
+        paid.job(price);
+        rest -= price;
+    }
+    // Rent has eaten into the deposit by the time that the voucher is redeemed.
+    paid.world.advance(25 * 86_400);
+    assert!(matches!(paid.tend(DAILY), Tended::Sent { .. }));
+    let view = wait(paid.provider.see(&*paid.world.chain, paid.world.id())).unwrap();
+    let lacking = view.vouchered().get() - view.redeemed.get();
+    assert!(lacking > 0);
+    let client = &paid.world.record.terms.client;
+    paid.world.deliver(client, GRAM, None, channel::top_up(1));
+    let Tended::Small { body, gain } = paid.tend(AT_ONCE) else {
+        panic!("a month's rent is less than the smallest step");
+    };
+    assert_eq!(gain, nano(lacking));
+    paid.world.deliver(client, GRAM / 10, None, body);
+    assert_eq!(paid.tend(AT_ONCE), Tended::Idle);
+    assert_eq!(paid.world.state().redeemed, view.vouchered());
+}
+
+#[test]
+fn a_message_without_a_trace_is_sent_again_after_a_while() {
+    let paid = Paid::new();
+    paid.job(60_000_000);
+    let nowhere = crate::unreliable::Unreliable::dropping(&*paid.world.chain);
+    let (id, key) = (paid.world.id(), &paid.world.provider_key);
+    let tend = || wait(paid.provider.tend(&nowhere, id, key, DAILY)).unwrap();
+    let first = tend();
+    assert!(matches!(first, Tended::Sent { .. }));
+    assert_eq!(tend(), Tended::Waiting);
+    paid.world.advance(60);
+    assert_eq!(tend(), first);
+    // The same message, since the same voucher: whichever arrives, it is credited once.
+    paid.world.advance(60);
+    assert_eq!(paid.tend(DAILY), first);
+    assert_eq!(paid.tend(DAILY), Tended::Idle);
+    assert_eq!(paid.world.state().redeemed, nano(60_000_000));
+}
+
+#[test]
+fn the_payout_is_what_was_redeemed_less_its_way() {
+    let paid = Paid::new();
+    paid.job(300_000_000);
+    assert!(matches!(paid.tend(DAILY), Tended::Sent { .. }));
+    let view = wait(paid.provider.see(&*paid.world.chain, paid.world.id())).unwrap();
+    let (payout, owner) = (
+        &paid.world.record.side.payout,
+        &paid.world.record.terms.owner,
+    );
+    let before = paid.world.balance(payout);
+    paid.world
+        .deliver(owner, GRAM / 10, None, channel::withdraw(1, true));
+    let paid_out = paid.world.balance(payout) - before;
+    assert!(view.owed.get() - paid_out < 1_000_000, "{paid_out}");
+    let view = wait(paid.provider.see(&*paid.world.chain, paid.world.id())).unwrap();
+    assert_eq!(view.owed, Nanograms::ZERO);
+}
