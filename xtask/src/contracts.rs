@@ -1,8 +1,9 @@
 //! `cargo xtask contracts`: whether the committed contract code is what its Tolk source compiles to,
-//! and whether TON's reference implementation runs it as the embedded chain does.
+//! whether TON's reference implementation runs it as the embedded chain does, and whether the
+//! official client can use it on a localnet.
 //!
-//! In: `contracts/*.tolk`; the pinned compiler, `@ton/tolk-js`, and the reference implementation,
-//! `@ton/sandbox`, both of which npm puts under `target/`.
+//! In: `contracts/*.tolk`; the pinned compiler, `@ton/tolk-js`, the reference implementation,
+//! `@ton/sandbox`, and the client, `@ton/ton`, all of which npm puts under `target/`.
 //! Out: nothing where they agree, what differs where they do not.
 //! Never: changes the committed code, unless `--write` asks for it.
 
@@ -23,6 +24,13 @@ const COMPILER_VERSION: &str = "1.3.0";
 
 /// The reference implementation of transactions, compiled to WebAssembly, and what it is read with.
 const SANDBOX: &[(&str, &str)] = &[("@ton/sandbox", "0.41.0"), ("@ton/core", "0.63.1")];
+
+/// The official client, which a localnet is asked by.
+const CLIENT: &[(&str, &str)] = &[
+    ("@ton/ton", "16.3.0"),
+    ("@ton/core", "0.63.1"),
+    ("@ton/crypto", "3.3.0"),
+];
 
 /// The contracts; each is a file of that name and what it imports.
 const CONTRACTS: &[&str] = &["Channel", "Provider"];
@@ -62,7 +70,7 @@ pub(crate) fn can_compile() -> bool {
 ///
 /// # Errors
 /// node or npm are missing, a package cannot be had, a source does not compile, the committed
-/// code is not what it compiles to, or the two machines differ.
+/// code is not what it compiles to, the two machines differ, or the client does not get its way.
 pub(crate) fn run(args: &ContractsArgs) -> Result<()> {
     if !can_compile() {
         bail!("the Tolk compiler is a package for node: install node and npm");
@@ -98,6 +106,7 @@ pub(crate) fn run(args: &ContractsArgs) -> Result<()> {
     if different.is_empty() {
         ui::say("contracts: the committed code is what the source compiles to");
         second_opinion(&workspace)?;
+        official_client(&workspace)?;
     } else if args.write {
         ui::say(&format!("contracts: wrote {}", different.join(", ")));
     } else {
@@ -118,6 +127,19 @@ fn second_opinion(workspace: &Workspace) -> Result<()> {
     let mut test = workspace.cargo();
     test.args(["test", "--locked", "--package", "tussah-settlement"])
         .args(["--test", "it", "second_opinion", "--", "--nocapture"])
+        .env("REQUIRE_NODE", "1")
+        .env("TUSSAH_NODE_MODULES", tools.join("node_modules"));
+    command::run(&mut test)
+}
+
+/// Has the official client open, redeem and close channels on a localnet.
+fn official_client(workspace: &Workspace) -> Result<()> {
+    let version = CLIENT.first().map_or("", |(_, version)| version);
+    let tools = workspace.target.join("ton-client").join(version);
+    install(&tools, CLIENT)?;
+    let mut test = workspace.cargo();
+    test.args(["test", "--locked", "--package", "tussah-localnet"])
+        .args(["--test", "it", "official_client", "--", "--nocapture"])
         .env("REQUIRE_NODE", "1")
         .env("TUSSAH_NODE_MODULES", tools.join("node_modules"));
     command::run(&mut test)

@@ -32,6 +32,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tussah-runtime", &["tussah-inference", "tussah-manifest"]),
     ("tussah-settlement", &["tussah-manifest"]),
     ("tussah-commit", &["tussah-settlement", "tussah-manifest"]),
+    ("tussah-localnet", &["tussah-manifest", "tussah-settlement"]),
     ("tussah-sdk-macros", &[]),
     ("tussah-sdk", &["tussah-sdk-macros"]),
     ("xtask", &[]),

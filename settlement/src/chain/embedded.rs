@@ -6,13 +6,13 @@
 //! own second unless the clock stands still. Money comes from [`EmbeddedChain::deliver`] alone,
 //! and [`EmbeddedChain::total`] plus [`EmbeddedChain::fees`] is always what was delivered.
 
+mod explore;
 mod saved;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, ready};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use num_bigint::BigInt;
 use tussah_manifest::Nanograms;
 use tycho_executor::{
     Executor, ExecutorInspector, ExecutorOutput, ExecutorParams, ParsedConfig, TxError,
@@ -23,10 +23,9 @@ use tycho_types::models::{
     AccountState, CurrencyCollection, ExtInMsgInfo, IntAddr, IntMsgInfo, MsgInfo, OptionalAccount,
     OwnedMessage, ShardAccount, StateInit, StdAddr,
 };
-use tycho_vm::{
-    GasParams, OwnedCellSlice, RcStackValue, SafeRc, SmcInfoBase, Stack, VmState, VmVersion,
-};
+use tycho_vm::{OwnedCellSlice, RcStackValue, SafeRc, Stack};
 
+pub use self::explore::{GetMethodId, GetMethodRun};
 use crate::chain::describe::{describe, nanograms};
 use crate::chain::recorder::{Outcome, Step};
 use crate::chain::{
@@ -379,47 +378,19 @@ impl EmbeddedChain {
         arguments: Vec<StackValue>,
     ) -> Result<Vec<StackValue>, ChainError> {
         let account = self.account_now(address)?;
-        let AccountStatus::Active(init) = account.status else {
+        if !matches!(account.status, AccountStatus::Active(_)) {
             return Err(ChainError::NoCode(address.clone()));
-        };
-        let code = init.code.unwrap_or_default();
-        let balance = CurrencyCollection::new(account.balance.get().into());
-        let info = SmcInfoBase::new()
-            .with_now(self.now)
-            .with_block_lt(self.lt)
-            .with_tx_lt(self.lt)
-            .with_account_balance(balance)
-            .with_account_addr(IntAddr::Std(address.clone()))
-            .with_config(self.config.raw.params.clone())
-            .require_ton_v4()
-            .with_code(code.clone())
-            .require_ton_v6()
-            .with_unpacked_config(self.config.unpacked.as_tuple())
-            .require_ton_v11();
-        let mut values: Vec<RcStackValue> = Vec::with_capacity(arguments.len() + 1);
-        values.extend(arguments.into_iter().map(write));
-        values.push(SafeRc::new_dyn_value(BigInt::from(method_id(method))));
-        let mut vm = VmState::builder()
-            .with_smc_info(info)
-            .with_version(VmVersion::LATEST_TON)
-            .with_code(code)
-            .with_data(init.data.unwrap_or_default())
-            .with_init_selector(false)
-            .with_stack(values)
-            .with_gas(GasParams::getter())
-            .build();
-        let exit_code = !vm.run();
-        if exit_code != 0 && exit_code != 1 {
+        }
+        let values = arguments.into_iter().map(write).collect();
+        let run = self.run_get(address, &GetMethodId::Name(method.to_owned()), values)?;
+        if run.exit_code != 0 && run.exit_code != 1 {
             return Err(ChainError::GetMethod {
                 method: method.to_owned(),
-                exit_code,
+                exit_code: run.exit_code,
             });
         }
-        vm.stack
-            .items
-            .iter()
-            .map(|value| read(method, value))
-            .collect()
+        let stack = run.stack.iter();
+        stack.map(|value| read(method, value)).collect()
     }
 }
 
