@@ -11,6 +11,7 @@ mod cells;
 pub mod chain;
 pub mod channel;
 mod contracts;
+pub mod message;
 pub mod offer;
 pub mod provider;
 mod signed;
