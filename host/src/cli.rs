@@ -4,6 +4,7 @@
 
 mod audit;
 mod build;
+mod chain;
 mod doctor;
 mod model;
 mod new;
@@ -48,6 +49,8 @@ enum Command {
     Audit(audit::Arguments),
     #[command(subcommand)]
     Model(model::Command),
+    #[command(subcommand)]
+    Chain(chain::Command),
     Doctor(doctor::Arguments),
 }
 
@@ -60,6 +63,7 @@ impl Command {
             Self::Receipt(command) => command.json(),
             Self::Audit(arguments) => arguments.json,
             Self::Model(command) => command.json(),
+            Self::Chain(command) => command.json(),
             Self::Doctor(arguments) => arguments.json,
         }
     }
@@ -72,6 +76,7 @@ impl Command {
             Self::Receipt(command) => command.run(ui),
             Self::Audit(arguments) => arguments.run(ui),
             Self::Model(command) => command.run(ui),
+            Self::Chain(command) => command.run(ui),
             Self::Doctor(arguments) => arguments.run(ui),
         }
     }

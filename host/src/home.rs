@@ -18,6 +18,7 @@ use crate::{exit_code::Exit, failure::Failure};
 /// keys/                    secrets of this host, readable by the owner alone
 /// downloads/               files that are not whole yet
 /// cache/                   can be deleted at any time
+/// localnet/                the network of `tussah chain localnet`
 /// sysroots/                std for wasm targets, where rustup has none
 /// ```
 #[derive(Clone, Debug)]

@@ -22,6 +22,7 @@ mod pull;
 
 mod exit_code;
 mod failure;
+mod grams;
 mod input;
 mod interrupt;
 mod ui;
