@@ -101,7 +101,7 @@ fn doctor_names_each_check() {
         .map(|check| check["name"].as_str().unwrap())
         .collect();
     let expected = [
-        "home", "disk", "keys", "models", "rust", "wasm", "cpu", "memory", "gpu",
+        "home", "disk", "keys", "models", "rust", "wasm", "preview1", "cpu", "memory", "gpu",
     ];
     assert_eq!(names, expected);
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 use tussah_inference::SimdLevel;
+use tussah_manifest::Abi;
 
 use super::Check;
 #[cfg(feature = "onnx")]
@@ -16,7 +17,7 @@ use crate::{
     keys::{self, KeyName},
     models::Models,
     onnx::OnnxArguments,
-    toolchain::{Toolchain, ToolchainError, WASM_TARGET, WasmStd},
+    toolchain::{Toolchain, ToolchainError, WasmStd, wasm_target},
     ui,
 };
 
@@ -148,26 +149,38 @@ fn models(home: &Home) -> Check {
 
 /// A machine that runs jobs needs no compiler: what is missing there is a warning.
 fn toolchain(home: &Home) -> Vec<Check> {
-    let warn = |name, error: ToolchainError| {
-        let failure = Failure::from(error);
-        Check::warn(
-            name,
-            failure.chain().join(": "),
-            failure.help.unwrap_or_default(),
-        )
+    match Toolchain::of(Path::new(".")) {
+        Ok(toolchain) => vec![
+            Check::ok("rust", toolchain.version.clone()),
+            wasm_std(&toolchain, home, Abi::Component),
+            wasm_std(&toolchain, home, Abi::Preview1),
+        ],
+        Err(error) => vec![warn("rust", error, "")],
+    }
+}
+
+/// Std for what jobs of an ABI are compiled to.
+fn wasm_std(toolchain: &Toolchain, home: &Home, abi: Abi) -> Check {
+    let target = wasm_target(abi);
+    let (name, who) = match abi {
+        Abi::Component => ("wasm", ""),
+        Abi::Preview1 => (
+            "preview1",
+            "; only jobs of `abi = \"preview1\"` are built with it",
+        ),
     };
-    let toolchain = match Toolchain::of(Path::new(".")) {
-        Ok(toolchain) => toolchain,
-        Err(error) => return vec![warn("rust", error)],
-    };
-    let wasm = match toolchain.wasm_std(home, WASM_TARGET) {
-        Ok(WasmStd::Installed) => Check::ok("wasm", format!("{WASM_TARGET} is installed")),
-        Ok(WasmStd::Private(path)) => {
-            Check::ok("wasm", format!("{WASM_TARGET} in {}", path.display()))
-        }
-        Err(error) => warn("wasm", error),
-    };
-    vec![Check::ok("rust", toolchain.version), wasm]
+    match toolchain.wasm_std(home, target) {
+        Ok(WasmStd::Installed) => Check::ok(name, format!("{target} is installed")),
+        Ok(WasmStd::Private(path)) => Check::ok(name, format!("{target} in {}", path.display())),
+        Err(error) => warn(name, error, who),
+    }
+}
+
+/// What cannot be built here, what to do, and whom it concerns.
+fn warn(name: &'static str, error: ToolchainError, who: &str) -> Check {
+    let failure = Failure::from(error);
+    let help = failure.help.clone().unwrap_or_default();
+    Check::warn(name, failure.chain().join(": "), help + who)
 }
 
 fn cpu() -> Check {
@@ -206,4 +219,50 @@ fn memory() -> Check {
         found,
         "close other programs: models and sessions have to fit",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::doctor::State;
+
+    #[test]
+    fn std_is_looked_for_by_abi() {
+        let temporary = tempfile::tempdir().unwrap();
+        let home = Home::at(temporary.path().join("home")).unwrap();
+        let toolchain = Toolchain {
+            release: "1.95.0".to_owned(),
+            version: "rustc 1.95.0".to_owned(),
+            commit: "59807616e".to_owned(),
+            sysroot: temporary.path().join("toolchain"),
+        };
+        let look = |abi| wasm_std(&toolchain, &home, abi);
+        for (abi, target) in [
+            (Abi::Component, "wasm32-wasip2"),
+            (Abi::Preview1, "wasm32-wasip1"),
+        ] {
+            let check = look(abi);
+            assert_eq!(check.state, State::Warn);
+            let help = check.help.unwrap();
+            assert!(
+                help.contains(&format!("`rustup target add {target}`")),
+                "{help}"
+            );
+            assert!(help.contains("`cargo xtask setup`"), "{help}");
+            // Most people need only one of them.
+            assert_eq!(
+                help.contains("only jobs of"),
+                abi == Abi::Preview1,
+                "{help}"
+            );
+        }
+        let private = home.root().join("sysroots/1.95.0-59807616e");
+        let lib = private.join("lib/rustlib/wasm32-wasip1/lib");
+        std::fs::create_dir_all(&lib).unwrap();
+        std::fs::write(lib.join("libstd-0.rlib"), b"").unwrap();
+        assert_eq!(look(Abi::Component).state, State::Warn);
+        let found = look(Abi::Preview1);
+        assert_eq!((found.name, found.state), ("preview1", State::Ok));
+        assert!(found.found.starts_with("wasm32-wasip1 in "), "{found:?}");
+    }
 }
