@@ -1,4 +1,5 @@
-//! Measures tokens a second of a model file: reading a prompt of 256 tokens, and generating after it.
+//! Measures tokens a second of a model file: reading a prompt of 256 tokens, and generating after it; of an
+//! encoder's archive, embedding 64 texts of some hundred tokens.
 //! `cargo run --release -p tussah-inference --example rates -- MODEL [--threads N] [--simd LEVEL]
 //! [--runs N] [--prompt N] [--generate N]`; prints medians.
 
@@ -8,8 +9,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tussah_inference::archive::Archive;
 use tussah_inference::{
-    CancelToken, LoadOptions, Model, Sampling, Session, SessionOptions, SimdLevel, TokenId,
+    CancelToken, LoadOptions, Model, OverLong, Sampling, Session, SessionOptions, SimdLevel,
+    TokenId,
 };
 
 type Failure = Box<dyn std::error::Error>;
@@ -55,6 +58,35 @@ fn median_and_best(mut values: Vec<f64>) -> (f64, f64) {
     (values[values.len() / 2], values[values.len() - 1])
 }
 
+/// Rates of an encoder; all texts are one call.
+fn embeddings(model: &Model, runs: usize) -> Result<(), Failure> {
+    let words = [
+        "a", "river", "of", "glass", "runs", "under", "the", "old", "town",
+    ];
+    let texts: Vec<String> = (0..64)
+        .map(|text| {
+            let word = |at: usize| words[(text + at * at) % words.len()];
+            (0..100).map(word).collect::<Vec<_>>().join(" ")
+        })
+        .collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let mut rates = Vec::new();
+    let mut tokens = 0;
+    for _ in 0..runs {
+        let start = Instant::now();
+        tokens = model
+            .embed(&texts, OverLong::Cut, &CancelToken::new())?
+            .tokens;
+        rates.push(tokens as f64 / start.elapsed().as_secs_f64());
+    }
+    let (median, best) = median_and_best(rates);
+    println!("{}", model.info().engine);
+    println!(
+        "64 texts of {tokens} tokens: median {median:.0}, best {best:.0} tokens/s of {runs} runs"
+    );
+    Ok(())
+}
+
 fn main() -> Result<(), Failure> {
     let Arguments {
         model,
@@ -63,6 +95,10 @@ fn main() -> Result<(), Failure> {
         prompt,
         generate,
     } = arguments()?;
+    if let Ok(archive) = Archive::open(&model) {
+        let model = Model::from_archive(archive, &options, &mut |_| {})?;
+        return embeddings(&model, runs);
+    }
     let start = Instant::now();
     let model = Arc::new(Model::open(&model, &options, &mut |_| {})?);
     let load_seconds = start.elapsed().as_secs_f64();

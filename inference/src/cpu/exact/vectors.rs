@@ -202,6 +202,29 @@ fn products_of_every_format_are_the_naive_sums() {
 }
 
 #[test]
+fn long_rows_of_the_largest_halves_do_not_overflow() {
+    // 2^16 columns and a block more: past what a sum of 32 bits could hold of a byte times a plane.
+    let columns = (1 << 16) + 32;
+    for (weight, value) in [(0x7bff_u16, -1.992_f32), (0xfbff, -1.992), (0x7bff, 1.992)] {
+        let file = file(
+            QuantType::F16,
+            1,
+            columns,
+            &weight.to_le_bytes().repeat(columns),
+        );
+        let vector = vec![value; columns];
+        for level in SimdLevel::available() {
+            let found = products(level, &file, std::slice::from_ref(&vector))[0][0];
+            assert_eq!(
+                found,
+                naive(&file, 0, &vector),
+                "{weight:04x} {value} {level:?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn scales_far_below_the_largest_are_rounded_to_even() {
     // A row of two blocks with scales 1.5 · 2^0 and 1.25 · 2^-14: rule 3's E is -21, so the second
     // coefficient is 1.25 · 2^7 = 160, exact; with 2^-22 and more between them bits are lost the same way
