@@ -100,8 +100,20 @@ fn stand_alone(mut manifest: Table, root: &Table) -> Result<Table, Box<dyn Error
         }
     }
     let versions = table(workspace, "dependencies")?;
-    if let Some(Value::Table(dependencies)) = manifest.get_mut("dependencies") {
-        for (name, value) in dependencies.iter_mut() {
+    let mut lists: Vec<&mut Table> = Vec::new();
+    for (key, value) in &mut manifest {
+        match (key.as_str(), value) {
+            ("dependencies", Value::Table(list)) => lists.push(list),
+            ("target", Value::Table(targets)) => {
+                let targets = targets.iter_mut().map(|(_, target)| target);
+                let found = targets.filter_map(|target| target.get_mut("dependencies"));
+                lists.extend(found.filter_map(Value::as_table_mut));
+            }
+            _ => {}
+        }
+    }
+    for list in lists {
+        for (name, value) in list.iter_mut() {
             *value = dependency(name, value, versions)?;
         }
     }

@@ -5,3 +5,4 @@
 mod constrained;
 mod harness;
 mod schemas;
+mod world;
