@@ -15,6 +15,7 @@ mod mnemonic;
 mod offer;
 mod pay;
 mod payout;
+mod poverty;
 mod random;
 mod random_bond;
 mod redeem;
