@@ -18,6 +18,8 @@ pub(crate) enum Bench {
     Inference,
     /// Microseconds of a job that does nothing, beside bare wasmtime with the same settings
     Sandbox,
+    /// A channel's tree of a million receipts: time, memory, proofs
+    Receipts,
 }
 
 /// Builds what measures and runs it.
@@ -27,7 +29,8 @@ pub(crate) enum Bench {
 pub(crate) fn run(bench: Bench) -> Result<()> {
     match bench {
         Bench::Inference => inference(),
-        Bench::Sandbox => sandbox(),
+        Bench::Sandbox => program("tussah-runtime", "sandbox"),
+        Bench::Receipts => program("tussah-manifest", "receipts"),
     }
 }
 
@@ -59,16 +62,10 @@ fn inference() -> Result<()> {
     Ok(())
 }
 
-fn sandbox() -> Result<()> {
+/// One of a crate's own bench programs.
+fn program(package: &str, bench: &str) -> Result<()> {
     let workspace = Workspace::ask()?;
     let mut run = workspace.cargo();
-    run.args([
-        "bench",
-        "--locked",
-        "--package",
-        "tussah-runtime",
-        "--bench",
-        "sandbox",
-    ]);
+    run.args(["bench", "--locked", "--package", package, "--bench", bench]);
     command::run(&mut run)
 }
