@@ -8,8 +8,10 @@ mod chain;
 mod doctor;
 mod model;
 mod new;
+mod provider;
 mod receipt;
 mod run;
+mod wallet;
 
 use clap::{Parser, Subcommand};
 
@@ -51,6 +53,10 @@ enum Command {
     Model(model::Command),
     #[command(subcommand)]
     Chain(chain::Command),
+    #[command(subcommand)]
+    Wallet(wallet::Command),
+    #[command(subcommand)]
+    Provider(provider::Command),
     Doctor(doctor::Arguments),
 }
 
@@ -64,6 +70,8 @@ impl Command {
             Self::Audit(arguments) => arguments.json,
             Self::Model(command) => command.json(),
             Self::Chain(command) => command.json(),
+            Self::Wallet(command) => command.json(),
+            Self::Provider(command) => command.json(),
             Self::Doctor(arguments) => arguments.json,
         }
     }
@@ -77,6 +85,8 @@ impl Command {
             Self::Audit(arguments) => arguments.run(ui),
             Self::Model(command) => command.run(ui),
             Self::Chain(command) => command.run(ui),
+            Self::Wallet(command) => command.run(ui),
+            Self::Provider(command) => command.run(ui),
             Self::Doctor(arguments) => arguments.run(ui),
         }
     }

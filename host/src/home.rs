@@ -16,6 +16,7 @@ use crate::{exit_code::Exit, failure::Failure};
 /// blobs/<2 hex>/<64 hex>   models, modules and manifests by BLAKE3 digest
 /// models/<name>.toml       names for models
 /// keys/                    secrets of this host, readable by the owner alone
+/// wallets/<name>.json      keys that pay, each under a passphrase
 /// downloads/               files that are not whole yet
 /// cache/                   can be deleted at any time
 /// localnet/                the network of `tussah chain localnet`

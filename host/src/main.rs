@@ -13,6 +13,9 @@ mod engine;
 mod onnx;
 mod toolchain;
 
+mod chain_option;
+mod wallets;
+
 mod blobs;
 mod home;
 mod keys;

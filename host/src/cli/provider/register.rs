@@ -1,0 +1,160 @@
+//! `tussah provider register`: deploys the provider's contract, lists its offer, adds to its bond.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use tussah_manifest::{Nanograms, SigningKey};
+use tussah_settlement::chain::SystemClock;
+use tussah_settlement::provider::{self, Listing, ProviderTerms};
+use tussah_settlement::wallet::{OutMessage, Paid, Wallet, pay};
+use tussah_settlement::{Address, Chain, ContractError};
+
+use super::{Listed, address, read_offer};
+use crate::{
+    chain_option::{ChainOption, block_on, pay_failure},
+    exit_code::Exit,
+    failure::Failure,
+    grams,
+    home::Home,
+    keys::{self, KeyName},
+    ui::Ui,
+    wallets::{self, PassphraseOption, wallet_name},
+};
+
+/// What the listing carries for its gas; what is left of it comes back.
+const LIST_NANOGRAMS: u64 = 100_000_000;
+/// What goes with the bond: the rent of a year that the contract keeps back, about 0.03 grams,
+/// and gas. What is not needed is added to the bond.
+const BOND_BESIDE_NANOGRAMS: u64 = 50_000_000;
+
+const EXAMPLES: &str = "\
+Examples:
+  tussah provider register cold --offer offer.toml --bond 10 --chain testnet
+  tussah provider register cold --offer offer.toml --chain testnet     Lists another offer
+
+The wallet owns the contract; its address follows from owner, exit delay, forfeit and salt, so
+the same command with another offer changes the listing. The offer is a file that you serve:
+
+  offer = 1
+  network = -3                        # -239 is the main network
+  key = \"ed25519:3b6a27bc…\"           # this host's provider key: `tussah doctor`
+  fuel_price_nanograms = 10000        # for 10^9 units of fuel
+  inference_price_nanograms = 20000   # for 10^9 inference units";
+
+/// Register as a provider, or change what is listed.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    /// The wallet that owns the contract and pays.
+    #[arg(value_parser = wallet_name)]
+    wallet: String,
+    /// The offer to list.
+    #[arg(long, value_name = "FILE")]
+    offer: PathBuf,
+    /// GRAM to add to the bond.
+    #[arg(long, value_name = "GRAM", default_value = "0", value_parser = grams::parse)]
+    bond: Nanograms,
+    /// The account that the bond goes back to; the wallet if not given.
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    payout: Option<Address>,
+    /// Days from the wish to leave until the bond can be taken.
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=365))]
+    exit_days: u32,
+    /// Thousandths of the bond that an equivocation costs.
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    forfeit_permille: u16,
+    /// Tells the contracts of one owner apart.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    salt: u64,
+    #[command(flatten)]
+    chain: ChainOption,
+    #[command(flatten)]
+    passphrase: PassphraseOption,
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+impl Arguments {
+    pub(super) fn run(self, ui: &Ui) -> Result<Exit, Failure> {
+        let home = Home::open()?;
+        let offer = read_offer(&self.offer)?;
+        let own = SigningKey::from_bytes(&*keys::load_or_create(&home, KeyName::Provider)?);
+        if own.public_key() != offer.key {
+            let message = format!("the offer's key is not this host's, {}", own.public_key());
+            return Err(Failure::usage(message).help("name this host's key in the offer"));
+        }
+        let listing = Listing {
+            payout: match &self.payout {
+                Some(payout) => payout.clone(),
+                None => wallets::load(&home, &self.wallet)?.wallet().address(),
+            },
+            key: offer.key,
+            endpoint: offer.endpoint,
+            offer: offer.posted(),
+        };
+        block_on(async {
+            let chain = self.chain.open().await?;
+            if chain.network() != offer.network {
+                let message = format!(
+                    "the offer is for network {}, and this chain is network {}",
+                    offer.network.0,
+                    chain.network().0
+                );
+                return Err(Failure::usage(message));
+            }
+            let known = wallets::load(&home, &self.wallet)?;
+            wallets::require_network(&self.wallet, known.wallet(), chain.network())?;
+            let (wallet, key) = wallets::unlock(&home, &self.wallet, &self.passphrase)?;
+            let (contract, messages) = self.messages(&wallet, &listing);
+            let paid = pay(&chain, &SystemClock::default(), &wallet, &key, &messages).await;
+            refused(&paid.map_err(pay_failure)?)?;
+            let listed = Listed::read(&chain, contract).await?;
+            listed.show(&chain, ui)?;
+            Ok(Exit::DONE)
+        })
+    }
+
+    /// The contract's address, and what deploys it, lists the offer and adds the bond.
+    fn messages(&self, wallet: &Wallet, listing: &Listing) -> (Address, Vec<OutMessage>) {
+        let terms = ProviderTerms {
+            owner: wallet.address(),
+            exit_seconds: self.exit_days * 86_400,
+            forfeit_permille: self.forfeit_permille,
+            salt: self.salt,
+        };
+        let contract = provider::address(&terms);
+        let message = |nanograms, body| OutMessage {
+            to: contract.clone(),
+            value: Nanograms::new(nanograms).unwrap_or(Nanograms::MAX),
+            bounce: true,
+            init: Some(provider::state_init(&terms)),
+            body,
+        };
+        let mut messages = vec![message(LIST_NANOGRAMS, provider::list(1, listing))];
+        if self.bond > Nanograms::ZERO {
+            let value = self.bond.get() + BOND_BESIDE_NANOGRAMS;
+            messages.push(message(value, provider::add_bond(2)));
+        }
+        (contract, messages)
+    }
+}
+
+/// That the contract took every message; what it refused came back.
+fn refused(paid: &Paid) -> Result<(), Failure> {
+    for transaction in &paid.arrived {
+        if transaction.exit_code == Some(0) && !transaction.aborted {
+            continue;
+        }
+        let reason = match transaction.exit_code {
+            Some(code) => match ContractError::from_exit_code(code) {
+                Some(error) => error.to_string(),
+                None => format!("exit code {code}"),
+            },
+            None => "no code ran".to_owned(),
+        };
+        let message = format!("the provider's contract refused a message: {reason}");
+        return Err(Failure::usage(message).help("the money came back, less fees"));
+    }
+    Ok(())
+}
