@@ -46,10 +46,12 @@ fn the_json_template_needs_no_model() {
     let Some(sandbox) = Sandbox::with_wasm() else {
         return;
     };
-    // Without a model chat says what to do.
-    let chat = ["new", "talk", "--template", "chat"];
-    sandbox.run(&chat).expect(2).says("tussah model pull");
-    assert!(!sandbox.work().join("talk").exists());
+    // Without a model the others say what to do.
+    for template in ["chat", "nn", "embeddings"] {
+        let new = ["new", "other", "--template", template];
+        sandbox.run(&new).expect(2).says("tussah model pull");
+        assert!(!sandbox.work().join("other").exists());
+    }
     let (made, output) = check(&sandbox, "json");
     assert_eq!(made["model"], Value::Null);
     let counts: Value = serde_json::from_str(&output).unwrap();
@@ -70,6 +72,13 @@ fn the_text_template_runs_until_its_model_goes() {
         return;
     };
     check_with_noise(&sandbox, "text");
+    // A model that generates text makes no embeddings, whether it is found or named.
+    for model in [&[][..], &["--model", "noise"]] {
+        let mut new = vec!["new", "find", "--template", "embeddings"];
+        new.extend(model);
+        let refused = sandbox.run(&new).expect(2);
+        refused.says("needs a model that makes embeddings");
+    }
     // The model goes while a manifest needs it: the error says which, and what to do.
     sandbox.run(&["model", "remove", "noise"]).expect(0);
     let mut run = sandbox.command(&["run", "text", "--input", "text/input.txt"]);
@@ -92,4 +101,19 @@ fn the_nn_template_runs() {
     if let Some(sandbox) = with_noise() {
         check_with_noise(&sandbox, "nn");
     }
+}
+
+#[test]
+fn the_embeddings_template_runs() {
+    let Some(sandbox) = with_noise() else {
+        return;
+    };
+    if !sandbox.link_model_named("minilm") {
+        crate::fixture::missing("the model minilm", "REQUIRE_MODEL");
+        return;
+    }
+    // Found although it is not the only model.
+    let (made, output) = check(&sandbox, "embeddings");
+    assert_eq!(made["model"], "minilm");
+    assert!(output.contains("score"), "{output}");
 }

