@@ -487,7 +487,12 @@ pub(super) const TEMPLATES: &[(&str, &str)] = &[
         "UnsupportedOperation: the model's chat template used more than its 1000000 units of fuel",
     ),
     (
+        // Making text takes fuel for its length, too.
         "{% for i in range(9999) %}{{ 'long text ' * 9999 }}{% endfor %}",
+        "UnsupportedOperation: the model's chat template used more than its 1000000 units of fuel",
+    ),
+    (
+        "{% set text = 'long text ' * 9999 %}{% for i in range(9999) %}{{ text }}{% endfor %}",
         "UnsupportedOperation: the prompt is longer than 16777216 bytes",
     ),
     (
