@@ -40,8 +40,8 @@ pub(crate) fn run(workspace: &Workspace, counts: &mut Counts) -> Result<Option<S
         ));
     }
     let library = library(&home::tussah_home()?)?;
-    // The whole workspace each time: with other packages the dependencies would have other features,
-    // and be built again.
+    // The whole workspace and its tests each time: with other packages, or without what only tests
+    // need, the dependencies would have other features, and be built again.
     let cargo = |task: &str| {
         let mut cargo = workspace.cargo();
         cargo.args([
@@ -54,7 +54,7 @@ pub(crate) fn run(workspace: &Workspace, counts: &mut Counts) -> Result<Option<S
         cargo
     };
     command::run(cargo("clippy").args(["--all-targets", "--", "-D", "warnings"]))?;
-    command::run(cargo("build").args(["--bin", "tussah"]))?;
+    command::run(cargo("build").args(["--bins", "--tests"]))?;
     let mut tests = cargo("test");
     tests
         .args(["--no-fail-fast", "--test", "it", "--", "onnx"])
