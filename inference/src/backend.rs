@@ -1,6 +1,6 @@
 //! The seam between a layer plan and a device.
-//! In: token ids and where they stand. Out: logits. Two implementations: the scalar f32 oracle and
-//! the exact CPU engine. It knows nothing of text, sampling or files.
+//! In: token ids and where they stand. Out: logits. Three implementations: the scalar f32 oracle, and the
+//! exact engines on CPUs and GPUs. It knows nothing of text, sampling or files.
 
 use std::fmt;
 
@@ -16,6 +16,18 @@ pub enum BackendError {
         what: &'static str,
         /// How much.
         bytes: u64,
+    },
+    /// The device is gone: unplugged, reset, or its driver failed. Models on it must be loaded again.
+    #[error("the GPU was lost: {reason}")]
+    DeviceLost {
+        /// What the driver said.
+        reason: String,
+    },
+    /// The device refused a command or a kernel.
+    #[error("the GPU refused: {reason}")]
+    Device {
+        /// What it said.
+        reason: String,
     },
     /// A value became NaN or infinite: the model is broken or does not fit the arithmetic.
     #[error("{what} of token position {position} is not a finite number")]

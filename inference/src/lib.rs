@@ -6,6 +6,7 @@
 //!              ├─ chat ─────── messages → prompt
 //!              └─ model ────── plan ── backend ── session ── text_stream ── text
 //!                                      cpu::exact │ sampler
+//!                                      gpu (exact)
 //!                                      cpu::oracle
 //! folder ─ archive ─ safetensors ─ model ── plan ── encoder ── embed ── vectors
 //! file ─ onnx_file ─ onnx (feature `onnx`) ─ graph ── tensors ↔ tensors
@@ -23,8 +24,10 @@ mod cancel;
 mod chat;
 mod cpu;
 mod embed;
+mod exact;
 pub mod generate;
 mod gguf;
+mod gpu;
 pub mod graph;
 mod model;
 #[cfg(feature = "onnx")]
@@ -36,6 +39,7 @@ mod sampler;
 mod session;
 mod text_stream;
 mod tokenizer;
+mod weights;
 
 pub use arithmetic::PROFILE_VERSION;
 pub use backend::BackendError;
@@ -50,7 +54,10 @@ pub use gguf::{
     ALLOCATION_FACTOR, Gguf, GgufError, GgufSummary, KEY_BYTES_MAX, METADATA_KEYS_MAX,
     StorageShare, TENSOR_NAME_BYTES_MAX, TENSORS_MAX,
 };
-pub use model::{Engine, LoadOptions, LoadProgress, Model, ModelError, ModelInfo, THREADS_MAX};
+pub use gpu::{Gpu, GpuChoice, GpuError, GpuInfo, GpuKind, GpuLayout, GpuOptions};
+pub use model::{
+    Device, Engine, LoadOptions, LoadProgress, Model, ModelError, ModelInfo, THREADS_MAX,
+};
 pub use onnx_file::{ONNX_FILE_BYTES_MAX, OnnxFile, OnnxFileError};
 pub use quant::QuantType;
 pub use safetensors::{SAFETENSORS_HEADER_BYTES_MAX, SafetensorsError};

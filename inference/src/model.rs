@@ -18,6 +18,7 @@ use crate::cpu::exact::{Exact, ExactEncoder};
 use crate::cpu::oracle::{Oracle, OracleEncoder};
 use crate::cpu::simd::{SimdLevel, SimdUnavailable};
 use crate::gguf::{Gguf, GgufError};
+use crate::gpu::{Gpu, GpuExact};
 use crate::quant::QuantType;
 use crate::safetensors::SafetensorsError;
 use crate::tokenizer::{AddBos, EncodeOptions, TokenId, Tokenizer, TokenizerError};
@@ -37,15 +38,39 @@ pub enum Engine {
     Oracle,
 }
 
+/// Where a model runs. There is no falling back from one to the other.
+#[derive(Debug, Clone, Default)]
+pub enum Device {
+    /// The CPU.
+    #[default]
+    Cpu,
+    /// A GPU, for decoders in the exact profile.
+    Gpu(Arc<Gpu>),
+}
+
+impl PartialEq for Device {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Cpu, Self::Cpu) => true,
+            (Self::Gpu(gpu), Self::Gpu(other)) => Arc::ptr_eq(gpu, other),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Device {}
+
 /// How to load a model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LoadOptions {
     /// The arithmetic.
     pub engine: Engine,
     /// Threads of one step; 0 takes one for each CPU that this process may use.
     pub threads: usize,
-    /// Kernels of the exact engine; the bits do not depend on it.
+    /// Kernels of the exact engine on CPUs; the bits do not depend on it.
     pub simd: SimdLevel,
+    /// Where it runs; the exact engine's bits do not depend on it.
+    pub device: Device,
 }
 
 impl LoadOptions {
@@ -188,6 +213,12 @@ pub enum ModelError {
     /// Kernels that this CPU cannot run were asked for.
     #[error(transparent)]
     Simd(#[from] SimdUnavailable),
+    /// What was asked for runs on CPUs alone.
+    #[error("{what} runs on the CPU only: ask for the device `cpu`")]
+    CpuOnly {
+        /// What it is.
+        what: &'static str,
+    },
     /// Too many threads.
     #[error("{threads} threads, at most {THREADS_MAX} are allowed")]
     Threads {
@@ -261,6 +292,9 @@ impl Model {
         options: &LoadOptions,
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Self, ModelError> {
+        if options.device != Device::Cpu {
+            return Err(ModelError::CpuOnly { what: "an encoder" });
+        }
         let threads = options.threads()?;
         let file_bytes = archive.size_bytes();
         let (plan, tokenizer) = bert::plan(&Arc::new(archive))?;
@@ -317,8 +351,15 @@ impl Model {
         let plan = Arc::new(decoder::plan(&gguf, kind, tokenizer.len())?);
         let mut info = info(&gguf, &plan, architecture)?;
         let gguf = Arc::new(gguf);
-        let backend: Box<dyn Backend> = match options.engine {
-            Engine::Oracle => {
+        let backend: Box<dyn Backend> = match (options.engine, &options.device) {
+            (Engine::Oracle, Device::Gpu(_)) => {
+                return Err(ModelError::CpuOnly { what: "the oracle" });
+            }
+            (Engine::Exact, Device::Gpu(gpu)) => {
+                info.engine = format!("{} {}", crate::exact_profile(), gpu.info());
+                Box::new(GpuExact::load(gpu, gguf, Arc::clone(&plan), progress)?)
+            }
+            (Engine::Oracle, Device::Cpu) => {
                 info.engine = format!("oracle {threads} threads");
                 let total_bytes = gguf.size_bytes();
                 progress(LoadProgress {
@@ -327,7 +368,7 @@ impl Model {
                 });
                 Box::new(Oracle::new(gguf, Arc::clone(&plan), threads))
             }
-            Engine::Exact => {
+            (Engine::Exact, Device::Cpu) => {
                 let simd = options.simd.resolve()?;
                 info.engine = exact_name(simd, threads);
                 Box::new(Exact::load(

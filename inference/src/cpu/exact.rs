@@ -21,16 +21,14 @@ mod vectors;
 
 use std::sync::Arc;
 
-use crate::arithmetic::{flush, mul};
 use crate::backend::{Backend, BackendError, Sequence};
 use crate::cpu::buffer::Arena;
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::SimdLevel;
+use crate::exact::{Angles, HEAD_SIZE_MAX, ScoreScale, check_sizes, flushed};
 use crate::gguf::Gguf;
-use crate::model::plan::{Layer, Matrix, Plan, Rope};
+use crate::model::plan::{Layer, Matrix, Plan};
 use crate::model::{LoadProgress, ModelError};
-use crate::tokenizer::TokenId;
-use attention::ScoreScale;
 pub(crate) use encoder::ExactEncoder;
 use forward::ExactSequence;
 use kernels::Kernels;
@@ -38,9 +36,6 @@ use pack::Packed;
 
 /// Tokens of one step: enough to share each weight that comes from memory, few enough to stop soon.
 const BATCH: usize = 128;
-/// The largest head: up to here the 32-bit sums of attention cannot overflow.
-const HEAD_SIZE_MAX: usize = 256;
-
 /// A model in the exact profile.
 #[derive(Debug)]
 pub(crate) struct Exact {
@@ -59,8 +54,7 @@ struct Weights {
     head: Packed,
     norm_epsilon: f32,
     score_scale: ScoreScale,
-    /// base^(-2i/n) / divisor for each rope and, in it, each pair of rotated dimensions.
-    rope_frequencies: Vec<Vec<f64>>,
+    angles: Angles,
 }
 
 #[derive(Debug)]
@@ -84,43 +78,6 @@ struct PackedHeads {
     matrix: Packed,
     bias: Option<Vec<f32>>,
     norm: Option<Vec<f32>>,
-}
-
-/// The shapes that the kernels take.
-fn check_sizes(plan: &Plan) -> Result<(), ModelError> {
-    let size = |what: &str, value: usize, fits: bool, wanted: &'static str| {
-        let what = what.to_owned();
-        if fits {
-            Ok(())
-        } else {
-            Err(ModelError::UnsupportedSize {
-                what,
-                value,
-                wanted,
-            })
-        }
-    };
-    let head = plan.head_size;
-    let fits = head.is_multiple_of(16) && head <= HEAD_SIZE_MAX;
-    size(
-        "the size of a head",
-        head,
-        fits,
-        "a multiple of 16 up to 256",
-    )?;
-    for (what, value) in [
-        ("the embedding length", plan.embedding_length),
-        ("the feed-forward length", plan.feed_forward_length),
-        ("the length of all query heads together", plan.heads * head),
-    ] {
-        size(
-            what,
-            value,
-            value.is_multiple_of(pack::COLUMNS),
-            "a multiple of 32",
-        )?;
-    }
-    Ok(())
 }
 
 /// Packs matrices and reports how far it has come.
@@ -185,20 +142,6 @@ impl Loader<'_> {
     }
 }
 
-/// The values of a vector of the file, as F.
-fn flushed(values: &[f32]) -> Vec<f32> {
-    values.iter().map(|value| flush(*value)).collect()
-}
-
-/// base^(-2i/n) / divisor of each pair.
-fn frequencies(rope: &Rope, dimensions: usize) -> Vec<f64> {
-    let frequency = |(pair, divisor): (usize, &f64)| {
-        let power = -2.0 * pair as f64 / dimensions as f64;
-        libm::pow(f64::from(rope.base), power) / divisor
-    };
-    rope.divisors.iter().enumerate().map(frequency).collect()
-}
-
 impl Exact {
     pub(crate) fn load(
         gguf: Arc<Gguf>,
@@ -232,11 +175,7 @@ impl Exact {
             head,
             norm_epsilon: plan.norm_epsilon,
             score_scale: ScoreScale::of(plan.score_length),
-            rope_frequencies: plan
-                .ropes
-                .iter()
-                .map(|rope| frequencies(rope, plan.rope_dimensions))
-                .collect(),
+            angles: Angles::of(&plan),
             gguf,
             plan,
             pool,
@@ -269,31 +208,6 @@ impl Weights {
         phases::Crew {
             pool: &self.pool,
             kernels: &self.kernels,
-        }
-    }
-
-    /// Rule 10: the token's row of the embedding matrix, one rounding a value, and one more where the plan
-    /// scales it.
-    fn embed(&self, token: TokenId, out: &mut [f32]) {
-        let matrix = &self.plan.token_embedding;
-        matrix
-            .quant()
-            .dequantize(matrix.row(&self.gguf, token.index()), out);
-        for value in out {
-            *value = flush(*value);
-            if let Some(scale) = self.plan.embedding_scale {
-                *value = mul(*value, scale);
-            }
-        }
-    }
-
-    /// Rule 6: cosine and sine of the angle of each pair of each rope at a position.
-    fn turns(&self, position: usize, out: &mut [(f32, f32)]) {
-        for (turn, frequency) in out.iter_mut().zip(self.rope_frequencies.iter().flatten()) {
-            let angle = position as f64 * frequency;
-            #[expect(clippy::cast_possible_truncation, reason = "the one rounding to F")]
-            let rounded = (libm::cos(angle) as f32, libm::sin(angle) as f32);
-            *turn = (flush(rounded.0), flush(rounded.1));
         }
     }
 }

@@ -84,6 +84,7 @@ fn check(architecture: RandomArchitecture, weights: QuantType) -> f32 {
             engine,
             threads,
             simd,
+            ..LoadOptions::default()
         };
         logits(&load(&bytes, options).unwrap(), at_once)
     };

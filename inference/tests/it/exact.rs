@@ -43,6 +43,7 @@ fn check(sizes: Sizes, format: Format, count: u32) {
                 engine: Engine::Exact,
                 threads,
                 simd,
+                ..LoadOptions::default()
             };
             let model = Arc::new(file.load(&options).unwrap());
             for at_once in [400, 1, 7] {
@@ -60,6 +61,7 @@ fn check(sizes: Sizes, format: Format, count: u32) {
         engine: Engine::Oracle,
         threads: 1,
         simd: SimdLevel::Auto,
+        ..LoadOptions::default()
     };
     let oracle = logits_of(&Arc::new(file.load(&options).unwrap()), &tokens(count), 400);
     let floats = |bits: &[u32]| {

@@ -78,6 +78,7 @@ pub(crate) fn minilm(engine: Engine, simd: SimdLevel, threads: usize) -> Option<
         engine,
         threads,
         simd,
+        ..LoadOptions::default()
     };
     if !path.is_dir() {
         return Some(Model::open(&path, &options, &mut |_| {}).unwrap());
@@ -102,11 +103,12 @@ pub(crate) fn real(
         engine,
         threads,
         simd,
+        ..LoadOptions::default()
     };
     let mut loaded = LOADED.get_or_init(Mutex::default).lock().unwrap();
     let have = loaded
         .iter()
-        .find(|(which, have, _)| (*which, *have) == (model, options));
+        .find(|(which, have, _)| *which == model && *have == options);
     if let Some((_, _, model)) = have {
         return Some(Arc::clone(model));
     }

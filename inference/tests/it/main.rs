@@ -16,6 +16,7 @@ mod files;
 mod fixture;
 mod generate;
 mod goldens;
+mod gpu;
 #[cfg(feature = "onnx")]
 mod onnx;
 mod onnx_files;

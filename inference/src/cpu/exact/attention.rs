@@ -5,6 +5,7 @@
 use crate::arithmetic::{
     NOT_FINITE, div, exp, int_to_float, magnitude_bits, mul, round_small, scale2, sub,
 };
+use crate::exact::ScoreScale;
 
 /// Positions of a block of keys.
 pub(super) const KEYS: usize = 16;
@@ -19,32 +20,12 @@ pub(super) struct Head<'a> {
     pub(super) scale: ScoreScale,
 }
 
-/// How scores are scaled by a length, the size of a head nearly everywhere.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum ScoreScale {
-    /// Length 4^m: 2^-m, in the exponent.
-    Power(i32),
-    /// Any other: multiplied by F(1/√d).
-    Factor(f32),
-}
-
-impl ScoreScale {
-    /// 1/√length.
-    pub(super) fn of(length: usize) -> Self {
-        if length.is_power_of_two() && length.trailing_zeros().is_multiple_of(2) {
-            return Self::Power(length.trailing_zeros().cast_signed() / 2);
-        }
-        #[expect(clippy::cast_possible_truncation, reason = "the one rounding to F")]
-        let factor = (1.0 / libm::sqrt(length as f64)) as f32;
-        Self::Factor(factor)
-    }
-
-    #[inline(always)]
-    fn apply(self, dot: i64, exponent: i32) -> f32 {
-        match self {
-            Self::Power(m) => scale2(int_to_float(dot), exponent - m),
-            Self::Factor(factor) => mul(scale2(int_to_float(dot), exponent), factor),
-        }
+/// A score: its dot product and exponent, by a scale.
+#[inline(always)]
+fn scaled(scale: ScoreScale, dot: i64, exponent: i32) -> f32 {
+    match scale {
+        ScoreScale::Power(m) => scale2(int_to_float(dot), exponent - m),
+        ScoreScale::Factor(factor) => mul(scale2(int_to_float(dot), exponent), factor),
     }
 }
 
@@ -103,7 +84,7 @@ pub(super) fn attend(
     for ((scores, exponents), keys) in blocks.zip(exponents).zip(keys) {
         let products = dots(head.query, keys);
         for i in 0..KEYS {
-            scores[i] = head.scale.apply(products[i], head.exponent + exponents[i]);
+            scores[i] = scaled(head.scale, products[i], head.exponent + exponents[i]);
         }
     }
     let scores = &scratch[first..positions];
@@ -114,7 +95,7 @@ pub(super) fn attend(
     let exponents = &cache.value_exponents[first..positions];
     let largest = exponents.iter().copied().fold(i32::MIN, i32::max);
     let mut total = 0i64;
-    let mut sums = [0i64; super::HEAD_SIZE_MAX];
+    let mut sums = [0i64; crate::exact::HEAD_SIZE_MAX];
     let sums = &mut sums[..size];
     let exponents = cache.value_exponents.as_chunks::<VALUES>().0;
     let values = cache.values.chunks_exact(VALUES * size);

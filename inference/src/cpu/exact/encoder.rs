@@ -16,11 +16,11 @@ use crate::model::{LoadProgress, ModelError};
 use crate::tokenizer::TokenId;
 
 use super::activations::Activations;
-use super::attention::{Head, HeadCache, ScoreScale, VALUES, store_key, store_value};
+use super::attention::{Head, HeadCache, VALUES, store_key, store_value};
 use super::kernels::Kernels;
 use super::pack::{COLUMNS, Packed, ROWS};
 use super::phases::{Crew, Finite, Groups, product, quantize, shares};
-use super::{HEAD_SIZE_MAX, flushed};
+use crate::exact::{HEAD_SIZE_MAX, ScoreScale, flushed};
 
 /// Query rows of one chunk of attention.
 const ATTENTION_ROWS: usize = 16;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::arithmetic::{NOT_FINITE, magnitude_bits};
 use crate::backend::{BackendError, Sequence};
 use crate::cpu::pool::Parts;
+use crate::exact::embed;
 use crate::model::plan::{Gate, Plan};
 use crate::tokenizer::TokenId;
 
@@ -106,7 +107,7 @@ impl Step<'_> {
         let plan = &self.weights.plan;
         let rows = self.buffers.states.chunks_exact_mut(plan.embedding_length);
         for (row, token) in rows.zip(tokens) {
-            self.weights.embed(*token, row);
+            embed(plan, &self.weights.gguf, *token, row);
         }
         for (offset, turns) in self
             .buffers
@@ -115,7 +116,7 @@ impl Step<'_> {
             .take(self.n)
             .enumerate()
         {
-            self.weights.turns(self.position + offset, turns);
+            self.weights.angles.at(self.position + offset, turns);
         }
     }
 
@@ -268,8 +269,8 @@ impl Step<'_> {
                     ),
                 }
             };
-            let mut row = [0.0; super::HEAD_SIZE_MAX];
-            let mut q = [0; super::HEAD_SIZE_MAX];
+            let mut row = [0.0; crate::exact::HEAD_SIZE_MAX];
+            let mut q = [0; crate::exact::HEAD_SIZE_MAX];
             let (row, q) = (&mut row[..size], &mut q[..size]);
             for token in 0..n {
                 let groups = Groups {

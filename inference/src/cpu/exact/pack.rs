@@ -3,14 +3,13 @@
 //! bytes, with the integer coefficients of rule 3 or the f16 scales they are made of. Values do not
 //! change: the layouts are permutations, and a coefficient is one stated rounding of a scale.
 
-use crate::arithmetic::{
-    NOT_FINITE, exponent_of, flush, magnitude_bits, q16_exponent, round_scaled, round_small,
-};
+use crate::arithmetic::{flush, round_scaled};
 use crate::cpu::buffer::{Arena, Buffer, Plain};
 use crate::cpu::pool::{Parts, Pool};
 use crate::model::ModelError;
 use crate::model::plan::Rows;
-use crate::quant::{QuantType, Scales32, f16_to_f32};
+use crate::quant::{QuantType, Scales32};
+use crate::weights::{coefficient, row_exponent, unit_of};
 
 /// Rows of a group.
 pub(super) const ROWS: usize = 16;
@@ -73,7 +72,7 @@ impl<const C: usize> Scales for Words<C> {
 
     /// One coefficient is the scale's, a second the minimum's or, without minima, the last 16 columns'.
     fn put(&mut self, lane: usize, scales: &Scales32, unit: f32) {
-        let rounded = |half: u16| round_small(f16_to_f32(half) * unit);
+        let rounded = |half| coefficient(half, unit);
         let scale = rounded(scales.scale);
         let last = match scales.minimum_factor {
             None => scale * scales.factors[1],
@@ -246,38 +245,6 @@ impl Packed {
     }
 }
 
-/// Rule 3's exponent of a row: of its largest scale, less 21 or 14; of plain values, Q16's.
-pub(super) fn row_exponent(quant: QuantType, row: &[u8]) -> i32 {
-    if quant.is_float() {
-        let size = quant.bytes_for(COLUMNS);
-        let largest = row.chunks_exact(size).map(|bytes| {
-            let mut values = [0.0; COLUMNS];
-            quant.dequantize(bytes, &mut values);
-            magnitude_bits(&values.map(flush))
-        });
-        // The plan has refused what is not finite.
-        let largest = largest.max().unwrap_or(0).min(NOT_FINITE - 1);
-        return q16_exponent(f32::from_bits(largest));
-    }
-    let columns = row.len() / quant.block_bytes() * quant.block_elements();
-    let scales = (0..columns / COLUMNS).map(|index| {
-        let scales = quant.scales32(row, index);
-        let magnitude = |half| f16_to_f32(half).abs();
-        magnitude(scales.scale).max(magnitude(scales.minimum))
-    });
-    let largest = scales.fold(0.0, f32::max);
-    let bits = if quant.block_elements() == COLUMNS {
-        21
-    } else {
-        14
-    };
-    if largest == 0.0 {
-        0
-    } else {
-        exponent_of(largest) - bits
-    }
-}
-
 impl Group {
     fn new(matrix: &Rows<'_>, group: usize) -> Self {
         let mut exponent = [0; ROWS];
@@ -289,22 +256,13 @@ impl Group {
         }
         let unit = |lane| match matrix.quant.is_float() {
             true => 0.0,
-            false => power(-exponent[row_of_lane(lane)]),
+            false => unit_of(exponent[row_of_lane(lane)]),
         };
         Self {
             unit: std::array::from_fn(unit),
             exponent,
         }
     }
-}
-
-/// 2^power; the exponents of f16 scales keep it from 2^-2 to 2^45.
-#[expect(
-    clippy::cast_sign_loss,
-    reason = "the biased exponent is positive for those powers"
-)]
-fn power(power: i32) -> f32 {
-    f32::from_bits(((127 + power) as u32) << 23)
 }
 
 /// A matrix being packed.

@@ -1,0 +1,327 @@
+//! Kernels and their bindings → dispatches.
+//! In: sources, buffers and how many workgroups there are. Out: what a step records, each pipeline and layout
+//! made once. It knows nothing of layers.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use wgpu::{
+    BindGroup, BindGroupDescriptor, BindGroupEntry, BindGroupLayout, BindGroupLayoutDescriptor,
+    BindGroupLayoutEntry, BindingType, Buffer, BufferBindingType, BufferUsages, ComputePipeline,
+    PipelineLayoutDescriptor, ShaderStages,
+};
+
+use crate::backend::BackendError;
+use crate::model::plan::Gate;
+
+use super::device::Gpu;
+use super::product::{Params, Product, Slot, THREADS};
+use super::weights::{COLUMNS, Matrix, Run};
+
+/// Rows of the batch that a workgroup of a product takes.
+const TOKENS: [u32; 2] = [1, 4];
+
+/// How many workgroups a dispatch has along an axis.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Count {
+    Fixed(u32),
+    Rows,
+    Wanted,
+}
+
+/// One dispatch of every step.
+pub(super) struct Op {
+    /// Kernels by how many rows of the batch a workgroup takes along the second axis; 0 for none.
+    pub(super) pipelines: Vec<(u32, Arc<ComputePipeline>)>,
+    pub(super) bindings: BindGroup,
+    pub(super) groups: [Count; 2],
+}
+
+impl fmt::Debug for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Op")
+            .field("groups", &self.groups)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Op {
+    /// Records it for a step of so many rows, of which so many want logits.
+    pub(super) fn record(&self, pass: &mut wgpu::ComputePass<'_>, rows: u32, wanted: u32) {
+        let count = |count| match count {
+            Count::Fixed(count) => count,
+            Count::Rows => rows,
+            Count::Wanted => wanted,
+        };
+        let [x, y] = self.groups.map(count);
+        let fits = |(tokens, _): &&(u32, Arc<ComputePipeline>)| *tokens >= y;
+        let chosen = self.pipelines.iter().find(fits).or(self.pipelines.last());
+        let Some((tokens, pipeline)) = chosen else {
+            return;
+        };
+        pass.set_pipeline(pipeline);
+        pass.set_bind_group(0, &self.bindings, &[]);
+        pass.dispatch_workgroups(x, if *tokens == 0 { y } else { y.div_ceil(*tokens) }, 1);
+    }
+}
+
+/// How a kernel uses a buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Use {
+    Read,
+    Write,
+    Uniform,
+}
+
+/// A binding: its number, its use, its buffer.
+pub(super) type Bound<'a> = (u32, Use, &'a Buffer);
+
+/// Kernels and layouts, each made once.
+pub(super) struct Compiler {
+    pub(super) gpu: Arc<Gpu>,
+    layouts: HashMap<Vec<(u32, Use)>, BindGroupLayout>,
+    pipelines: HashMap<String, Arc<ComputePipeline>>,
+}
+
+impl fmt::Debug for Compiler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Compiler of {} kernels", self.pipelines.len())
+    }
+}
+
+impl Compiler {
+    pub(super) fn new(gpu: &Arc<Gpu>) -> Self {
+        Self {
+            gpu: Arc::clone(gpu),
+            layouts: HashMap::new(),
+            pipelines: HashMap::new(),
+        }
+    }
+
+    fn layout(&mut self, bound: &[Bound<'_>]) -> BindGroupLayout {
+        let key: Vec<_> = bound.iter().map(|(at, usage, _)| (*at, *usage)).collect();
+        let device = self.gpu.device();
+        let entry = |&(binding, usage): &(u32, Use)| BindGroupLayoutEntry {
+            binding,
+            visibility: ShaderStages::COMPUTE,
+            ty: BindingType::Buffer {
+                ty: match usage {
+                    Use::Read => BufferBindingType::Storage { read_only: true },
+                    Use::Write => BufferBindingType::Storage { read_only: false },
+                    Use::Uniform => BufferBindingType::Uniform,
+                },
+                has_dynamic_offset: false,
+                min_binding_size: None,
+            },
+            count: None,
+        };
+        let made = self.layouts.entry(key).or_insert_with_key(|key| {
+            device.create_bind_group_layout(&BindGroupLayoutDescriptor {
+                label: None,
+                entries: &key.iter().map(entry).collect::<Vec<_>>(),
+            })
+        });
+        made.clone()
+    }
+
+    pub(super) fn pipeline(
+        &mut self,
+        label: &str,
+        source: String,
+        bound: &[Bound<'_>],
+    ) -> Result<Arc<ComputePipeline>, BackendError> {
+        if let Some(made) = self.pipelines.get(&source) {
+            return Ok(Arc::clone(made));
+        }
+        let layout = self.layout(bound);
+        let layout = self
+            .gpu
+            .device()
+            .create_pipeline_layout(&PipelineLayoutDescriptor {
+                label: None,
+                bind_group_layouts: &[Some(&layout)],
+                immediate_size: 0,
+            });
+        let pipeline = Arc::new(self.gpu.pipeline(label, source.clone(), &layout)?);
+        self.pipelines.insert(source, Arc::clone(&pipeline));
+        Ok(pipeline)
+    }
+
+    pub(super) fn bind(&mut self, bound: &[Bound<'_>]) -> Result<BindGroup, BackendError> {
+        let layout = self.layout(bound);
+        let entries: Vec<_> = bound
+            .iter()
+            .map(|(binding, _, buffer)| BindGroupEntry {
+                binding: *binding,
+                resource: buffer.as_entire_binding(),
+            })
+            .collect();
+        self.gpu.scoped("bindings of a kernel", 0, || {
+            self.gpu.device().create_bind_group(&BindGroupDescriptor {
+                label: None,
+                layout: &layout,
+                entries: &entries,
+            })
+        })
+    }
+
+    /// A dispatch that is no product.
+    pub(super) fn op(
+        &mut self,
+        label: &str,
+        source: String,
+        bound: &[Bound<'_>],
+        groups: [Count; 2],
+    ) -> Result<Op, BackendError> {
+        let pipeline = self.pipeline(label, source, bound)?;
+        Ok(Op {
+            pipelines: vec![(0, pipeline)],
+            bindings: self.bind(bound)?,
+            groups,
+        })
+    }
+
+    fn uniform<T: bytemuck::Pod>(&self, value: &T) -> Result<Buffer, BackendError> {
+        let usage = BufferUsages::UNIFORM | BufferUsages::COPY_DST;
+        let bytes = bytemuck::bytes_of(value);
+        let buffer = self
+            .gpu
+            .buffer_for("parameters", bytes.len() as u64, usage)?;
+        self.gpu.queue().write_buffer(&buffer, 0, bytes);
+        Ok(buffer)
+    }
+
+    pub(super) fn stage(&self, layer: usize, place: usize) -> Result<Buffer, BackendError> {
+        let number = u32::try_from(8 * layer + place).unwrap_or(u32::MAX);
+        self.uniform(&[number, 0, 0, 0])
+    }
+}
+
+/// What a product reads and writes.
+pub(super) struct Target<'a> {
+    pub(super) quantized: &'a Buffer,
+    pub(super) output: &'a Buffer,
+    /// Values of a row of the output.
+    pub(super) stride: usize,
+    pub(super) rows: Count,
+    /// A gate, with the status and the number of the stage.
+    pub(super) gate: Option<(Gate, &'a Buffer, usize)>,
+}
+
+impl Compiler {
+    /// The dispatches of matrices that all take the same vectors; their outputs stand one behind the other, or
+    /// meet in a gate.
+    pub(super) fn products(
+        &mut self,
+        batch: &Buffer,
+        matrices: &[&Matrix],
+        target: &Target<'_>,
+    ) -> Result<Vec<Op>, BackendError> {
+        let whole = matrices.iter().all(|matrix| matrix.runs.len() == 1);
+        if whole && (target.gate.is_some() || matrices.len() > 1) {
+            let mut at = 0;
+            let mut parts = Vec::new();
+            for matrix in matrices {
+                parts.push((*matrix, &matrix.runs[0], at));
+                at += matrix.rows;
+            }
+            return Ok(vec![self.product(batch, &parts, target)?]);
+        }
+        let mut ops = Vec::new();
+        if target.gate.is_some() {
+            // Both were cut at the same rows.
+            let [gate, up] = matrices else { return Ok(ops) };
+            let mut at = 0;
+            for (gates, ups) in gate.runs.iter().zip(&up.runs) {
+                ops.push(self.product(batch, &[(gate, gates, at), (up, ups, at)], target)?);
+                at += gates.rows;
+            }
+            return Ok(ops);
+        }
+        let mut at = 0;
+        for matrix in matrices {
+            for run in &matrix.runs {
+                ops.push(self.product(batch, &[(matrix, run, at)], target)?);
+                at += run.rows;
+            }
+        }
+        Ok(ops)
+    }
+
+    fn product(
+        &mut self,
+        batch: &Buffer,
+        parts: &[(&Matrix, &Run, usize)],
+        target: &Target<'_>,
+    ) -> Result<Op, BackendError> {
+        let columns = parts[0].0.columns;
+        let lanes = lanes(&self.gpu, columns);
+        let rows_of_group = (THREADS / lanes) as usize;
+        let number = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
+        let mut params = Params {
+            stride: number(target.stride),
+            count_at: u32::from(matches!(target.rows, Count::Wanted)),
+            stage: number(target.gate.map_or(0, |(_, _, stage)| stage)),
+            ..Params::default()
+        };
+        let mut groups = 0;
+        for (slot, (_, run, output_at)) in params.slots.iter_mut().zip(parts) {
+            let planes = run.planes;
+            *slot = Slot {
+                rows: number(run.rows),
+                first_group: number(groups),
+                output_at: number(*output_at),
+                extra: planes.extra,
+                coefficients: planes.coefficients,
+                supers: planes.supers,
+                exponents: planes.exponents,
+                padding: 0,
+            };
+            if target.gate.is_none() || groups == 0 {
+                groups += run.rows.div_ceil(rows_of_group);
+            }
+        }
+        let uniform = self.uniform(&params)?;
+        let mut bound = vec![
+            (0, Use::Read, batch),
+            (1, Use::Read, target.quantized),
+            (2, Use::Write, target.output),
+            (3, Use::Uniform, &uniform),
+        ];
+        let runs = (4..)
+            .zip(parts)
+            .map(|(at, (_, run, _))| (at, Use::Read, &run.buffer));
+        bound.extend(runs);
+        if let Some((_, status, _)) = target.gate {
+            bound.push((7, Use::Write, status));
+        }
+        let mut pipelines = Vec::new();
+        for tokens in TOKENS {
+            let kernel = Product {
+                formats: parts.iter().map(|(matrix, _, _)| matrix.format).collect(),
+                columns,
+                lanes,
+                tokens,
+                int64: self.gpu.int64(),
+                gate: target.gate.map(|(gate, _, _)| gate),
+            };
+            pipelines.push((tokens, self.pipeline("product", kernel.source(), &bound)?));
+        }
+        Ok(Op {
+            pipelines,
+            bindings: self.bind(&bound)?,
+            groups: [Count::Fixed(number(groups)), target.rows],
+        })
+    }
+}
+
+/// Threads that share a row: two blocks each, if the layout does not say otherwise.
+pub(super) fn lanes(gpu: &Gpu, columns: usize) -> u32 {
+    let wanted = match gpu.layout().lanes {
+        0 => u32::try_from(columns / COLUMNS / 2).unwrap_or(u32::MAX),
+        lanes => lanes,
+    };
+    let lanes = wanted.clamp(1, THREADS);
+    1 << lanes.ilog2()
+}

@@ -1,0 +1,433 @@
+//! An adapter, opened.
+//! In: which GPU is wanted. Out: its device, what it can do, and buffers with typed errors.
+//! It never takes an adapter that is a CPU unless its name was asked for.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use wgpu::{
+    Adapter, Buffer, BufferDescriptor, BufferUsages, ComputePipeline, ComputePipelineDescriptor,
+    Device, DeviceDescriptor, DeviceType, ErrorFilter, Features, Instance, InstanceDescriptor,
+    Limits, PipelineCompilationOptions, PipelineLayout, Queue, ShaderModuleDescriptor,
+    ShaderSource,
+};
+
+use crate::backend::BackendError;
+
+/// What kind of adapter it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GpuKind {
+    /// A card of its own.
+    Discrete,
+    /// Part of the processor, with the processor's memory.
+    Integrated,
+    /// A share of a GPU in a virtual machine.
+    Virtual,
+    /// A program that computes on the CPU, such as llvmpipe.
+    Software,
+    /// The driver does not say.
+    Unknown,
+}
+
+impl GpuKind {
+    /// As `doctor` and receipts name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Discrete => "discrete",
+            Self::Integrated => "integrated",
+            Self::Virtual => "virtual",
+            Self::Software => "software",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// What a driver says of an adapter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GpuInfo {
+    /// As the driver names it, such as `NVIDIA H100 80GB HBM3`.
+    pub name: String,
+    /// What kind it is.
+    pub kind: GpuKind,
+    /// The interface it is reached by: `vulkan`, `metal` or `dx12`.
+    pub interface: String,
+    /// The driver and its version.
+    pub driver: String,
+    /// Bytes that one binding may have; larger tensors are cut.
+    pub binding_bytes_max: u64,
+    /// Whether it has integers of 64 bits.
+    pub int64: bool,
+    /// Whether it counts time.
+    pub timestamps: bool,
+}
+
+impl GpuInfo {
+    fn of(adapter: &Adapter) -> Self {
+        let info = adapter.get_info();
+        let kind = match info.device_type {
+            DeviceType::DiscreteGpu => GpuKind::Discrete,
+            DeviceType::IntegratedGpu => GpuKind::Integrated,
+            DeviceType::VirtualGpu => GpuKind::Virtual,
+            DeviceType::Cpu => GpuKind::Software,
+            DeviceType::Other => GpuKind::Unknown,
+        };
+        let driver = format!("{} {}", info.driver, info.driver_info);
+        Self {
+            name: info.name,
+            kind,
+            interface: info.backend.to_str().to_owned(),
+            driver: driver.trim().to_owned(),
+            binding_bytes_max: adapter.limits().max_storage_buffer_binding_size,
+            int64: adapter.features().contains(Features::SHADER_INT64),
+            timestamps: adapter.features().contains(Features::TIMESTAMP_QUERY),
+        }
+    }
+}
+
+impl fmt::Display for GpuInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            name,
+            interface,
+            driver,
+            ..
+        } = self;
+        write!(f, "{name}, {interface}, {driver}")
+    }
+}
+
+/// Which adapter is wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum GpuChoice {
+    /// The fastest kind that is no software.
+    #[default]
+    Best,
+    /// The first whose name has this text in it, in any case of letters; software is taken too.
+    Named(String),
+}
+
+/// How kernels are laid out; the bits do not depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GpuLayout {
+    /// Threads that share a row of a matrix, a power of two up to 64; 0 picks by the row's length.
+    pub lanes: u32,
+    /// Sums of 64 bits out of 32-bit integers even where the device has longer ones.
+    pub without_int64: bool,
+}
+
+/// How to open an adapter.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GpuOptions {
+    /// Which one.
+    pub choice: GpuChoice,
+    /// A smaller limit than the adapter's on a binding, in bytes; tests cut tensors with it.
+    pub binding_bytes_max: Option<u64>,
+    /// The kernels' layout.
+    pub layout: GpuLayout,
+}
+
+/// Why there is no device.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GpuError {
+    /// No adapter at all.
+    #[error("no GPU was found: is a Vulkan, Metal or DX12 driver installed?")]
+    None,
+    /// Only software, and it was not asked for by name.
+    #[error(
+        "only software adapters were found ({found}); they compute on the CPU: name one to use it"
+    )]
+    OnlySoftware {
+        /// Their names.
+        found: String,
+    },
+    /// No adapter has that name.
+    #[error("no GPU has `{wanted}` in its name; there are: {found}")]
+    NoneNamed {
+        /// What was asked for.
+        wanted: String,
+        /// The names of those that there are.
+        found: String,
+    },
+    /// The driver refused.
+    #[error("could not open {name}: {reason}")]
+    Refused {
+        /// The adapter.
+        name: String,
+        /// What the driver said.
+        reason: String,
+    },
+}
+
+/// Every adapter that drivers report, software ones too.
+pub(crate) fn adapters() -> Vec<Adapter> {
+    let instance = Instance::new(InstanceDescriptor::new_without_display_handle());
+    pollster::block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY))
+}
+
+/// A device that is ready to compute; shared by the models on it.
+pub struct Gpu {
+    info: GpuInfo,
+    layout: GpuLayout,
+    limits: Limits,
+    int64: bool,
+    device: Device,
+    queue: Queue,
+    /// The first thing that went wrong outside of a call that would have said so.
+    fault: Arc<Mutex<Option<Fault>>>,
+}
+
+#[derive(Debug, Clone)]
+enum Fault {
+    Lost(String),
+    Memory,
+    Other(String),
+}
+
+impl fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gpu")
+            .field("info", &self.info)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Gpu {
+    /// What there is, the best first.
+    pub fn list() -> Vec<GpuInfo> {
+        let mut found: Vec<_> = adapters().iter().map(GpuInfo::of).collect();
+        found.sort_by_key(|info| rank(info.kind));
+        found
+    }
+
+    /// Opens an adapter.
+    ///
+    /// # Errors
+    /// [`GpuError`]: there is none of that kind or name, or its driver refuses.
+    pub fn open(options: &GpuOptions) -> Result<Arc<Self>, GpuError> {
+        let adapter = choose(&options.choice)?;
+        let info = GpuInfo::of(&adapter);
+        let mut limits = adapter.limits();
+        if let Some(most) = options.binding_bytes_max {
+            limits.max_storage_buffer_binding_size =
+                limits.max_storage_buffer_binding_size.min(most);
+        }
+        let int64 = info.int64 && !options.layout.without_int64;
+        let mut features = Features::empty();
+        features.set(Features::SHADER_INT64, int64);
+        features.set(Features::TIMESTAMP_QUERY, info.timestamps);
+        let descriptor = DeviceDescriptor {
+            label: Some("tussah"),
+            required_features: features,
+            required_limits: limits.clone(),
+            ..DeviceDescriptor::default()
+        };
+        let (device, queue) =
+            pollster::block_on(adapter.request_device(&descriptor)).map_err(|error| {
+                GpuError::Refused {
+                    name: info.name.clone(),
+                    reason: error.to_string(),
+                }
+            })?;
+        let fault = Arc::new(Mutex::new(None));
+        note_faults(&device, &fault);
+        Ok(Arc::new(Self {
+            info,
+            layout: options.layout,
+            limits,
+            int64,
+            device,
+            queue,
+            fault,
+        }))
+    }
+
+    /// What it is.
+    pub fn info(&self) -> &GpuInfo {
+        &self.info
+    }
+
+    pub(super) fn layout(&self) -> GpuLayout {
+        self.layout
+    }
+
+    pub(super) fn int64(&self) -> bool {
+        self.int64
+    }
+
+    pub(super) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    pub(super) fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// The most bytes of one storage buffer, a multiple of 16.
+    pub(super) fn binding_bytes_max(&self) -> u64 {
+        let most = self.limits.max_storage_buffer_binding_size;
+        most.min(self.limits.max_buffer_size) / 16 * 16
+    }
+
+    /// What went wrong since it was opened, if anything did.
+    pub(super) fn check(&self) -> Result<(), BackendError> {
+        let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        match fault.clone() {
+            None => Ok(()),
+            Some(Fault::Lost(reason)) => Err(BackendError::DeviceLost { reason }),
+            Some(Fault::Memory) => Err(BackendError::OutOfMemory {
+                what: "a step on the GPU",
+                bytes: 0,
+            }),
+            Some(Fault::Other(reason)) => Err(BackendError::Device { reason }),
+        }
+    }
+
+    /// Runs what creates resources; running out of memory is its own error.
+    pub(super) fn scoped<T>(
+        &self,
+        what: &'static str,
+        bytes: u64,
+        create: impl FnOnce() -> T,
+    ) -> Result<T, BackendError> {
+        self.check()?;
+        let memory = self.device.push_error_scope(ErrorFilter::OutOfMemory);
+        let internal = self.device.push_error_scope(ErrorFilter::Internal);
+        let validation = self.device.push_error_scope(ErrorFilter::Validation);
+        let created = create();
+        let errors = [validation, internal].map(|scope| pollster::block_on(scope.pop()));
+        let out_of_memory = pollster::block_on(memory.pop());
+        if out_of_memory.is_some() {
+            return Err(BackendError::OutOfMemory { what, bytes });
+        }
+        match errors.into_iter().flatten().next() {
+            Some(error) => Err(BackendError::Device {
+                reason: format!("{what}: {error}"),
+            }),
+            None => Ok(created),
+        }
+    }
+
+    /// A storage buffer of zeros.
+    pub(super) fn buffer(&self, what: &'static str, bytes: u64) -> Result<Buffer, BackendError> {
+        let usage = BufferUsages::STORAGE | BufferUsages::COPY_DST | BufferUsages::COPY_SRC;
+        self.buffer_for(what, bytes, usage)
+    }
+
+    /// A buffer of zeros for a use; at least 16 bytes, since a binding may not be empty.
+    pub(super) fn buffer_for(
+        &self,
+        what: &'static str,
+        bytes: u64,
+        usage: BufferUsages,
+    ) -> Result<Buffer, BackendError> {
+        let size = bytes.max(16).next_multiple_of(16);
+        if usage.contains(BufferUsages::STORAGE) && size > self.binding_bytes_max() {
+            return Err(BackendError::OutOfMemory { what, bytes });
+        }
+        self.scoped(what, bytes, || {
+            self.device.create_buffer(&BufferDescriptor {
+                label: Some(what),
+                size,
+                usage,
+                mapped_at_creation: false,
+            })
+        })
+    }
+
+    /// A storage buffer with contents.
+    pub(super) fn filled(&self, what: &'static str, words: &[u32]) -> Result<Buffer, BackendError> {
+        let buffer = self.buffer(what, size_of_val(words) as u64)?;
+        self.queue
+            .write_buffer(&buffer, 0, bytemuck::cast_slice(words));
+        Ok(buffer)
+    }
+
+    /// Compiles a kernel whose entry point is `main`.
+    pub(super) fn pipeline(
+        &self,
+        label: &str,
+        source: String,
+        layout: &PipelineLayout,
+    ) -> Result<ComputePipeline, BackendError> {
+        self.scoped("a kernel", 0, || {
+            let module = self.device.create_shader_module(ShaderModuleDescriptor {
+                label: Some(label),
+                source: ShaderSource::Wgsl(Cow::Owned(source)),
+            });
+            self.device
+                .create_compute_pipeline(&ComputePipelineDescriptor {
+                    label: Some(label),
+                    layout: Some(layout),
+                    module: &module,
+                    entry_point: Some("main"),
+                    compilation_options: PipelineCompilationOptions {
+                        zero_initialize_workgroup_memory: false,
+                        ..PipelineCompilationOptions::default()
+                    },
+                    cache: None,
+                })
+        })
+        .map_err(|error| match error {
+            BackendError::Device { reason } => BackendError::Device {
+                reason: format!("{label}: {reason}"),
+            },
+            other => other,
+        })
+    }
+}
+
+fn rank(kind: GpuKind) -> u8 {
+    match kind {
+        GpuKind::Discrete => 0,
+        GpuKind::Virtual => 1,
+        GpuKind::Integrated => 2,
+        GpuKind::Unknown => 3,
+        GpuKind::Software => 4,
+    }
+}
+
+fn choose(choice: &GpuChoice) -> Result<Adapter, GpuError> {
+    let mut found: Vec<(GpuInfo, Adapter)> = adapters()
+        .into_iter()
+        .map(|adapter| (GpuInfo::of(&adapter), adapter))
+        .collect();
+    if found.is_empty() {
+        return Err(GpuError::None);
+    }
+    found.sort_by_key(|(info, _)| rank(info.kind));
+    let names = found.iter().map(|(info, _)| info.name.as_str());
+    let names = names.collect::<Vec<_>>().join(", ");
+    let fits = |info: &GpuInfo| match choice {
+        GpuChoice::Best => info.kind != GpuKind::Software,
+        GpuChoice::Named(wanted) => info.name.to_lowercase().contains(&wanted.to_lowercase()),
+    };
+    let index = found.iter().position(|(info, _)| fits(info));
+    index
+        .map(|index| found.swap_remove(index).1)
+        .ok_or_else(|| match choice {
+            GpuChoice::Best => GpuError::OnlySoftware { found: names },
+            GpuChoice::Named(wanted) => GpuError::NoneNamed {
+                wanted: wanted.clone(),
+                found: names,
+            },
+        })
+}
+
+/// Keeps the first thing that goes wrong, to be told at the next step.
+fn note_faults(device: &Device, fault: &Arc<Mutex<Option<Fault>>>) {
+    let note = |fault: &Mutex<Option<Fault>>, what: Fault| {
+        let mut first = fault.lock().unwrap_or_else(PoisonError::into_inner);
+        first.get_or_insert(what);
+    };
+    let lost = Arc::clone(fault);
+    device.set_device_lost_callback(move |_, reason| note(&lost, Fault::Lost(reason)));
+    let other = Arc::clone(fault);
+    device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+        let what = match error {
+            wgpu::Error::OutOfMemory { .. } => Fault::Memory,
+            error => Fault::Other(error.to_string()),
+        };
+        note(&other, what);
+    }));
+}

@@ -1,0 +1,491 @@
+//! WGSL for matrices times vectors.
+//! In: the formats of up to three matrices, their columns, how threads and rows of the batch are shared
+//! out. Out: one kernel (rule 4). Every sum is of integers, so how it is cut does not matter to its bits.
+
+use std::fmt::Write as _;
+
+use crate::model::plan::Gate;
+
+use super::kernels::{FLOAT, substitute};
+use super::weights::{Bits, COLUMNS, Coefficients, Format};
+
+/// Threads of a workgroup.
+pub(super) const THREADS: u32 = 64;
+
+/// One kernel.
+#[derive(Debug, Clone)]
+pub(super) struct Product {
+    /// Of the matrices, which all have as many columns.
+    pub(super) formats: Vec<Format>,
+    pub(super) columns: usize,
+    /// Threads that share a row.
+    pub(super) lanes: u32,
+    /// Rows of the batch that a workgroup takes.
+    pub(super) tokens: u32,
+    pub(super) int64: bool,
+    /// The gate of a feed-forward part: the first matrix makes gates, the second ups.
+    pub(super) gate: Option<Gate>,
+}
+
+/// Parameters of one matrix in a dispatch; `Slot` of the kernel.
+#[derive(Debug, Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub(super) struct Slot {
+    pub(super) rows: u32,
+    /// Workgroups before the first one of this matrix.
+    pub(super) first_group: u32,
+    /// Where its values stand in a row of the output.
+    pub(super) output_at: u32,
+    pub(super) extra: u32,
+    pub(super) coefficients: u32,
+    pub(super) supers: u32,
+    pub(super) exponents: u32,
+    pub(super) padding: u32,
+}
+
+/// Parameters of a dispatch.
+#[derive(Debug, Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub(super) struct Params {
+    pub(super) slots: [Slot; 3],
+    /// Values of a row of the output.
+    pub(super) stride: u32,
+    /// The word of the batch that says how many rows there are.
+    pub(super) count_at: u32,
+    /// The stage that a value which is not finite belongs to, where a gate looks for it.
+    pub(super) stage: u32,
+    pub(super) padding: u32,
+}
+
+const HEAD: &str = "
+struct Slot { rows: u32, first_group: u32, output_at: u32, extra: u32, coefficients: u32, supers: u32, exponents: u32, padding: u32 }
+struct Params { slots: array<Slot, 3>, stride: u32, count_at: u32, stage: u32, padding: u32 }
+const BLOCKS: u32 = $BLOCKSu;
+const LANES: u32 = $LANESu;
+const TOKENS: u32 = $TOKENSu;
+@group(0) @binding(0) var<storage, read> batch: array<u32>;
+@group(0) @binding(1) var<storage, read> x: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read_write> y: array<u32>;
+@group(0) @binding(3) var<uniform> params: Params;
+var<private> total: array<$WIDE, TOKENS>;
+var<workgroup> parts: array<$WIDE, $PARTS>;
+
+// Eleven bits, their shift, a sign.
+fn coefficient(half: u32) -> i32 {
+    let magnitude = i32((half & 0x7ffu) << ((half >> 11u) & 15u));
+    return select(magnitude, -magnitude, ((half >> 15u) & 1u) == 1u);
+}
+
+fn signed_half(word: u32, which: u32) -> i32 {
+    return bitcast<i32>(word << (16u - 16u * which)) >> 16u;
+}
+
+fn signed_byte(word: u32, which: u32) -> i32 {
+    return bitcast<i32>(word << (24u - 8u * which)) >> 24u;
+}
+";
+
+const INT64: &str = "
+fn wide_sum(a: i64, b: i64) -> i64 {
+    return a + b;
+}
+
+fn to_float(a: i64) -> u32 {
+    let bits = bitcast<u64>(a);
+    return wide_to_float(vec2<u32>(u32(bits), u32(bits >> 32u)));
+}
+";
+
+const INT32: &str = "
+fn wide_sum(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
+    return add64(a, b);
+}
+
+fn to_float(a: vec2<u32>) -> u32 {
+    return wide_to_float(a);
+}
+";
+
+impl Product {
+    /// Rows of a matrix that a workgroup takes.
+    pub(super) fn rows_of_group(&self) -> u32 {
+        THREADS / self.lanes
+    }
+
+    fn wide(&self) -> &'static str {
+        if self.int64 { "i64" } else { "vec2<u32>" }
+    }
+
+    pub(super) fn source(&self) -> String {
+        let blocks = self.columns / COLUMNS;
+        let outputs = if self.gate.is_some() { 2 } else { 1 };
+        let parts = outputs * THREADS * self.tokens;
+        let mut source = FLOAT.to_owned();
+        source += &substitute(
+            HEAD,
+            &[
+                ("BLOCKS", blocks.to_string()),
+                ("LANES", self.lanes.to_string()),
+                ("TOKENS", self.tokens.to_string()),
+                ("WIDE", self.wide().to_owned()),
+                ("PARTS", parts.to_string()),
+            ],
+        );
+        source += if self.int64 { INT64 } else { INT32 };
+        for (index, format) in self.formats.iter().enumerate() {
+            self.matrix(&mut source, index, *format);
+        }
+        if self.gate.is_some() {
+            self.gated_main(&mut source);
+        } else {
+            self.main(&mut source);
+        }
+        source
+    }
+
+    /// The part of the rows' products that a lane sums up.
+    fn matrix(&self, out: &mut String, index: usize, format: Format) {
+        let zero = if self.int64 { "0li" } else { "vec2<u32>(0u)" };
+        let mut sums = String::new();
+        let mut carries = String::new();
+        for token in 0..self.tokens {
+            self.token(&mut sums, format, token);
+            let carry = match (self.int64, format.coefficients) {
+                (true, _) => continue,
+                // The products of high and low bytes.
+                (false, Coefficients::One) => format!(
+                    "add64(add64(wide_shifted(p3_{token}, 16u), wide_shifted(p2_{token}, 8u)), wide(p0_{token}))"
+                ),
+                (false, _) => format!(
+                    "add64(add64(wide_shifted(p3_{token}, 25u), wide_shifted(p2_{token}, 14u)), add64(wide_shifted(p1_{token}, 11u), wide(p0_{token})))"
+                ),
+            };
+            let _ = writeln!(
+                carries,
+                "        total[{token}] = add64(total[{token}], {carry});"
+            );
+        }
+        let mut partial = String::new();
+        if !self.int64 {
+            for token in 0..self.tokens {
+                let _ = writeln!(
+                    partial,
+                    "        var p0_{token} = 0; var p1_{token} = 0; var p2_{token} = 0; var p3_{token} = 0;"
+                );
+            }
+        }
+        let clear: String = (0..self.tokens)
+            .map(|token| format!("    total[{token}] = {zero};\n"))
+            .collect();
+        // 32 blocks have at most 64 terms of under 2^25, so 32 bits are enough between the carries.
+        let _ = write!(
+            out,
+            "
+@group(0) @binding({binding}) var<storage, read> w{index}: array<vec4<u32>>;
+
+fn word{index}(at: u32) -> u32 {{
+    return w{index}[at >> 2u][at & 3u];
+}}
+
+fn product{index}(row: u32, lane: u32, first: u32) {{
+{clear}    let slot = params.slots[{index}];
+    let last = batch[params.count_at] - 1u;
+    var block = lane;
+    loop {{
+        if block >= BLOCKS {{
+            break;
+        }}
+{partial}        for (var turn = 0u; turn < 32u && block < BLOCKS; turn++) {{
+            let at = row * BLOCKS + block;
+{unpack}{sums}            block += LANES;
+        }}
+{carries}    }}
+}}
+",
+            binding = 4 + index,
+            unpack = unpack(index, format),
+        );
+    }
+
+    /// What a block adds to a token's sum.
+    fn token(&self, out: &mut String, format: Format, token: u32) {
+        let t = token;
+        let _ = writeln!(
+            out,
+            "            let x{t} = (min(first + {t}u, last) * BLOCKS + block) * 5u;"
+        );
+        for (name, at) in [("ha", 0), ("hb", 1), ("la", 2), ("lb", 3)] {
+            let _ = writeln!(out, "            let {name}{t} = x[x{t} + {at}u];");
+        }
+        let dot = |weights: &str, plane: &str, quads: std::ops::Range<usize>| {
+            let terms = quads.map(|quad| {
+                let (half, lane) = (["a", "b"][quad / 4], ["x", "y", "z", "w"][quad % 4]);
+                format!("dot4I8Packed({weights}{quad}, {plane}{half}{t}.{lane})")
+            });
+            terms.collect::<Vec<_>>().join(" + ")
+        };
+        let full = |weights: &str, quads: std::ops::Range<usize>| {
+            format!(
+                "(({}) << 8u) + {}",
+                dot(weights, "h", quads.clone()),
+                dot(weights, "l", quads)
+            )
+        };
+        let mut add = |coefficient: &str, sum: &str| {
+            if self.int64 {
+                let _ = writeln!(
+                    out,
+                    "            total[{t}] += i64({coefficient}) * i64({sum});"
+                );
+            } else {
+                let _ = writeln!(
+                    out,
+                    "            {{ let d = {sum}; let d1 = d >> 14u; let d0 = d & 16383; let c1 = {coefficient} >> 11u; let c0 = {coefficient} & 2047; p3_{t} += d1 * c1; p2_{t} += d1 * c0; p1_{t} += d0 * c1; p0_{t} += d0 * c0; }}"
+                );
+            }
+        };
+        let sums = format!("x[x{t} + 4u]");
+        let biased = |sum: String, of: &str| match format.bias {
+            0 => sum,
+            bias => format!("{sum} - {bias} * bitcast<i32>({of})"),
+        };
+        match format.coefficients {
+            Coefficients::Scale => {
+                let both = format!("({sums}.x + {sums}.y)");
+                add("scale", &biased(full("q", 0..8), &both));
+            }
+            Coefficients::Minimum | Coefficients::SuperMinimum => {
+                add("scale", &full("q", 0..8));
+                add("minimum", &format!("bitcast<i32>({sums}.x + {sums}.y)"));
+            }
+            Coefficients::SuperHalves => {
+                add("scale", &biased(full("q", 0..4), &format!("{sums}.x")));
+                add("scale_last", &biased(full("q", 4..8), &format!("{sums}.y")));
+            }
+            Coefficients::One => {
+                let parts = [
+                    dot("q", "h", 0..8),
+                    format!("({}) + ({})", dot("q", "l", 0..8), dot("r", "h", 0..8)),
+                    dot("r", "l", 0..8),
+                ];
+                let [high, middle, low] = parts;
+                let _ = if self.int64 {
+                    writeln!(
+                        out,
+                        "            total[{t}] += i64({high}) * 65536li + i64({middle}) * 256li + i64({low});"
+                    )
+                } else {
+                    writeln!(
+                        out,
+                        "            p3_{t} += {high}; p2_{t} += {middle}; p0_{t} += {low};"
+                    )
+                };
+            }
+        }
+    }
+
+    /// The sum over the lanes of a row for one token, as a float without the exponents.
+    fn finish(&self, out: &mut String, name: &str, offset: u32) {
+        let base = offset * THREADS * self.tokens;
+        let _ = write!(
+            out,
+            "        var {name}_sum = parts[{base}u + token * {THREADS}u + t - lane];
+        for (var other = 1u; other < LANES; other++) {{
+            {name}_sum = wide_sum({name}_sum, parts[{base}u + token * {THREADS}u + t - lane + other]);
+        }}
+"
+        );
+    }
+
+    fn store(&self, out: &mut String, offset: u32, indent: &str) {
+        let base = offset * THREADS * self.tokens;
+        for token in 0..self.tokens {
+            let at = base + token * THREADS;
+            let _ = writeln!(out, "{indent}parts[{at}u + t] = total[{token}];");
+        }
+    }
+
+    fn main(&self, out: &mut String) {
+        let mut body = String::new();
+        let count = self.formats.len();
+        for index in (0..count).rev() {
+            let condition = if index == 0 {
+                "{".to_owned()
+            } else {
+                format!("if group.x >= params.slots[{index}].first_group {{")
+            };
+            let _ = write!(
+                body,
+                "{condition}
+        let slot = params.slots[{index}];
+        row = (group.x - slot.first_group) * {rows}u + t / LANES;
+        rows = slot.rows;
+        output_at = slot.output_at;
+        let inside = min(row, rows - 1u);
+        product{index}(inside, lane, first);
+        exponent = bitcast<i32>(word{index}(slot.exponents + inside));
+    }}{next}",
+                rows = self.rows_of_group(),
+                next = if index == 0 { "\n" } else { " else " },
+            );
+        }
+        let mut store = String::new();
+        self.store(&mut store, 0, "    ");
+        let mut finish = String::new();
+        self.finish(&mut finish, "row", 0);
+        let _ = write!(
+            out,
+            "
+@compute @workgroup_size({THREADS})
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) t: u32) {{
+    let lane = t % LANES;
+    let first = group.y * TOKENS;
+    var row = 0u;
+    var rows = 0u;
+    var output_at = 0u;
+    var exponent = 0;
+    {body}{store}    workgroupBarrier();
+    let count = batch[params.count_at];
+    for (var token = lane; token < TOKENS && first + token < count && row < rows; token += LANES) {{
+{finish}        let of_x = bitcast<i32>(x[(first + token) * BLOCKS * 5u + 4u].z);
+        y[(first + token) * params.stride + output_at + row] = scale2(to_float(row_sum), exponent + of_x);
+    }}
+}}
+"
+        );
+    }
+
+    fn gated_main(&self, out: &mut String) {
+        let (mut gates, mut ups) = (String::new(), String::new());
+        self.store(&mut gates, 0, "    ");
+        self.store(&mut ups, 1, "    ");
+        let mut finish = String::new();
+        self.finish(&mut finish, "gate", 0);
+        self.finish(&mut finish, "up", 1);
+        let name = match self.gate {
+            Some(Gate::GeluTanh) => "gelu_gate",
+            _ => "silu_gate",
+        };
+        let _ = write!(
+            out,
+            "
+@group(0) @binding(7) var<storage, read_write> status: array<atomic<u32>>;
+
+@compute @workgroup_size({THREADS})
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) t: u32) {{
+    let lane = t % LANES;
+    let first = group.y * TOKENS;
+    let row = group.x * {rows}u + t / LANES;
+    let rows = params.slots[0].rows;
+    let inside = min(row, rows - 1u);
+    product0(inside, lane, first);
+{gates}    product1(inside, lane, first);
+{ups}    workgroupBarrier();
+    let gate_exponent = bitcast<i32>(word0(params.slots[0].exponents + inside));
+    let up_exponent = bitcast<i32>(word1(params.slots[1].exponents + inside));
+    let count = batch[params.count_at];
+    for (var token = lane; token < TOKENS && first + token < count && row < rows; token += LANES) {{
+{finish}        let of_x = bitcast<i32>(x[(first + token) * BLOCKS * 5u + 4u].z);
+        let gate = scale2(to_float(gate_sum), gate_exponent + of_x);
+        let up = scale2(to_float(up_sum), up_exponent + of_x);
+        if max(gate & MAGNITUDE, up & MAGNITUDE) >= NOT_FINITE {{
+            atomicMin(&status[first + token], params.stage);
+        }}
+        y[(first + token) * params.stride + params.slots[0].output_at + row] = {name}(gate, up);
+    }}
+}}
+",
+            rows = self.rows_of_group(),
+        );
+    }
+}
+
+/// Reads a block: quads q0 to q7 (and r0 to r7, the low bytes of shorts) and its coefficients.
+fn unpack(index: usize, format: Format) -> String {
+    let mut out = String::new();
+    let mut line = |text: String| {
+        let _ = writeln!(out, "            {text}");
+    };
+    let lanes = ["x", "y", "z", "w"];
+    let planes: &[(&str, usize)] = match format.bits {
+        Bits::Four | Bits::Five | Bits::Six => &[],
+        Bits::Eight => &[("q", 0)],
+        Bits::Sixteen => &[("q", 0), ("r", 2)],
+    };
+    let vectors = format.words() / 4;
+    for (name, from) in planes {
+        for half in 0..2 {
+            line(format!(
+                "let {name}v{half} = w{index}[at * {vectors}u + {}u];",
+                from + half
+            ));
+        }
+        for quad in 0..8 {
+            line(format!(
+                "let {name}{quad} = {name}v{}.{};",
+                quad / 4,
+                lanes[quad % 4]
+            ));
+        }
+    }
+    if planes.is_empty() {
+        line(format!("let nibbles = w{index}[at];"));
+        match format.bits {
+            Bits::Five => line(format!("let fifth = word{index}(slot.extra + at);")),
+            Bits::Six => {
+                for half in 0..2 {
+                    line(format!(
+                        "let top{half} = word{index}(slot.extra + 2u * at + {half}u);"
+                    ));
+                }
+            }
+            _ => {}
+        }
+        for (quad, lane) in (0..8).map(|quad| (quad, lanes[quad % 4])) {
+            let low = match quad / 4 {
+                0 => format!("nibbles.{lane} & 0x0f0f0f0fu"),
+                _ => format!("(nibbles.{lane} >> 4u) & 0x0f0f0f0fu"),
+            };
+            let top = match format.bits {
+                Bits::Five => format!(" | (((fifth >> {quad}u) & 0x01010101u) << 4u)"),
+                Bits::Six => {
+                    format!(
+                        " | (((top{} >> {}u) & 0x03030303u) << 4u)",
+                        quad / 4,
+                        2 * (quad % 4)
+                    )
+                }
+                _ => String::new(),
+            };
+            line(format!("let q{quad} = ({low}){top};"));
+        }
+    }
+    let half = format!(
+        "(word{index}(slot.coefficients + row * ((BLOCKS + 1u) / 2u) + block / 2u) >> (16u * (block & 1u)))"
+    );
+    let supers = format!("word{index}(slot.supers + row * ((BLOCKS + 7u) / 8u) + block / 8u)");
+    match format.coefficients {
+        Coefficients::One => {}
+        Coefficients::Scale => line(format!("let scale = coefficient({half});")),
+        Coefficients::Minimum => {
+            line(format!("let both = word{index}(slot.coefficients + at);"));
+            line("let scale = coefficient(both);".to_owned());
+            line("let minimum = coefficient(both >> 16u);".to_owned());
+        }
+        Coefficients::SuperMinimum => {
+            line(format!("let factors = {half};"));
+            line(format!("let outer = {supers};"));
+            line("let scale = signed_half(outer, 0u) * i32(factors & 255u);".to_owned());
+            line(
+                "let minimum = -(signed_half(outer, 1u) * i32((factors >> 8u) & 255u));".to_owned(),
+            );
+        }
+        Coefficients::SuperHalves => {
+            line(format!("let factors = {half};"));
+            line(format!("let outer = bitcast<i32>({supers});"));
+            line("let scale = outer * signed_byte(factors, 0u);".to_owned());
+            line("let scale_last = outer * signed_byte(factors, 1u);".to_owned());
+        }
+    }
+    out
+}
