@@ -19,6 +19,7 @@ mod test;
 mod tidy;
 mod toolchain;
 mod ui;
+mod vulkan;
 mod wasm_std;
 mod workspace;
 
@@ -39,7 +40,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Make this machine ready: Rust's wasm target and the test models; safe to run twice
+    /// Make this machine ready: Rust's wasm target, a Vulkan driver, models; safe to run twice
     Setup(setup::SetupArgs),
     /// Summarise a sample article with a real model, then check the receipt and run it again
     Demo,
@@ -64,7 +65,10 @@ fn main() -> ExitCode {
         return wasm_std::run_as_rustc_wrapper();
     }
     let result = match Cli::parse().task {
-        Task::Setup(args) => setup::run(&args, args.models()),
+        Task::Setup(args) => {
+            vulkan::ensure(vulkan::Driver::Any);
+            setup::run(&args, args.models())
+        }
         Task::Demo => demo::run(),
         Task::Test => test::run(),
         Task::Ci => ci::run(),

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every test of the workspace, on a machine made ready for them.
 //!
 //! In: the checkout. Out: the tests' verdict and one closing line with the counts.
-//! Never: skips a test for want of the model or of a release build; both are made first.
+//! Never: skips a test for want of a model, a GPU driver or a release build; they are made first.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::setup::{self, SetupArgs};
 use crate::workspace::Workspace;
-use crate::{command, home, model, ui};
+use crate::{command, home, model, ui, vulkan};
 
 /// How many tests ended how.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +44,7 @@ pub(crate) fn run() -> Result<()> {
 /// # Errors
 /// A test failed or does not compile.
 pub(crate) fn tests(workspace: &Workspace, release: PathBuf, counts: &mut Counts) -> Result<()> {
+    vulkan::ensure(vulkan::Driver::Tests);
     // In one call with the tests, so that both are built with the same features, once.
     let mut build = workspace.cargo();
     build.args(["build", "--workspace", "--locked", "--bins", "--tests"]);
@@ -80,6 +81,7 @@ pub(crate) fn tests(workspace: &Workspace, release: PathBuf, counts: &mut Counts
         ]);
     }
     run.env("REQUIRE_MODEL", "1");
+    vulkan::for_tests(&mut run);
     let home = home::tussah_home()?;
     for model in &model::ALL {
         let stored = model.stored(&home);
