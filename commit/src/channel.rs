@@ -7,6 +7,7 @@
 use rusqlite::{Connection, OptionalExtension, Row};
 use tussah_manifest::{
     Channel, ChannelAddress, Commitment, Digest, InclusionProof, Nanograms, PublicKey, TreeHash,
+    TreeNodes,
 };
 use tussah_settlement::chain::StackReader;
 use tussah_settlement::channel::{self, ChannelState, ChannelStatus, ProviderSide, Terms};
@@ -262,7 +263,7 @@ fn read(connection: &Connection, row: &Row<'_>) -> Result<Entry, StoreError> {
     };
     let receipts = row.count("receipts")?;
     let tree = Tree::new(connection, number, receipts);
-    let commitment = match tree.commitment(receipts) {
+    let commitment = match tree.commitment_at(receipts) {
         Ok(commitment) => commitment,
         Err(TreeError::Store(error)) => return Err(error),
         Err(TreeError::Proof(_)) => return Err(StoreError::Damaged("receipts")),
@@ -425,7 +426,7 @@ pub(crate) fn proof(
     let proof = tree.prove_inclusion(index, receipts)?;
     let kept = receipt_at(connection, entry, index)?;
     let kept = kept.ok_or(StoreError::Damaged("a receipt of the tree is missing"))?;
-    Ok((kept.digest, tree.commitment(receipts)?, proof))
+    Ok((kept.digest, tree.commitment_at(receipts)?, proof))
 }
 
 pub(crate) const fn status_number(status: ChannelStatus) -> u8 {

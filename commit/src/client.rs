@@ -10,7 +10,7 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension};
 use tussah_manifest::{
     Channel, Commitment, ConsistencyProof, Digest, Document, InclusionProof, Nanograms, PublicKey,
-    Receipt, ReceiptError, Request, RequestError, SignatureError, SigningKey,
+    Receipt, ReceiptError, Request, RequestError, SignatureError, SigningKey, TreeNodes,
 };
 use tussah_settlement::Cell;
 use tussah_settlement::provider;

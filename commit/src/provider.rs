@@ -14,7 +14,7 @@ use std::path::Path;
 
 use tussah_manifest::{
     Commitment, ConsistencyProof, Digest, Document, InclusionProof, Nanograms, PublicKey, Receipt,
-    ReceiptError, Request, RequestError, SignatureError, SigningKey,
+    ReceiptError, Request, RequestError, SignatureError, SigningKey, TreeNodes,
 };
 use tussah_settlement::channel::ChannelStatus;
 use tussah_settlement::voucher::{ChannelId, Claim, SignedVoucher};

@@ -1,13 +1,11 @@
 //! The append-only tree of a channel's receipts, as rows: every complete subtree's hash, so that
 //! roots and proofs read a logarithm of them and nothing is held in memory.
 //!
-//! In: digests in the order of their indices. Out: roots over any number of the first of them,
-//! inclusion and consistency proofs. Shape and hashes are those of RFC 6962 §2.1 with SHA-256, as
-//! in `tussah_manifest::ReceiptTree`, which the tests hold it equal to.
+//! In: digests in the order of their indices. Out: hashes, of which `tussah_manifest::TreeNodes`
+//! makes roots and proofs. It never changes a row that is there.
 
 use rusqlite::{Connection, OptionalExtension};
-use sha2::{Digest as _, Sha256};
-use tussah_manifest::{Commitment, ConsistencyProof, Digest, InclusionProof, ProofError, TreeHash};
+use tussah_manifest::{Digest, ProofError, TreeHash, TreeNodes};
 
 use crate::rows::int;
 use crate::store::StoreError;
@@ -42,7 +40,7 @@ impl<'a> Tree<'a> {
 
     /// Adds a receipt: its leaf, and every subtree that it completes.
     pub(crate) fn append(&mut self, receipt: &Digest) -> Result<(), StoreError> {
-        let mut hash = hash_of(&[&[0], receipt.as_bytes()]);
+        let mut hash = TreeHash::of_receipt(receipt);
         let mut place = self.receipts;
         for level in 0.. {
             self.connection.execute(
@@ -52,111 +50,15 @@ impl<'a> Tree<'a> {
             if place.is_multiple_of(2) {
                 break;
             }
-            let left = self.node(level, place - 1)?;
-            hash = hash_of(&[&[1], left.as_bytes(), hash.as_bytes()]);
+            let left = self.row(level, place - 1)?;
+            hash = TreeHash::node(&left, &hash);
             place /= 2;
         }
         self.receipts += 1;
         Ok(())
     }
 
-    /// The root over the first `receipts`.
-    pub(crate) fn commitment(&self, receipts: u64) -> Result<Commitment, TreeError> {
-        self.check_within(receipts)?;
-        Ok(Commitment {
-            receipts,
-            root: self.root_of(0, receipts)?,
-        })
-    }
-
-    /// That receipt `index` is among the first `receipts`.
-    pub(crate) fn prove_inclusion(
-        &self,
-        index: u64,
-        receipts: u64,
-    ) -> Result<InclusionProof, TreeError> {
-        self.check_within(receipts)?;
-        if index >= receipts {
-            let asked = index;
-            return Err(ProofError::OutOfTree { asked, receipts }.into());
-        }
-        let (mut start, mut end, mut path) = (0, receipts, Vec::new());
-        while end - start > 1 {
-            let middle = start + split(end - start);
-            if index < middle {
-                path.push(self.root_of(middle, end)?);
-                end = middle;
-            } else {
-                path.push(self.root_of(start, middle)?);
-                start = middle;
-            }
-        }
-        path.reverse();
-        Ok(InclusionProof {
-            index,
-            receipts,
-            path,
-        })
-    }
-
-    /// That the first `newer` receipts begin with the first `older`.
-    pub(crate) fn prove_consistency(
-        &self,
-        older: u64,
-        newer: u64,
-    ) -> Result<ConsistencyProof, TreeError> {
-        self.check_within(newer)?;
-        if older == 0 || older > newer {
-            return Err(ProofError::OutOfTree {
-                asked: older,
-                receipts: newer,
-            }
-            .into());
-        }
-        let (mut start, mut end, mut path) = (0, newer, Vec::new());
-        while older != end {
-            let middle = start + split(end - start);
-            if older <= middle {
-                path.push(self.root_of(middle, end)?);
-                end = middle;
-            } else {
-                path.push(self.root_of(start, middle)?);
-                start = middle;
-            }
-        }
-        if start != 0 {
-            path.push(self.root_of(start, end)?);
-        }
-        path.reverse();
-        Ok(ConsistencyProof { older, newer, path })
-    }
-
-    fn check_within(&self, asked: u64) -> Result<(), ProofError> {
-        let receipts = self.receipts;
-        if asked > receipts {
-            return Err(ProofError::OutOfTree { asked, receipts });
-        }
-        Ok(())
-    }
-
-    /// Complete subtrees from the left, the smallest last, folded from the right.
-    fn root_of(&self, start: u64, end: u64) -> Result<TreeHash, StoreError> {
-        let (mut peaks, mut from) = (Vec::new(), start);
-        while from < end {
-            let level = (end - from).ilog2();
-            peaks.push(self.node(level, from >> level)?);
-            from += 1 << level;
-        }
-        let Some(mut hash) = peaks.pop() else {
-            return Ok(TreeHash::empty_root());
-        };
-        while let Some(left) = peaks.pop() {
-            hash = hash_of(&[&[1], left.as_bytes(), hash.as_bytes()]);
-        }
-        Ok(hash)
-    }
-
-    fn node(&self, level: u32, place: u64) -> Result<TreeHash, StoreError> {
+    fn row(&self, level: u32, place: u64) -> Result<TreeHash, StoreError> {
         let mut statement = self
             .connection
             .prepare("SELECT hash FROM node WHERE channel = ?1 AND level = ?2 AND place = ?3")?;
@@ -169,18 +71,16 @@ impl<'a> Tree<'a> {
     }
 }
 
-/// SHA-256 of `0x00 ‖ data` for leaves, `0x01 ‖ left ‖ right` for nodes.
-fn hash_of(parts: &[&[u8]]) -> TreeHash {
-    let mut hasher = Sha256::new();
-    for part in parts {
-        hasher.update(part);
-    }
-    TreeHash::from_bytes(hasher.finalize().into())
-}
+impl TreeNodes for Tree<'_> {
+    type Error = TreeError;
 
-/// The largest power of two below `leaves`, which is at least 2.
-const fn split(leaves: u64) -> u64 {
-    1 << (leaves - 1).ilog2()
+    fn receipts(&self) -> u64 {
+        self.receipts
+    }
+
+    fn node(&self, level: u32, place: u64) -> Result<TreeHash, TreeError> {
+        Ok(self.row(level, place)?)
+    }
 }
 
 #[cfg(test)]
@@ -212,7 +112,7 @@ mod tests {
         other.append(&Digest::of(b"other")).unwrap();
         for newer in 0..=RECEIPTS {
             let commitment = memory.commitment_at(newer).unwrap();
-            assert_eq!(rows.commitment(newer).unwrap(), commitment);
+            assert_eq!(rows.commitment_at(newer).unwrap(), commitment);
             for index in 0..newer {
                 let proof = rows.prove_inclusion(index, newer).unwrap();
                 assert_eq!(proof, memory.prove_inclusion(index, newer).unwrap());
@@ -223,6 +123,6 @@ mod tests {
             assert!(rows.prove_consistency(0, newer).is_err());
             assert!(rows.prove_consistency(newer + 1, newer).is_err());
         }
-        assert!(rows.commitment(RECEIPTS + 1).is_err());
+        assert!(rows.commitment_at(RECEIPTS + 1).is_err());
     }
 }

@@ -6,12 +6,17 @@
 //! which the TVM has; a leaf's data is the 32 bytes of [`crate::Receipt::digest`].
 //! The tree holds digests only and never forgets one; who stores it is the callers' business.
 
+mod nodes;
+
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
-use crate::digest::{Digest, to_hex};
+use crate::digest::{Digest, parse_hex, to_hex};
+
+pub use nodes::TreeNodes;
 
 /// 32 bytes of SHA-256: a node or the root of a tree. Prints as `sha256:` and 64 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,6 +38,11 @@ impl TreeHash {
         Self(Sha256::digest([]).into())
     }
 
+    /// The leaf of a receipt.
+    pub fn of_receipt(receipt: &Digest) -> Self {
+        Self::leaf(receipt.as_bytes())
+    }
+
     /// `SHA-256(0x00 ‖ data)`.
     fn leaf(data: &[u8]) -> Self {
         Self(
@@ -45,7 +55,7 @@ impl TreeHash {
     }
 
     /// `SHA-256(0x01 ‖ left ‖ right)`.
-    fn node(left: &Self, right: &Self) -> Self {
+    pub fn node(left: &Self, right: &Self) -> Self {
         let hasher = Sha256::new().chain_update([1]).chain_update(left.0);
         Self(hasher.chain_update(right.0).finalize().into())
     }
@@ -62,6 +72,20 @@ impl fmt::Debug for TreeHash {
         fmt::Display::fmt(self, f)
     }
 }
+
+impl FromStr for TreeHash {
+    type Err = TreeHashError;
+
+    fn from_str(text: &str) -> Result<Self, TreeHashError> {
+        let hex = text.strip_prefix("sha256:").ok_or(TreeHashError)?;
+        parse_hex(hex).map(Self).map_err(|_| TreeHashError)
+    }
+}
+
+/// The text is no hash of a tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a tree's hash is `sha256:` and 64 lowercase hex digits")]
+pub struct TreeHashError;
 
 impl Serialize for TreeHash {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -128,8 +152,19 @@ impl ReceiptTree {
     pub fn commitment(&self) -> Commitment {
         Commitment {
             receipts: self.len(),
-            root: self.root_of(0, self.len()),
+            root: self.root(),
         }
+    }
+
+    /// The peaks are the last hashes of the levels where their number is odd.
+    fn root(&self) -> TreeHash {
+        let rows = self.levels.iter();
+        let peaks = rows.filter(|row| !row.len().is_multiple_of(2));
+        let mut peaks = peaks.filter_map(|row| row.last());
+        let Some(smallest) = peaks.next() else {
+            return TreeHash::empty_root();
+        };
+        peaks.fold(*smallest, |hash, left| TreeHash::node(left, &hash))
     }
 
     /// The root over the first `receipts` of them, as it was when there were no more.
@@ -137,11 +172,7 @@ impl ReceiptTree {
     /// # Errors
     /// [`ProofError::OutOfTree`] if there are fewer.
     pub fn commitment_at(&self, receipts: u64) -> Result<Commitment, ProofError> {
-        self.check_within(receipts)?;
-        Ok(Commitment {
-            receipts,
-            root: self.root_of(0, receipts),
-        })
+        TreeNodes::commitment_at(self, receipts)
     }
 
     /// The proof that receipt `index` is in the tree of the first `receipts`.
@@ -149,32 +180,7 @@ impl ReceiptTree {
     /// # Errors
     /// [`ProofError::OutOfTree`] if there are fewer receipts, or `index` is not among them.
     pub fn prove_inclusion(&self, index: u64, receipts: u64) -> Result<InclusionProof, ProofError> {
-        self.check_within(receipts)?;
-        if index >= receipts {
-            return Err(ProofError::OutOfTree {
-                asked: index,
-                receipts,
-            });
-        }
-        let mut path = Vec::new();
-        let (mut start, mut end) = (0, receipts);
-        // From the root down; a proof goes from the leaf up.
-        while end - start > 1 {
-            let middle = start + split(end - start);
-            if index < middle {
-                path.push(self.root_of(middle, end));
-                end = middle;
-            } else {
-                path.push(self.root_of(start, middle));
-                start = middle;
-            }
-        }
-        path.reverse();
-        Ok(InclusionProof {
-            index,
-            receipts,
-            path,
-        })
+        TreeNodes::prove_inclusion(self, index, receipts)
     }
 
     /// The proof that the tree of the first `newer` receipts extends that of the first `older`.
@@ -187,73 +193,25 @@ impl ReceiptTree {
         older: u64,
         newer: u64,
     ) -> Result<ConsistencyProof, ProofError> {
-        self.check_within(newer)?;
-        if older == 0 || older > newer {
-            return Err(ProofError::OutOfTree {
-                asked: older,
-                receipts: newer,
-            });
-        }
-        let mut path = Vec::new();
-        let (mut start, mut end) = (0, newer);
-        // RFC 6962 §2.1.2: SUBPROOF, from the root down.
-        while older != end {
-            let middle = start + split(end - start);
-            if older <= middle {
-                path.push(self.root_of(middle, end));
-                end = middle;
-            } else {
-                path.push(self.root_of(start, middle));
-                start = middle;
-            }
-        }
-        if start != 0 {
-            path.push(self.root_of(start, end));
-        }
-        path.reverse();
-        Ok(ConsistencyProof { older, newer, path })
-    }
-
-    fn check_within(&self, receipts: u64) -> Result<(), ProofError> {
-        if receipts > self.len() {
-            return Err(ProofError::OutOfTree {
-                asked: receipts,
-                receipts: self.len(),
-            });
-        }
-        Ok(())
-    }
-
-    /// The hash over the leaves `start..end`, where `start` is a multiple of a power of two that
-    /// is not smaller than `end - start`.
-    fn root_of(&self, start: u64, end: u64) -> TreeHash {
-        if start == end {
-            return TreeHash::empty_root();
-        }
-        // Complete subtrees from the left, the smallest last; folded from the right.
-        let mut peaks = Vec::new();
-        let mut from = start;
-        while from < end {
-            let level = (end - from).ilog2();
-            peaks.push(self.levels[level as usize][index_of(from >> level)]);
-            from += 1 << level;
-        }
-        let mut hash = peaks.pop().unwrap_or_else(TreeHash::empty_root);
-        while let Some(left) = peaks.pop() {
-            hash = TreeHash::node(&left, &hash);
-        }
-        hash
+        TreeNodes::prove_consistency(self, older, newer)
     }
 }
 
-/// A place in a vector that exists, so its number fits.
-fn index_of(place: u64) -> usize {
-    usize::try_from(place).unwrap_or(usize::MAX)
-}
+impl TreeNodes for ReceiptTree {
+    type Error = ProofError;
 
-/// The largest power of two below `leaves`, which is at least 2.
-const fn split(leaves: u64) -> u64 {
-    1 << (leaves - 1).ilog2()
+    fn receipts(&self) -> u64 {
+        self.len()
+    }
+
+    fn node(&self, level: u32, place: u64) -> Result<TreeHash, ProofError> {
+        let row = self.levels.get(level as usize);
+        let hash = usize::try_from(place).ok().and_then(|at| row?.get(at));
+        hash.copied().ok_or(ProofError::OutOfTree {
+            asked: place,
+            receipts: self.len(),
+        })
+    }
 }
 
 /// That one receipt is in a commitment.

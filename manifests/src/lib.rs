@@ -36,7 +36,8 @@ mod transcript;
 
 pub use channel::{Channel, ChannelAddress, ChannelAddressError};
 pub use commitment::{
-    Commitment, ConsistencyProof, InclusionProof, ProofError, ReceiptTree, TreeHash,
+    Commitment, ConsistencyProof, InclusionProof, ProofError, ReceiptTree, TreeHash, TreeHashError,
+    TreeNodes,
 };
 pub use difference::Difference;
 pub use digest::{Digest, DigestError, Domain, Hasher, Salt};

@@ -4,7 +4,7 @@
 //! the rows were changed; or why not, and then nothing of it stays.
 
 use rusqlite::{Connection, OptionalExtension};
-use tussah_manifest::{Digest, Document, Nanograms, Receipt, Request, SigningKey};
+use tussah_manifest::{Digest, Document, Nanograms, Receipt, Request, SigningKey, TreeNodes};
 use tussah_settlement::channel::ChannelStatus;
 use tussah_settlement::voucher::{ChannelId, Claim, SignedVoucher};
 
@@ -246,7 +246,7 @@ pub(super) fn accept(
         .map(|kept| kept.voucher.commitment.receipts);
     let ours = receipts <= view.commitment.receipts
         && Some(receipts) >= kept_receipts
-        && entry.tree(connection).commitment(receipts)? == voucher.commitment;
+        && entry.tree(connection).commitment_at(receipts)? == voucher.commitment;
     if !ours {
         return Err(ProviderError::OtherRoot { receipts });
     }
