@@ -169,14 +169,6 @@ pub enum ProviderError {
         /// Of this one.
         found: Nanograms,
     },
-    /// The voucher is for more than was done or granted.
-    #[error("the voucher is for {found}, and no more than {due} is due")]
-    TooMuch {
-        /// All that was done or granted.
-        due: Nanograms,
-        /// Of the voucher.
-        found: Nanograms,
-    },
     /// The voucher is over other receipts.
     #[error("the voucher's root over {receipts} receipts is not this book's")]
     OtherRoot {
@@ -366,7 +358,7 @@ impl ProviderBook {
     ///
     /// # Errors
     /// [`ProviderError::Signature`], [`ProviderError::OtherChannel`], [`ProviderError::Lower`],
-    /// [`ProviderError::TooMuch`], [`ProviderError::OtherRoot`]: the voucher changes nothing.
+    /// [`ProviderError::OtherRoot`]: the voucher changes nothing.
     pub fn accept(
         &self,
         id: &ChannelId,

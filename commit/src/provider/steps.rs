@@ -236,10 +236,8 @@ pub(super) fn accept(
     if found < kept {
         return Err(ProviderError::Lower { kept, found });
     }
-    let due = sum(view.earned, view.promised).max(kept);
-    if found > due {
-        return Err(ProviderError::TooMuch { due, found });
-    }
+    // More than is due is taken: a job that was paid ahead may have failed since, or cost less. The
+    // client cannot sign for less than it once did, so to refuse it would end the channel.
     let kept_receipts = view
         .voucher
         .as_ref()

@@ -188,8 +188,6 @@ impl Play {
     fn accept(&self, voucher: &tussah_settlement::voucher::SignedVoucher) {
         match self.provider.accept(self.world.id(), voucher) {
             Ok(_) | Err(ProviderError::Lower { .. } | ProviderError::OtherRoot { .. }) => {}
-            // Of a job that failed since: it was promised more than is due by now.
-            Err(ProviderError::TooMuch { .. }) => {}
             Err(other) => panic!("{other}"),
         }
     }
