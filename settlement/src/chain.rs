@@ -113,7 +113,9 @@ pub struct Transaction {
     pub lt: u64,
     /// Seconds of the Unix epoch; several can share one.
     pub now: u32,
-    /// The message that caused it.
+    /// The message that caused it; nothing where the chain itself did.
+    pub in_message: Option<Cell>,
+    /// That message's hash.
     pub message_hash: [u8; 32],
     /// What [`external_hash`] says of that message, if it came from outside of the chain.
     pub external_hash: Option<[u8; 32]>,

@@ -48,7 +48,8 @@ pub enum WalletVersion {
 }
 
 impl WalletVersion {
-    fn code(self) -> Cell {
+    /// Its code, which is the same whoever's wallet it is.
+    pub fn code(self) -> Cell {
         cells::committed(match self {
             Self::V4R2 => include_bytes!("wallet/v4r2.boc"),
             Self::V5R1 => include_bytes!("wallet/v5r1.boc"),

@@ -295,6 +295,7 @@ impl Chain for Remote {
                 account: address.clone(),
                 lt: lt.parse().unwrap(),
                 now: START,
+                in_message: None,
                 message_hash: [0; 32],
                 external_hash: bytes(hash).try_into().ok(),
                 exit_code: Some(0),

@@ -60,6 +60,7 @@ pub(crate) fn describe(account: &StdAddr, cell: &Cell) -> Result<Transaction, Ch
         account: account.clone(),
         lt: transaction.lt,
         now: transaction.now,
+        in_message: message.cloned(),
         message_hash: message.map_or([0; 32], |message| message.repr_hash().0),
         external_hash: match message {
             Some(message) => external_hash(message)?,

@@ -125,13 +125,13 @@ impl StackReader {
         Ok(bytes)
     }
 
-    /// The next value, a slice that holds an address.
+    /// The next value, a slice that holds an address; toncenter's API v2 has slices as cells.
     ///
     /// # Errors
     /// [`ChainError::Answer`] if it is none.
     pub fn address(&mut self) -> Result<StdAddr, ChainError> {
         match self.values.next() {
-            Some(StackValue::Slice(cell)) => {
+            Some(StackValue::Slice(cell) | StackValue::Cell(cell)) => {
                 let address = cell.as_slice().and_then(|mut s| StdAddr::load_from(&mut s));
                 address.map_err(|_| self.wrong())
             }
