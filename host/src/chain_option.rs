@@ -4,22 +4,37 @@
 //! its network, and a server that is on another one is refused; a URL's server is believed.
 
 use std::future::Future;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use clap::Args;
+use tussah_localnet::{LocalnetError, Network, StoreError};
+use tussah_manifest::SigningKey;
 use tussah_settlement::chain::toncenter::ToncenterError;
-use tussah_settlement::chain::{StackValue, Toncenter, ToncenterConfig, Transaction};
+use tussah_settlement::chain::{StackValue, SystemClock, Toncenter, ToncenterConfig, Transaction};
 use tussah_settlement::voucher::NetworkId;
-use tussah_settlement::wallet::PayError;
-use tussah_settlement::{Account, Address, Cell, Chain, ChainError};
+use tussah_settlement::wallet::{self, OutMessage, PayError, Wallet};
+use tussah_settlement::{
+    Account, Address, Cell, Chain, ChainError, ContractError, FriendlyAddress,
+};
 use zeroize::Zeroizing;
 
-use crate::{exit_code::Exit, failure::Failure};
+use crate::{
+    clock,
+    exit_code::Exit,
+    failure::{Failure, file_failure},
+    grams::grams,
+};
+
+/// What to type where no chain was named.
+const NAME_ONE: &str = "name `mainnet`, `testnet`, the URL of a toncenter API v2, or \
+                        `embedded:FOLDER`";
 
 /// The chain of a command that pays or asks.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ChainOption {
-    /// The chain: `mainnet`, `testnet`, or the URL of a toncenter API v2, such as
-    /// http://127.0.0.1:8081/api/v2.
+    /// The chain: `mainnet`, `testnet`, the URL of a toncenter API v2, such as
+    /// http://127.0.0.1:8081/api/v2, or `embedded:FOLDER` for one that needs no server.
     #[arg(long, value_name = "CHAIN", env = "TUSSAH_CHAIN")]
     chain: String,
     /// The key that the server knows you by; without it one question a second is answered.
@@ -36,31 +51,84 @@ pub(crate) struct ChainOption {
 #[derive(Debug)]
 pub(crate) enum OpenChain {
     /// Behind a server.
-    Toncenter(Toncenter),
+    Toncenter(Box<Toncenter>),
+    /// In this process, kept in a folder that no other process has meanwhile.
+    Embedded(Box<Mutex<Network>>),
 }
 
 impl ChainOption {
+    /// The option as a command that has flags of its own for it says it.
+    pub(crate) const fn new(chain: String, api_key: Option<String>) -> Self {
+        Self { chain, api_key }
+    }
+
     /// Opens the chain, and asks it which network it is.
     ///
     /// # Errors
     /// A usage failure if this names no chain, or one on another network; a host failure if it
     /// does not answer.
     pub(crate) async fn open(&self) -> Result<OpenChain, Failure> {
+        if let Some(folder) = self.chain.strip_prefix("embedded:") {
+            let network = embedded(Path::new(folder))?;
+            return Ok(OpenChain::Embedded(Box::new(Mutex::new(network))));
+        }
         let (url, network) = match self.chain.as_str() {
             "mainnet" => (ToncenterConfig::MAINNET, Some(NetworkId::MAINNET)),
             "testnet" => (ToncenterConfig::TESTNET, Some(NetworkId::TESTNET)),
             url if url.contains("://") => (url, None),
             other => {
                 let message = format!("`{other}` is no chain");
-                return Err(Failure::usage(message)
-                    .help("name `mainnet`, `testnet`, or a URL of a toncenter API v2"));
+                return Err(Failure::usage(message).help(NAME_ONE));
             }
         };
         let mut config = ToncenterConfig::new(url, self.api_key.clone().map(Zeroizing::new));
         config.network = network;
         let chain = Toncenter::connect(config).await;
-        Ok(OpenChain::Toncenter(chain.map_err(chain_failure)?))
+        Ok(OpenChain::Toncenter(Box::new(
+            chain.map_err(chain_failure)?,
+        )))
     }
+}
+
+/// The chain in a folder; a new one if there is none in it yet. Its time is this machine's.
+///
+/// # Errors
+/// A usage failure if there is no name; a host failure if the folder cannot be used, or another
+/// process has it.
+pub(crate) fn embedded(folder: &Path) -> Result<Network, Failure> {
+    if folder.as_os_str().is_empty() {
+        return Err(Failure::usage("`embedded:` names no folder").help(NAME_ONE));
+    }
+    std::fs::create_dir_all(folder).map_err(|error| file_failure("make", folder, error))?;
+    Network::open(folder, Box::new(clock::seconds)).map_err(|error| match error {
+        LocalnetError::Store(StoreError::Taken { .. }) => {
+            Failure::host(error).help("a localnet that runs is named by its URL")
+        }
+        error => Failure::host(error),
+    })
+}
+
+fn in_process(error: LocalnetError) -> ChainError {
+    match error {
+        LocalnetError::Chain(error) => error,
+        other => ChainError::Executor(other.into()),
+    }
+}
+
+/// The network at its present time. A network that panicked was saved before or not at all.
+fn present(network: &Mutex<Network>) -> MutexGuard<'_, Network> {
+    let mut network = network.lock().unwrap_or_else(PoisonError::into_inner);
+    network.tick();
+    network
+}
+
+/// For clap: an address, with flags or raw.
+pub(crate) fn address(text: &str) -> Result<Address, String> {
+    if let Ok(friendly) = text.parse::<FriendlyAddress>() {
+        return Ok(friendly.address);
+    }
+    let raw = text.parse::<Address>();
+    raw.map_err(|_| format!("`{text}` is no address: 48 characters, or 0: and 64 hex digits"))
 }
 
 /// Runs a command that waits for a chain.
@@ -104,14 +172,46 @@ pub(crate) fn chain_failure(error: ChainError) -> Failure {
     }
 }
 
+/// Sends messages from a wallet to one contract, and waits until it has taken all of them.
+///
+/// # Errors
+/// A usage failure with the contract's own reason if it refused one; what it carried came back.
+pub(crate) async fn pay(
+    chain: &OpenChain,
+    (wallet, key): &(Wallet, SigningKey),
+    messages: &[OutMessage],
+    contract: &str,
+) -> Result<(), Failure> {
+    let paid = wallet::pay(chain, &SystemClock::default(), wallet, key, messages).await;
+    for transaction in paid.map_err(pay_failure)?.arrived {
+        if transaction.exit_code == Some(0) && !transaction.aborted {
+            continue;
+        }
+        let reason = match transaction.exit_code {
+            Some(code) => match ContractError::from_exit_code(code) {
+                Some(error) => error.to_string(),
+                None => format!("exit code {code}"),
+            },
+            None => "no code ran".to_owned(),
+        };
+        let message = format!("{contract} refused a message: {reason}");
+        return Err(Failure::usage(message).help("the money came back, less fees"));
+    }
+    Ok(())
+}
+
 /// What a payment's error is to whoever typed the command.
-pub(crate) fn pay_failure(error: PayError) -> Failure {
+fn pay_failure(error: PayError) -> Failure {
     match error {
         PayError::Chain(error) => chain_failure(error),
         PayError::Expired => Failure::host(error).help("try again"),
-        PayError::Funds { .. } | PayError::Unsent { .. } => {
-            Failure::usage(error).help("send the wallet more, or pay less")
+        PayError::Funds { wallet, has, needs } => {
+            let (has, needs) = (grams(has), grams(needs));
+            let message =
+                format!("{wallet} has {has}, and {needs} are to be sent, with fees beside them");
+            Failure::usage(message).help("send the wallet more, or pay less")
         }
+        PayError::Unsent { .. } => Failure::usage(error).help("send the wallet more, or pay less"),
         other => Failure::usage(other),
     }
 }
@@ -120,24 +220,31 @@ impl Chain for OpenChain {
     fn network(&self) -> NetworkId {
         match self {
             Self::Toncenter(chain) => chain.network(),
+            Self::Embedded(_) => NetworkId::LOCALNET,
         }
     }
 
     async fn time(&self) -> Result<u32, ChainError> {
         match self {
             Self::Toncenter(chain) => chain.time().await,
+            Self::Embedded(network) => Ok(present(network).chain().now()),
         }
     }
 
     async fn send_boc(&self, message: Cell) -> Result<(), ChainError> {
         match self {
             Self::Toncenter(chain) => chain.send_boc(message).await,
+            Self::Embedded(network) => {
+                let sent = present(network).send(message);
+                sent.map(drop).map_err(in_process)
+            }
         }
     }
 
     async fn account(&self, address: &Address) -> Result<Account, ChainError> {
         match self {
             Self::Toncenter(chain) => chain.account(address).await,
+            Self::Embedded(network) => present(network).chain().account_now(address),
         }
     }
 
@@ -149,6 +256,7 @@ impl Chain for OpenChain {
     ) -> Result<Vec<StackValue>, ChainError> {
         match self {
             Self::Toncenter(chain) => chain.run_get_method(address, method, arguments).await,
+            Self::Embedded(network) => present(network).chain().get(address, method, arguments),
         }
     }
 
@@ -159,6 +267,9 @@ impl Chain for OpenChain {
     ) -> Result<Vec<Transaction>, ChainError> {
         match self {
             Self::Toncenter(chain) => chain.transactions(address, after_lt).await,
+            Self::Embedded(network) => present(network)
+                .chain()
+                .transactions_after(address, after_lt),
         }
     }
 }

@@ -5,6 +5,7 @@
 mod audit;
 mod build;
 mod chain;
+mod channel;
 mod doctor;
 mod model;
 mod new;
@@ -54,6 +55,8 @@ enum Command {
     #[command(subcommand)]
     Chain(chain::Command),
     #[command(subcommand)]
+    Channel(channel::Command),
+    #[command(subcommand)]
     Wallet(wallet::Command),
     #[command(subcommand)]
     Provider(provider::Command),
@@ -70,6 +73,7 @@ impl Command {
             Self::Audit(arguments) => arguments.json,
             Self::Model(command) => command.json(),
             Self::Chain(command) => command.json(),
+            Self::Channel(command) => command.json(),
             Self::Wallet(command) => command.json(),
             Self::Provider(command) => command.json(),
             Self::Doctor(arguments) => arguments.json,
@@ -85,6 +89,7 @@ impl Command {
             Self::Audit(arguments) => arguments.run(ui),
             Self::Model(command) => command.run(ui),
             Self::Chain(command) => command.run(ui),
+            Self::Channel(command) => command.run(ui),
             Self::Wallet(command) => command.run(ui),
             Self::Provider(command) => command.run(ui),
             Self::Doctor(arguments) => arguments.run(ui),

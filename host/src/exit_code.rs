@@ -18,7 +18,7 @@ impl Exit {
     pub(crate) const USAGE: Self = Self(2);
     /// A digest, a signature or a re-run does not agree with what it was compared to.
     pub(crate) const NOT_VERIFIED: Self = Self(3);
-    /// A limit of the job's manifest was hit.
+    /// A limit of the job's manifest, or of a payment channel, was hit.
     pub(crate) const LIMIT: Self = Self(4);
     /// This machine failed: disk, memory, permissions, a missing toolchain, a defect.
     pub(crate) const HOST_FAILED: Self = Self(5);

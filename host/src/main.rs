@@ -14,6 +14,9 @@ mod onnx;
 mod toolchain;
 
 mod chain_option;
+mod channels;
+mod clock;
+mod paid;
 mod wallets;
 
 mod blobs;

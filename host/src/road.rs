@@ -12,8 +12,8 @@ use std::{
 
 use tussah_inference::exact_profile;
 use tussah_manifest::{
-    Channel, DeviceRequest, Digest, Document, ExitStatus, LocalSecret, Manifest, Nonce, Request,
-    RequestBody, SigningKey, Version,
+    Channel, DeviceRequest, Digest, Document, ExitStatus, LocalSecret, Manifest, Nanograms, Nonce,
+    Request, RequestBody, SigningKey, Version,
 };
 use tussah_runtime::{
     Allocation, Cancel, Events, PrepareError, Run, RunError, Runtime, RuntimeConfig, SignedRun,
@@ -53,23 +53,38 @@ pub(crate) struct Settings {
     pub(crate) onnx: OnnxArguments,
 }
 
-/// A request for a run on this machine, signed with its client key.
+/// A request for a run on this machine that nobody pays for, signed with its client key.
 ///
 /// # Errors
 /// A host failure if a key cannot be used.
 pub(crate) fn local_request(home: &Home, job: &Job) -> Result<Request, Failure> {
-    let client = SigningKey::from_bytes(&*keys::load_or_create(home, KeyName::Client)?);
     let secret = LocalSecret::from_bytes(*keys::load_or_create(home, KeyName::LocalSecret)?);
     let (manifest, module) = (job.manifest.digest(), job.manifest.module.digest);
     let nonce = Nonce::local(&secret, &module, &manifest, &job.input);
+    let price_max = job.manifest.job.price_nanograms_max;
+    request(home, job, nonce, Channel::Local, price_max)
+}
+
+/// A request signed with this host's client key.
+///
+/// # Errors
+/// A host failure if the key cannot be used.
+pub(crate) fn request(
+    home: &Home,
+    job: &Job,
+    nonce: Nonce,
+    channel: Channel,
+    price_nanograms_max: Nanograms,
+) -> Result<Request, Failure> {
+    let client = SigningKey::from_bytes(&*keys::load_or_create(home, KeyName::Client)?);
     let body = RequestBody {
         version: Version::V1,
-        manifest,
-        module,
+        manifest: job.manifest.digest(),
+        module: job.manifest.module.digest,
         input: RequestBody::input_digest(&nonce, &job.input),
         nonce,
-        price_nanograms_max: job.manifest.job.price_nanograms_max,
-        channel: Channel::Local,
+        price_nanograms_max,
+        channel,
         deadline_unix_ms: None,
         client_key: client.public_key(),
     };
@@ -240,11 +255,24 @@ pub(crate) fn write_receipt(path: &Path, run: &SignedRun) -> Result<(), Failure>
     Ok(())
 }
 
-fn stage(path: &Path, bytes: &[u8], mode: u32) -> Result<tempfile::NamedTempFile, Failure> {
-    let folder = match path.parent() {
+/// The folder that a file is in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
-    };
+    }
+}
+
+/// A whole file, synced, that has to be given its name yet.
+///
+/// # Errors
+/// A failure if it cannot be written; nothing is left behind.
+pub(crate) fn stage(
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+) -> Result<tempfile::NamedTempFile, Failure> {
+    let folder = folder_of(path);
     let stage = || {
         let mut builder = tempfile::Builder::new();
         builder.prefix(".tussah-");

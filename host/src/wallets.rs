@@ -12,6 +12,7 @@ use std::{
 
 use clap::Args;
 use tussah_manifest::SigningKey;
+use tussah_settlement::Chain;
 use tussah_settlement::voucher::NetworkId;
 use tussah_settlement::wallet::{
     FILE_BYTES_MAX, KdfCost, KeyFile, KeyFileError, Wallet, WalletVersion,
@@ -144,7 +145,7 @@ pub(crate) fn load(home: &Home, name: &str) -> Result<KeyFile, Failure> {
 ///
 /// # Errors
 /// As [`load`]; not verified if the passphrase is another.
-pub(crate) fn unlock(
+fn unlock(
     home: &Home,
     name: &str,
     passphrase: &PassphraseOption,
@@ -156,6 +157,21 @@ pub(crate) fn unlock(
         other => Failure::usage(other),
     })?;
     Ok((file.wallet().clone(), key))
+}
+
+/// Reads a wallet and opens it, where it is of this chain's network.
+///
+/// # Errors
+/// As [`unlock`] and [`require_network`], which comes first: nobody types a passphrase in vain.
+pub(crate) fn unlock_on<C: Chain>(
+    home: &Home,
+    chain: &C,
+    name: &str,
+    passphrase: &PassphraseOption,
+) -> Result<(Wallet, SigningKey), Failure> {
+    let known = load(home, name)?;
+    require_network(name, known.wallet(), chain.network())?;
+    unlock(home, name, passphrase)
 }
 
 /// Locks a key in a new file.
@@ -211,13 +227,16 @@ fn taken(name: &str) -> Failure {
 }
 
 /// The new name is the folder's content.
+///
+/// # Errors
+/// Those of the file system.
 #[cfg(unix)]
-fn sync_folder(folder: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     fs::File::open(folder)?.sync_all()
 }
 
 #[cfg(not(unix))]
-fn sync_folder(_: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder(_: &Path) -> io::Result<()> {
     Ok(()) // Folders cannot be synced there.
 }
 

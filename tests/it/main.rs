@@ -5,10 +5,12 @@
 //! sets up both.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has to stop")]
 
+mod bank;
 mod fixture;
 
 mod bad_input;
 mod build;
+mod channel;
 mod disk;
 mod docs;
 mod generate;
@@ -26,4 +28,5 @@ mod schemas;
 mod server;
 mod templates;
 mod usage;
+mod wallets;
 mod watch;

@@ -19,6 +19,20 @@ fn help_teaches_by_example() {
         &["model", "random", "--help"],
         &["model", "generate", "--help"],
         &["model", "tokenize", "--help"],
+        &["wallet", "new", "--help"],
+        &["wallet", "import", "--help"],
+        &["wallet", "address", "--help"],
+        &["wallet", "balance", "--help"],
+        &["provider", "key", "--help"],
+        &["provider", "register", "--help"],
+        &["provider", "show", "--help"],
+        &["channel", "open", "--help"],
+        &["channel", "close", "--help"],
+        &["channel", "status", "--help"],
+        &["chain", "localnet", "--help"],
+        &["chain", "faucet", "--help"],
+        &["chain", "advance", "--help"],
+        &["chain", "show", "--help"],
     ] {
         let help = sandbox.run(command).expect(0);
         assert!(

@@ -312,6 +312,16 @@ fn view(difference: &Difference) -> DifferenceView<'_> {
 fn compare(receipt: &Receipt, opening: &Opening, again: &SignedRun) -> Vec<Difference> {
     let settings = opening.profile.differences(&again.opening.profile);
     let mut differences = receipt.consensus.differences(&again.receipt.consensus);
+    // A re-run has no price: what a run costs is the provider's price sheet, up to the client's cap.
+    differences.retain(|difference| difference.field != "price_nanograms");
+    let price_max = opening.request.body.price_nanograms_max;
+    if receipt.consensus.price_nanograms > price_max {
+        differences.push(Difference {
+            field: "price_nanograms".to_owned(),
+            this: receipt.consensus.price_nanograms.to_string(),
+            other: format!("at most {price_max}"),
+        });
+    }
     if !settings.is_empty() {
         differences.retain(|difference| difference.field != "profile");
     }

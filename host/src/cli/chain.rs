@@ -2,6 +2,7 @@
 
 mod control;
 mod localnet;
+mod show;
 
 use clap::Subcommand;
 
@@ -13,6 +14,7 @@ pub(crate) enum Command {
     Localnet(localnet::Arguments),
     Faucet(control::FaucetArguments),
     Advance(control::AdvanceArguments),
+    Show(show::Arguments),
 }
 
 impl Command {
@@ -21,6 +23,7 @@ impl Command {
             Self::Localnet(arguments) => arguments.json,
             Self::Faucet(arguments) => arguments.json,
             Self::Advance(arguments) => arguments.json,
+            Self::Show(arguments) => arguments.json,
         }
     }
 
@@ -29,6 +32,7 @@ impl Command {
             Self::Localnet(arguments) => arguments.run(ui),
             Self::Faucet(arguments) => arguments.run(ui),
             Self::Advance(arguments) => arguments.run(ui),
+            Self::Show(arguments) => arguments.run(ui),
         }
     }
 }

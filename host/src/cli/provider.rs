@@ -1,5 +1,6 @@
 //! `tussah provider`: who a provider says that it is, on chain, with a bond behind it.
 
+mod key;
 mod register;
 mod show;
 
@@ -24,6 +25,7 @@ use crate::{
 /// Register as a provider, and see what providers state.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Key(key::Arguments),
     Register(register::Arguments),
     Show(show::Arguments),
 }
@@ -31,6 +33,7 @@ pub(crate) enum Command {
 impl Command {
     pub(super) fn json(&self) -> bool {
         match self {
+            Self::Key(arguments) => arguments.json,
             Self::Register(arguments) => arguments.json,
             Self::Show(arguments) => arguments.json,
         }
@@ -38,19 +41,11 @@ impl Command {
 
     pub(super) fn run(self, ui: &Ui) -> Result<Exit, Failure> {
         match self {
+            Self::Key(arguments) => arguments.run(ui),
             Self::Register(arguments) => arguments.run(ui),
             Self::Show(arguments) => arguments.run(ui),
         }
     }
-}
-
-/// For clap: an address, with flags or raw.
-pub(super) fn address(text: &str) -> Result<Address, String> {
-    if let Ok(friendly) = text.parse::<FriendlyAddress>() {
-        return Ok(friendly.address);
-    }
-    let raw = text.parse::<Address>();
-    raw.map_err(|_| format!("`{text}` is no address: 48 characters, or 0: and 64 hex digits"))
 }
 
 fn read_offer(path: &Path) -> Result<OfferDocument, Failure> {

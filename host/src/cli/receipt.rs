@@ -1,4 +1,6 @@
-//! `tussah receipt`: what a receipt says, and whether its provider signed it.
+//! `tussah receipt`: what a receipt says, whether its provider signed it, whether a chain holds it.
+
+mod inclusion;
 
 use std::path::{Path, PathBuf};
 
@@ -9,11 +11,13 @@ use tussah_manifest::{Document, PublicKey, Receipt, SigningKey};
 use crate::{
     exit_code::Exit,
     failure::Failure,
+    grams::grams,
     home::Home,
     input,
     keys::{self, KeyName},
     ui::{self, Ui},
 };
+use inclusion::{Inclusion, InclusionOption};
 
 /// Show and verify receipts.
 #[derive(Debug, Subcommand)]
@@ -44,10 +48,15 @@ const VERIFY_EXAMPLES: &str = "\
 Examples:
   tussah receipt verify r.cbor
   tussah receipt verify r.cbor --key ed25519:3b6a27bc…   Only that provider's signature counts
+  tussah receipt verify r.cbor --chain testnet     And the chain has to hold it
+  tussah receipt verify r.cbor --chain testnet --json > proof.json
+  tussah receipt verify r.cbor --chain testnet --proof proof.json
+                                       The same on a machine without the channel's book
 
 Exit code 0: every byte is as the provider signed it. Exit code 3: it is not, whatever
 byte was changed. A good signature says who claims it; `tussah audit` says whether it is
-true.";
+true. With --chain, exit code 0 says that the receipt is in the root that its channel's
+contract holds, by this program and by the contract itself.";
 
 /// Check that a receipt is exactly what its provider signed.
 #[derive(Debug, Args)]
@@ -58,6 +67,8 @@ pub(crate) struct VerifyArguments {
     /// The provider's public key; any key if not given.
     #[arg(long, value_name = "KEY")]
     key: Option<PublicKey>,
+    #[command(flatten)]
+    inclusion: InclusionOption,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -71,6 +82,9 @@ struct Verified {
     signed_here: bool,
     receipt_digest: String,
     consensus_digest: String,
+    /// Where the chain has it, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inclusion: Option<Inclusion>,
 }
 
 impl Command {
@@ -139,7 +153,7 @@ fn rows(receipt: &Receipt) -> Vec<(&'static str, String)> {
         ("profile", consensus.profile.to_string()),
         ("fuel", ui::count(consensus.fuel_used)),
         ("inference units", ui::count(consensus.inference_units_used)),
-        ("price", consensus.price_nanograms.to_string()),
+        ("price", grams(consensus.price_nanograms)),
         ("channel", consensus.channel.to_string()),
         ("consensus", consensus.digest().to_string()),
         ("host", evidence.host_build.to_string()),
@@ -178,6 +192,7 @@ fn verify(arguments: &VerifyArguments, ui: &Ui) -> Result<Exit, Failure> {
         signed_here: own_key() == Some(receipt.provider_key),
         receipt_digest: receipt.digest().to_string(),
         consensus_digest: receipt.consensus.digest().to_string(),
+        inclusion: arguments.inclusion.check(&receipt)?,
     };
     if ui.json() {
         ui.document(&verified)?;
@@ -188,6 +203,17 @@ fn verify(arguments: &VerifyArguments, ui: &Ui) -> Result<Exit, Failure> {
             ""
         };
         ui.line(&format!("good: signed by {}{whose}", verified.provider_key))?;
+        if let Some(Inclusion {
+            channel,
+            posted,
+            proof,
+        }) = &verified.inclusion
+        {
+            let (index, count, root) = (proof.index, posted.receipts, posted.root);
+            ui.line(&format!(
+                "on chain: receipt {index} of {count} in {root}, held by {channel}"
+            ))?;
+        }
     }
     Ok(Exit::DONE)
 }

@@ -12,18 +12,23 @@ use std::{
 
 use clap::Args;
 use serde::Serialize;
+use tussah_manifest::Nanograms;
 use tussah_runtime::SignedRun;
+use tussah_settlement::Address;
 
 use crate::{
     blobs::Blobs,
+    chain_option::{ChainOption, address},
     engine::Device,
     exit_code::Exit,
     failure::Failure,
+    grams,
     home::Home,
     input,
     interrupt::Interrupt,
     models::Models,
     onnx::OnnxArguments,
+    paid::{Cost, Payment},
     road::{self, Job, Settings},
     ui::{self, Ui},
 };
@@ -41,6 +46,8 @@ Examples:
   tussah run . --input article.txt --dry-run    Which limits does it need?
   tussah run . --input article.txt --watch      Again at each change of source or input
   tussah run . --input article.txt --json | jq .receipt.consensus
+  tussah run . --input article.txt --channel kQDx… --price-max 0.01 --chain testnet
+                                                Pay for it through a channel of this host's
 
 Output streams to standard output as the job emits it; everything else goes to standard
 error. With --receipt FILE, FILE can be shown to anyone; FILE.opening is private: it holds
@@ -77,6 +84,24 @@ pub(crate) struct Arguments {
     /// Run again whenever source, manifest, module or input change; Ctrl-C ends it.
     #[arg(long, conflicts_with_all = ["json", "dry_run"])]
     watch: bool,
+    /// Pay for the run through this channel, whose client and provider are both this host.
+    #[arg(long, value_name = "ADDRESS", value_parser = address, requires = "chain", conflicts_with_all = ["dry_run", "watch"])]
+    channel: Option<Address>,
+    /// The most that the run may cost; what the manifest allows if not given.
+    #[arg(long, value_name = "GRAM", value_parser = grams::parse, requires = "channel")]
+    price_max: Option<Nanograms>,
+    /// The chain that the channel is on: `mainnet`, `testnet`, the URL of a toncenter API v2, or
+    /// `embedded:FOLDER`.
+    #[arg(long, value_name = "CHAIN", env = "TUSSAH_CHAIN")]
+    chain: Option<String>,
+    /// The key that the chain's server knows you by.
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "TUSSAH_CHAIN_KEY",
+        hide_env_values = true
+    )]
+    api_key: Option<String>,
     /// Print JSON when done: output, exit, usage, receipt.
     #[arg(long)]
     pub(super) json: bool,
@@ -107,8 +132,21 @@ struct View<'a> {
     used: UsedView,
     wall_ms: u128,
     #[serde(skip_serializing_if = "Option::is_none")]
+    paid: Option<PaidView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     receipt_path: Option<&'a std::path::Path>,
     receipt: &'a tussah_manifest::Receipt,
+}
+
+/// What the run cost, where it was paid.
+#[derive(Serialize)]
+struct PaidView {
+    index: String,
+    price_nanograms: Nanograms,
+    vouchered_nanograms: Nanograms,
+    /// Why the voucher was not redeemed, where it was time for that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unredeemed: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -176,7 +214,11 @@ impl Arguments {
         if !self.dry_run {
             road::keep(&sources.blobs, &job)?;
         }
-        let request = road::local_request(&sources.home, &job)?;
+        let payment = self.payment(sources)?;
+        let request = match &payment {
+            Some(payment) => payment.request(&sources.home, &job, self.price_max)?,
+            None => road::local_request(&sources.home, &job)?,
+        };
         let (input_bytes, limits) = (job.input.len(), job.manifest.job.limits);
         let settings = Settings {
             device: self.device,
@@ -188,12 +230,26 @@ impl Arguments {
         let run = road::run(
             &sources.home,
             &sources.blobs,
-            request,
+            request.clone(),
             job,
             settings,
             events,
             &sources.interrupt,
-        )?;
+        );
+        let (run, cost) = match (run, &payment) {
+            (Ok(run), None) => (run, None),
+            (Ok(mut run), Some(payment)) => {
+                let cost = payment.settle(&request, &mut run)?;
+                (run, Some(cost))
+            }
+            (Err(failure), payment) => {
+                // Its place in the channel is taken: a receipt says that nothing was run.
+                if let Some(payment) = payment {
+                    payment.give_up(&request)?;
+                }
+                return Err(failure);
+            }
+        };
         let delivered = shown.finish();
         if self.watch && sources.interrupt.requested() {
             return Ok(Exit::INTERRUPTED); // The next run has the word.
@@ -205,14 +261,24 @@ impl Arguments {
             road::write_receipt(path, &run)?;
         }
         delivered?;
-        self.report(ui, &run)
+        self.report(ui, &run, cost)
     }
 
-    fn report(&self, ui: &Ui, run: &SignedRun) -> Result<Exit, Failure> {
+    fn payment(&self, sources: &Sources) -> Result<Option<Payment>, Failure> {
+        match (&self.channel, &self.chain) {
+            (Some(channel), Some(chain)) => {
+                let chain = ChainOption::new(chain.clone(), self.api_key.clone());
+                Payment::open(&sources.home, &chain, channel).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn report(&self, ui: &Ui, run: &SignedRun, cost: Option<Cost>) -> Result<Exit, Failure> {
         let consensus = &run.receipt.consensus;
         let exit = road::exit_of(&consensus.exit);
         if ui.json() {
-            ui.document(&self.view(run))?;
+            ui.document(&self.view(run, cost.as_ref()))?;
             return Ok(exit);
         }
         if let Some(error) = &run.outcome.error {
@@ -227,6 +293,17 @@ impl Arguments {
             ui::count(used.inference_units),
             ui::size(used.memory_bytes),
         ));
+        if let Some(cost) = &cost {
+            ui.note(&format!(
+                "cost {}, receipt {} of the channel, {} vouchered in all",
+                grams::grams(cost.price),
+                cost.index,
+                grams::grams(cost.vouchered),
+            ));
+            if let Some(reason) = &cost.unredeemed {
+                ui.warn(reason);
+            }
+        }
         if let Some(path) = &self.receipt {
             ui.note(&format!(
                 "receipt {}, {}",
@@ -241,7 +318,7 @@ impl Arguments {
         Ok(exit)
     }
 
-    fn view<'a>(&'a self, run: &'a SignedRun) -> View<'a> {
+    fn view<'a>(&'a self, run: &'a SignedRun, cost: Option<&Cost>) -> View<'a> {
         let consensus = &run.receipt.consensus;
         let output = std::str::from_utf8(&run.outcome.output).ok();
         let used = &run.outcome.used;
@@ -271,6 +348,12 @@ impl Arguments {
                 host_calls: used.host_calls,
             },
             wall_ms: run.outcome.wall.as_millis(),
+            paid: cost.map(|cost| PaidView {
+                index: cost.index.to_string(),
+                price_nanograms: cost.price,
+                vouchered_nanograms: cost.vouchered,
+                unredeemed: cost.unredeemed.clone(),
+            }),
             receipt_path: self.receipt.as_deref(),
             receipt: &run.receipt,
         }

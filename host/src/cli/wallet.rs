@@ -9,9 +9,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use tussah_settlement::FriendlyAddress;
 use tussah_settlement::voucher::NetworkId;
-use tussah_settlement::wallet::{Wallet, WalletVersion};
+use tussah_settlement::wallet::{Mnemonic, Wallet, WalletVersion};
 
-use crate::{exit_code::Exit, failure::Failure, home::Home, ui::Ui};
+use crate::{exit_code::Exit, failure::Failure, home::Home, ui::Ui, wallets};
 
 /// Make wallets and look into them.
 #[derive(Debug, Subcommand)]
@@ -93,6 +93,18 @@ pub(super) fn network_name(network: NetworkId) -> String {
         NetworkId::LOCALNET => "localnet".to_owned(),
         NetworkId(id) => id.to_string(),
     }
+}
+
+/// Locks the words' key under a passphrase, and says which wallet it is.
+fn lock(
+    home: &Home,
+    name: &str,
+    mnemonic: &Mnemonic,
+    kind: &KindOption,
+    passphrase: &str,
+) -> Result<View, Failure> {
+    let wallet = wallets::create(home, name, &mnemonic.key(), kind.kind(), passphrase)?;
+    Ok(View::new(name, &wallet))
 }
 
 /// A wallet, as `--json` shows it.

@@ -1,12 +1,26 @@
-//! `tussah chain faucet` and `chain advance`: money and time of a localnet that runs.
+//! `tussah chain faucet` and `chain advance`: money and time of a localnet that runs, or of an
+//! embedded chain in a folder.
+//!
+//! In: an address and an amount, or seconds. Out: what the network says that it did. Neither is
+//! to be had on a network of other people.
 
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
+use tussah_localnet::{LocalnetError, Network};
 use tussah_manifest::Nanograms;
+use tussah_settlement::FriendlyAddress;
+use tussah_settlement::voucher::NetworkId;
 
-use crate::{exit_code::Exit, failure::Failure, grams, ui::Ui};
+use crate::{
+    chain_option::{self, address, chain_failure},
+    exit_code::Exit,
+    failure::Failure,
+    grams,
+    ui::Ui,
+};
 
 /// Where a localnet is unless told otherwise.
 const DEFAULT: &str = "http://127.0.0.1:8081/api/v2";
@@ -16,8 +30,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// The localnet.
 #[derive(Debug, Args)]
 struct Where {
-    /// The localnet's API v2, as `tussah chain localnet` prints it.
-    #[arg(long, value_name = "URL", env = "TUSSAH_CHAIN", default_value = DEFAULT)]
+    /// The localnet's API v2, as `tussah chain localnet` prints it, or `embedded:FOLDER`.
+    #[arg(long, value_name = "CHAIN", env = "TUSSAH_CHAIN", default_value = DEFAULT)]
     chain: String,
 }
 
@@ -25,6 +39,7 @@ const FAUCET_EXAMPLES: &str = "\
 Examples:
   tussah chain faucet 0QABc… 10
   tussah chain faucet 0:83df… 0.5 --json
+  tussah chain faucet 0QABc… 10 --chain embedded:./net
 
 The giver's wallet sends it, a million GRAM at most at once.";
 
@@ -66,9 +81,14 @@ pub(crate) struct AdvanceArguments {
 
 impl FaucetArguments {
     pub(super) fn run(self, ui: &Ui) -> Result<Exit, Failure> {
-        let amount = self.amount.get().to_string();
-        let wish = json!({ "address": self.address, "amount": amount });
-        let given = self.place.ask("faucet", &wish)?;
+        let given = match self.place.embedded()? {
+            Some(network) => self.give(network)?,
+            None => {
+                let amount = self.amount.get().to_string();
+                let wish = json!({ "address": self.address, "amount": amount });
+                self.place.ask("faucet", &wish)?
+            }
+        };
         if ui.json() {
             ui.document(&given)?;
             return Ok(Exit::DONE);
@@ -80,13 +100,34 @@ impl FaucetArguments {
         ui.line(&format!("sent {amount}; {} holds {balance}", self.address))?;
         Ok(Exit::DONE)
     }
+
+    /// What a localnet answers, without one.
+    fn give(&self, mut network: Network) -> Result<Value, Failure> {
+        let to = address(&self.address).map_err(Failure::usage)?;
+        let given = network.faucet(&to, self.amount.get()).map_err(refused)?;
+        let account = network.chain().account_now(&to).map_err(chain_failure)?;
+        let last = given.last();
+        Ok(json!({
+            "ok": true,
+            "address": FriendlyAddress::wallet(to, NetworkId::LOCALNET).to_string(),
+            "amount": self.amount,
+            "balance": account.balance,
+            "lt": last.map_or(0, |transaction| transaction.lt).to_string(),
+        }))
+    }
 }
 
 impl AdvanceArguments {
     pub(super) fn run(self, ui: &Ui) -> Result<Exit, Failure> {
-        let moved = self
-            .place
-            .ask("advance", &json!({ "seconds": self.seconds }))?;
+        let moved = match self.place.embedded()? {
+            Some(mut network) => {
+                let now = network.advance(self.seconds).map_err(refused)?;
+                json!({ "ok": true, "now": now })
+            }
+            None => self
+                .place
+                .ask("advance", &json!({ "seconds": self.seconds }))?,
+        };
         if ui.json() {
             ui.document(&moved)?;
         } else {
@@ -97,7 +138,25 @@ impl AdvanceArguments {
     }
 }
 
+/// What a network of this process refuses.
+fn refused(error: LocalnetError) -> Failure {
+    match error {
+        LocalnetError::Amount { .. } | LocalnetError::Poor { .. } | LocalnetError::Clock { .. } => {
+            Failure::usage(error)
+        }
+        error => Failure::host(error),
+    }
+}
+
 impl Where {
+    /// The chain in a folder, if that is what was named.
+    fn embedded(&self) -> Result<Option<Network>, Failure> {
+        let folder = self.chain.strip_prefix("embedded:");
+        folder
+            .map(|folder| chain_option::embedded(Path::new(folder)))
+            .transpose()
+    }
+
     /// Asks for what only a localnet does.
     fn ask(&self, what: &str, wish: &Value) -> Result<Value, Failure> {
         let url = self.chain.trim_end_matches('/');

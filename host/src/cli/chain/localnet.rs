@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use serde::Serialize;
-use tussah_localnet::{LocalnetError, Network, Server, ServerConfig, StoreError, address};
+use tussah_localnet::{LocalnetError, Network, Server, ServerConfig, StoreError};
+use tussah_settlement::FriendlyAddress;
+use tussah_settlement::wallet::Wallet;
 
-use crate::{exit_code::Exit, failure::Failure, home::Home, ui::Ui};
+use crate::{clock, exit_code::Exit, failure::Failure, home::Home, ui::Ui};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -69,7 +70,7 @@ impl Arguments {
             }
             None => Home::open()?.folder("localnet")?,
         };
-        let network = Network::open(&folder, Box::new(seconds)).map_err(failure)?;
+        let network = Network::open(&folder, Box::new(clock::seconds)).map_err(failure)?;
         let runtime = tokio::runtime::Runtime::new()
             .map_err(|error| Failure::host(error).context("cannot start threads"))?;
         let config = ServerConfig {
@@ -91,12 +92,6 @@ impl Arguments {
     }
 }
 
-/// Seconds of the Unix epoch.
-fn seconds() -> u32 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |now| u32::try_from(now.as_secs()).unwrap_or(u32::MAX))
-}
-
 fn running(server: &Server, folder: PathBuf) -> Running {
     let (developer, key) = tussah_localnet::developer();
     let (giver, _) = tussah_localnet::giver();
@@ -105,13 +100,17 @@ fn running(server: &Server, folder: PathBuf) -> Running {
         url: server.url(),
         json_rpc: format!("{}/jsonRPC", server.url()),
         folder,
-        giver: address::friendly(&giver.address(), false, true),
+        giver: wallet_address(&giver),
         developer: Developer {
-            address: address::friendly(&developer.address(), false, true),
+            address: wallet_address(&developer),
             wallet: "V5R1",
             seed,
         },
     }
+}
+
+fn wallet_address(wallet: &Wallet) -> String {
+    FriendlyAddress::wallet(wallet.address(), wallet.network).to_string()
 }
 
 fn show(running: &Running, ui: &Ui) -> Result<(), Failure> {

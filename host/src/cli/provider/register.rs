@@ -4,14 +4,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 use tussah_manifest::{Nanograms, SigningKey};
-use tussah_settlement::chain::SystemClock;
 use tussah_settlement::provider::{self, Listing, ProviderTerms};
-use tussah_settlement::wallet::{OutMessage, Paid, Wallet, pay};
-use tussah_settlement::{Address, Chain, ContractError};
+use tussah_settlement::wallet::{OutMessage, Wallet};
+use tussah_settlement::{Address, Chain};
 
-use super::{Listed, address, read_offer};
+use super::{Listed, read_offer};
 use crate::{
-    chain_option::{ChainOption, block_on, pay_failure},
+    chain_option::{ChainOption, address, block_on, pay},
     exit_code::Exit,
     failure::Failure,
     grams,
@@ -37,7 +36,7 @@ the same command with another offer changes the listing. The offer is a file tha
 
   offer = 1
   network = -3                        # -239 is the main network
-  key = \"ed25519:3b6a27bc…\"           # this host's provider key: `tussah doctor`
+  key = \"ed25519:3b6a27bc…\"           # `tussah provider key`
   fuel_price_nanograms = 10000        # for 10^9 units of fuel
   inference_price_nanograms = 20000   # for 10^9 inference units";
 
@@ -103,12 +102,10 @@ impl Arguments {
                 );
                 return Err(Failure::usage(message));
             }
-            let known = wallets::load(&home, &self.wallet)?;
-            wallets::require_network(&self.wallet, known.wallet(), chain.network())?;
-            let (wallet, key) = wallets::unlock(&home, &self.wallet, &self.passphrase)?;
+            let name = &self.wallet;
+            let (wallet, key) = wallets::unlock_on(&home, &chain, name, &self.passphrase)?;
             let (contract, messages) = self.messages(&wallet, &listing);
-            let paid = pay(&chain, &SystemClock::default(), &wallet, &key, &messages).await;
-            refused(&paid.map_err(pay_failure)?)?;
+            pay(&chain, &(wallet, key), &messages, "the provider's contract").await?;
             let listed = Listed::read(&chain, contract).await?;
             listed.show(&chain, ui)?;
             Ok(Exit::DONE)
@@ -138,23 +135,4 @@ impl Arguments {
         }
         (contract, messages)
     }
-}
-
-/// That the contract took every message; what it refused came back.
-fn refused(paid: &Paid) -> Result<(), Failure> {
-    for transaction in &paid.arrived {
-        if transaction.exit_code == Some(0) && !transaction.aborted {
-            continue;
-        }
-        let reason = match transaction.exit_code {
-            Some(code) => match ContractError::from_exit_code(code) {
-                Some(error) => error.to_string(),
-                None => format!("exit code {code}"),
-            },
-            None => "no code ran".to_owned(),
-        };
-        let message = format!("the provider's contract refused a message: {reason}");
-        return Err(Failure::usage(message).help("the money came back, less fees"));
-    }
-    Ok(())
 }

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 use tussah_settlement::{Address, Chain};
 
-use super::{Listed, address, read_offer};
+use super::{Listed, read_offer};
 use crate::{
-    chain_option::{ChainOption, block_on},
+    chain_option::{ChainOption, address, block_on},
     exit_code::Exit,
     failure::Failure,
     ui::Ui,

@@ -6,7 +6,7 @@ use clap::Args;
 use tussah_settlement::wallet::Mnemonic;
 use zeroize::Zeroizing;
 
-use super::{KindOption, View};
+use super::{KindOption, lock};
 use crate::{
     exit_code::Exit,
     failure::Failure,
@@ -57,14 +57,7 @@ impl Arguments {
         };
         let mnemonic = Mnemonic::parse(&words, &password).map_err(Failure::usage)?;
         let passphrase = self.passphrase.choose(&self.name)?;
-        let wallet = wallets::create(
-            home,
-            &self.name,
-            &mnemonic.key(),
-            self.kind.kind(),
-            &passphrase,
-        )?;
-        let view = View::new(&self.name, &wallet);
+        let view = lock(home, &self.name, &mnemonic, &self.kind, &passphrase)?;
         if ui.json() {
             ui.document(&view)?;
         } else {

@@ -4,7 +4,7 @@ use clap::Args;
 use serde::Serialize;
 use tussah_settlement::wallet::{Mnemonic, MnemonicError};
 
-use super::{KindOption, View};
+use super::{KindOption, View, lock};
 use crate::{
     exit_code::Exit,
     failure::Failure,
@@ -65,14 +65,7 @@ impl Arguments {
             DrawError::Source(failure) => failure,
             DrawError::Words(error) => Failure::host(error),
         })?;
-        let wallet = wallets::create(
-            home,
-            &self.name,
-            &mnemonic.key(),
-            self.kind.kind(),
-            &passphrase,
-        )?;
-        let view = View::new(&self.name, &wallet);
+        let view = lock(home, &self.name, &mnemonic, &self.kind, &passphrase)?;
         if ui.json() {
             ui.document(&NewView {
                 wallet: view,

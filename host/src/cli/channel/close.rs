@@ -1,0 +1,109 @@
+//! `tussah channel close`: at once where both agree, else by the challenge window; then the rest
+//! of the deposit goes back to the client.
+
+use clap::Args;
+use tussah_manifest::{Commitment, Nanograms, TreeHash};
+use tussah_settlement::channel::{self, ChannelStatus};
+use tussah_settlement::voucher::Voucher;
+use tussah_settlement::{Address, Cell, Chain};
+
+use super::{CHANNEL, status, to_channel};
+use crate::{
+    chain_option::{ChainOption, address, block_on, chain_failure, pay},
+    channels::{Channels, Known, client_failure},
+    exit_code::Exit,
+    failure::Failure,
+    home::Home,
+    ui::Ui,
+    wallets::{PassphraseOption, unlock_on, wallet_name},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  tussah channel close 0:83ae… --wallet main --chain testnet
+
+Where this host is client and provider both sign, and the channel closes at once on the newest
+voucher. Otherwise the challenge window starts; once it is over, the same command takes back what
+is left. Money that the channel owes the provider stays until it is withdrawn.";
+
+/// Close a channel, and take back what is left of the deposit.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    /// The channel.
+    #[arg(value_name = "ADDRESS", value_parser = address)]
+    address: Address,
+    /// The client's wallet, which opened the channel.
+    #[arg(long, value_name = "NAME", value_parser = wallet_name)]
+    wallet: String,
+    /// Start the challenge window even where both could sign.
+    #[arg(long)]
+    one_sided: bool,
+    #[command(flatten)]
+    chain: ChainOption,
+    #[command(flatten)]
+    passphrase: PassphraseOption,
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+impl Arguments {
+    pub(super) fn run(self, home: &Home, ui: &Ui) -> Result<Exit, Failure> {
+        let channels = Channels::open(home)?;
+        block_on(async {
+            let chain = self.chain.open().await?;
+            let known = channels.find(&chain, &self.address).await?;
+            let now = chain.time().await.map_err(chain_failure)?;
+            let state = &known.look.state;
+            let is_over = state.status == ChannelStatus::Closed || now >= state.deadline;
+            let both = known.is_client && known.is_provider && !self.one_sided;
+            let bodies = if is_over {
+                vec![channel::refund(1)]
+            } else if both {
+                vec![agreed(&channels, &known)?, channel::refund(2)]
+            } else if state.status == ChannelStatus::Open {
+                vec![channel::start_close(1)]
+            } else {
+                let message = format!(
+                    "the challenge window ends in {} seconds",
+                    state.deadline - now
+                );
+                return Err(Failure::new(Exit::LIMIT, message)
+                    .help("run the command again then, to take back what is left"));
+            };
+            let wallet = unlock_on(home, &chain, &self.wallet, &self.passphrase)?;
+            let messages: Vec<_> = bodies
+                .into_iter()
+                .map(|body| to_channel(&known, Nanograms::ZERO, body))
+                .collect();
+            pay(&chain, &wallet, &messages, CHANNEL).await?;
+            let known = channels.find(&chain, &self.address).await?;
+            status::show(&channels, &known, ui)?;
+            Ok(Exit::DONE)
+        })
+    }
+}
+
+/// The close on the newest voucher that the client signed, by both.
+fn agreed(channels: &Channels, known: &Known) -> Result<Cell, Failure> {
+    let view = channels.client.view(&known.id).map_err(client_failure)?;
+    if view.promised > Nanograms::ZERO {
+        let message = "jobs of this channel have no receipt yet";
+        return Err(Failure::usage(message).help("wait for them, or close with --one-sided"));
+    }
+    let voucher = match view.voucher {
+        Some(signed) => signed.voucher,
+        None => Voucher {
+            channel: known.id.clone(),
+            amount: Nanograms::ZERO,
+            commitment: Commitment {
+                receipts: 0,
+                root: TreeHash::empty_root(),
+            },
+        },
+    };
+    let client = voucher.agree_to_close(&channels.client_key);
+    let provider = voucher.agree_to_close(&channels.provider_key);
+    Ok(voucher.close_message(&client, &provider))
+}

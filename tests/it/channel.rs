@@ -1,0 +1,365 @@
+//! Payment channels by the command line: a deposit, paid runs, the root on chain, the payout.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::{
+    bank::{Bank, GRAM, nanograms},
+    fixture::{Ended, Sandbox},
+};
+
+/// So that a small job costs an amount that can be told from gas: 100,000 nanograms a unit of fuel.
+const PRICES: [&str; 2] = ["--fuel-price", "100000"];
+const NANOGRAMS_A_FUEL: u64 = 100_000;
+
+/// A channel and a job to be paid through it.
+struct Paid<'a> {
+    bank: &'a Bank<'a>,
+    job: String,
+    channel: String,
+}
+
+impl<'a> Paid<'a> {
+    /// Opens a channel by the wallet `main`.
+    #[track_caller]
+    fn open(bank: &'a Bank<'a>, options: &[&str]) -> Self {
+        let job = bank.sandbox.plain_job().to_str().unwrap().to_owned();
+        let open = ["channel", "open", "main", "--deposit", "5"];
+        let opened = bank.json(&[&open[..], &PRICES, options].concat());
+        assert_eq!(opened["status"], "open");
+        Self {
+            bank,
+            job,
+            channel: opened["address"].as_str().unwrap().to_owned(),
+        }
+    }
+
+    fn run(&self, options: &[&str]) -> Ended {
+        let run = ["run", &self.job, "--channel", &self.channel];
+        self.bank.run(&[&run[..], options].concat())
+    }
+
+    /// A run that is paid, with its receipt in a file; its price.
+    #[track_caller]
+    fn pay(&self, index: &str, receipt: &str) -> u64 {
+        let options = ["--price-max", "0.4", "--receipt", receipt, "--json"];
+        let run = self.run(&options).expect(0).json();
+        let price = nanograms(&run["paid"]["price_nanograms"]);
+        let fuel = run["used"]["fuel"].as_u64().unwrap();
+        assert_eq!(price, fuel * NANOGRAMS_A_FUEL);
+        assert_eq!(run["paid"]["index"], index);
+        assert_eq!(
+            run["receipt"]["consensus"]["price_nanograms"],
+            price.to_string()
+        );
+        price
+    }
+
+    /// `tussah channel COMMAND ADDRESS …`.
+    fn channel(&self, command: &str, options: &[&str]) -> Ended {
+        let arguments = ["channel", command, &self.channel];
+        self.bank.run(&[&arguments[..], options].concat())
+    }
+
+    #[track_caller]
+    fn done(&self, command: &str, options: &[&str]) -> Value {
+        let options = [options, &["--json"]].concat();
+        self.channel(command, &options).expect(0).json()
+    }
+}
+
+/// Money goes from a deposit over two runs and a root to the payout, and the rest comes back.
+fn a_channels_life(bank: &Bank<'_>) {
+    bank.funded("main", "20");
+    let cold = bank.wallet("cold");
+    let paid = Paid::open(bank, &["--payout", &cold]);
+    let status = paid.done("status", &[]);
+    assert!(nanograms(&status["capacity_nanograms"]) >= 5 * GRAM);
+    assert!(paid.channel.starts_with("kQ"), "{}", paid.channel);
+
+    // What it may cost has to be said, and is never above what may be unpaid.
+    paid.run(&[])
+        .expect(2)
+        .says("nobody said what the run may cost");
+    paid.run(&["--price-max", "0.6"])
+        .expect(4)
+        .says("the channel allows");
+    paid.run(&["--price-max", "0.4", "--dry-run"]).expect(2);
+    let first = paid.pay("0", "r0.cbor");
+    let verify = ["receipt", "verify", "r0.cbor", "--chain", &bank.chain];
+    bank.run(&verify).expect(3).says("not posted yet");
+    paid.channel("withdraw", &["--wallet", "main"])
+        .expect(2)
+        .says("owes the provider nothing");
+    let second = paid.pay("1", "r1.cbor");
+    // A price is the provider's business; all else is the job's.
+    bank.run(&["audit", "r0.cbor"]).expect(0);
+
+    let redeemed = paid.done("redeem", &[]);
+    assert_eq!(nanograms(&redeemed["redeemed_nanograms"]), first + second);
+    assert_eq!(redeemed["posted_receipts"], "2");
+    assert_eq!(redeemed["posted_root"], redeemed["client"]["root"]);
+    assert_eq!(redeemed["posted_root"], redeemed["provider"]["root"]);
+    let owed = nanograms(&redeemed["owed_nanograms"]);
+    // The redeem's gas is the provider's: about 553,000 nanograms.
+    assert!(
+        (400_000..700_000).contains(&(first + second - owed)),
+        "{owed}"
+    );
+    // There is nothing more to redeem, and nothing is paid twice.
+    let again = paid.done("redeem", &[]);
+    assert_eq!(again["owed_nanograms"], redeemed["owed_nanograms"]);
+
+    the_chain_holds_the_receipts(bank, &verify);
+
+    // The payout account is not deployed: only the owner has it paid all the same.
+    paid.done("withdraw", &["--wallet", "main", "--undeployed"]);
+    let paid_out = bank.balance("cold");
+    assert!(
+        (owed - 1_000_000..=owed).contains(&paid_out),
+        "{paid_out} of {owed}"
+    );
+
+    // What is not redeemed yet is settled by the close.
+    let third = paid.pay("2", "r2.cbor");
+    let closed = paid.done("close", &["--wallet", "main"]);
+    assert_eq!(closed["status"], "closed");
+    assert_eq!(
+        nanograms(&closed["redeemed_nanograms"]),
+        first + second + third
+    );
+    paid.done("withdraw", &["--wallet", "main", "--undeployed"]);
+    let cold = bank.balance("cold");
+    assert!(cold > paid_out + third - 2_000_000, "{cold}");
+    paid.run(&["--price-max", "0.4"])
+        .expect(2)
+        .says("takes no more jobs: it is closed");
+    // While something was owed the account kept back its rent; now that comes back too. All that
+    // the client does not have any more was earned, or is gas.
+    paid.done("close", &["--wallet", "main"]);
+    let main = bank.balance("main");
+    let earned = first + second + third;
+    let fees = 20 * GRAM - main - earned;
+    assert!(fees < GRAM / 50, "{fees}");
+}
+
+/// A receipt is in the posted root by this host's book, and by a proof on another machine.
+fn the_chain_holds_the_receipts(bank: &Bank<'_>, verify: &[&str]) {
+    let text = bank.run(verify).expect(0);
+    assert!(text.stdout.contains("on chain: receipt 0 of 2"), "{text:?}");
+    let proof = bank.json(verify);
+    assert_eq!(proof["inclusion"]["posted"]["receipts"], "2");
+    let stranger = Sandbox::new();
+    let bytes = |name: &str| fs::read(bank.sandbox.work().join(name)).unwrap();
+    stranger.file("r0.cbor", bytes("r0.cbor"));
+    stranger.file("r1.cbor", bytes("r1.cbor"));
+    stranger.file("proof.json", proof.to_string());
+    // An embedded chain is a folder beside the commands that use it.
+    let chain = match bank.chain.strip_prefix("embedded:") {
+        Some(folder) => format!("embedded:{}", bank.sandbox.work().join(folder).display()),
+        None => bank.chain.clone(),
+    };
+    let other = |receipt: &str, options: &[&str]| {
+        let verify = ["receipt", "verify", receipt, "--chain", &chain];
+        stranger.run(&[&verify[..], options].concat())
+    };
+    other("r0.cbor", &["--proof", "proof.json"]).expect(0);
+    assert!(!stranger.home().join("channels").exists());
+    other("r0.cbor", &[])
+        .expect(2)
+        .says("this host has no book of the receipt's channel");
+    // Another receipt's proof, and one in which a hash is another.
+    other("r1.cbor", &["--proof", "proof.json"])
+        .expect(3)
+        .says("the proof is of receipt 0, not 1");
+    let mut forged = proof.clone();
+    forged["inclusion"]["proof"]["path"][0] = proof["inclusion"]["posted"]["root"].clone();
+    stranger.file("proof.json", forged.to_string());
+    other("r0.cbor", &["--proof", "proof.json"])
+        .expect(3)
+        .says("does not lead to the posted root");
+    stranger.file("proof.json", "{}");
+    other("r0.cbor", &["--proof", "proof.json"])
+        .expect(2)
+        .says("holds no proof");
+}
+
+#[test]
+fn money_goes_from_the_deposit_to_the_payout() {
+    let Some(sandbox) = Sandbox::with_wasm() else {
+        return;
+    };
+    a_channels_life(&Bank::localnet(&sandbox));
+}
+
+#[test]
+fn the_same_without_a_server() {
+    let Some(sandbox) = Sandbox::with_wasm() else {
+        return;
+    };
+    a_channels_life(&Bank::embedded(&sandbox));
+}
+
+#[test]
+fn a_close_by_one_side_waits_for_the_challenge_window() {
+    let Some(sandbox) = Sandbox::with_wasm() else {
+        return;
+    };
+    let bank = Bank::localnet(&sandbox);
+    bank.funded("main", "20");
+    let paid = Paid::open(&bank, &["--challenge-hours", "2"]);
+    let price = paid.pay("0", "r0.cbor");
+    let close = ["--wallet", "main", "--one-sided"];
+    assert_eq!(paid.done("close", &close)["status"], "closing");
+    paid.channel("close", &close)
+        .expect(4)
+        .says("the challenge window ends in");
+    paid.run(&["--price-max", "0.4"])
+        .expect(2)
+        .says("takes no more jobs: it is closing");
+    // The voucher is good within the window.
+    let redeemed = paid.done("redeem", &[]);
+    assert_eq!(nanograms(&redeemed["redeemed_nanograms"]), price);
+    bank.json(&["chain", "advance", "7200"]);
+    assert_eq!(paid.done("close", &close)["status"], "closed");
+    paid.done("withdraw", &["--wallet", "main"]);
+    // While something was owed the account kept back its rent; now that comes back too.
+    paid.done("close", &close);
+    // Client and provider are one here, so all but gas is back.
+    let main = bank.balance("main");
+    assert!(main > 20 * GRAM - GRAM / 50, "{main}");
+}
+
+#[test]
+fn a_channel_is_topped_up_and_crumbs_are_redeemed_by_a_wallet() {
+    let Some(sandbox) = Sandbox::with_wasm() else {
+        return;
+    };
+    let bank = Bank::localnet(&sandbox);
+    bank.funded("main", "20");
+    let paid = Paid::open(&bank, &["--redeem-step", "4"]);
+    let before = nanograms(&paid.done("status", &[])["capacity_nanograms"]);
+    let after = paid.done("top-up", &["--wallet", "main", "--amount", "3"]);
+    let after = nanograms(&after["capacity_nanograms"]);
+    assert!(after >= before + 3 * GRAM, "{before} {after}");
+
+    let price = paid.pay("0", "r0.cbor");
+    paid.channel("redeem", &[])
+        .expect(4)
+        .says("the channel redeems 4 GRAM at least");
+    let redeemed = paid.done("redeem", &["--wallet", "main"]);
+    assert_eq!(nanograms(&redeemed["redeemed_nanograms"]), price);
+    // The wallet paid the gas.
+    assert_eq!(nanograms(&redeemed["owed_nanograms"]), price);
+
+    let all = bank.json(&["channel", "status"]);
+    assert_eq!(all.as_array().unwrap().len(), 1);
+    assert_eq!(all[0]["address"], paid.channel);
+    bank.run(&["channel", "status", &bank.wallet("other")])
+        .expect(2)
+        .says("this host has no channel");
+    bank.run(&["channel", "open", "main", "--deposit", "500"])
+        .expect(2)
+        .says("send the wallet more, or pay less");
+    // Terms without an account: the money never left.
+    let text = bank.run(&["channel", "status"]).expect(0);
+    assert!(text.stderr.contains("was never opened"), "{text:?}");
+}
+
+#[test]
+fn books_go_to_another_machine_and_never_back() {
+    let Some(sandbox) = Sandbox::with_wasm() else {
+        return;
+    };
+    let bank = Bank::localnet(&sandbox);
+    bank.funded("main", "20");
+    let paid = Paid::open(&bank, &[]);
+    let first = paid.pay("0", "r0.cbor");
+    for role in ["client", "provider"] {
+        paid.done("export", &["--role", role, "--out", role]);
+    }
+    // Another machine with the same keys and nothing else.
+    let other = Sandbox::with_wasm().unwrap();
+    fs::create_dir_all(other.home().join("keys")).unwrap();
+    for entry in fs::read_dir(sandbox.home().join("keys")).unwrap() {
+        let path = entry.unwrap().path();
+        let copy = other.home().join("keys").join(path.file_name().unwrap());
+        fs::copy(path, copy).unwrap();
+    }
+    let there = bank.for_home(&other);
+    for role in ["client", "provider"] {
+        other.file(role, fs::read(sandbox.work().join(role)).unwrap());
+        let import = ["channel", "import", role, "--role", role];
+        let taken = there.json(&[&import[..], &PRICES].concat());
+        assert_eq!(taken[role]["receipts"], "1");
+        assert_eq!(taken[role]["vouchered_nanograms"], first.to_string());
+    }
+    let wrong = ["channel", "import", "client", "--role", "provider"];
+    there.run(&wrong).expect(2).says("a provider's is wanted");
+    let moved = Paid {
+        bank: &there,
+        job: other.plain_job().to_str().unwrap().to_owned(),
+        channel: paid.channel.clone(),
+    };
+    let second = moved.pay("1", "r1.cbor");
+    let redeemed = moved.done("redeem", &[]);
+    assert_eq!(nanograms(&redeemed["redeemed_nanograms"]), first + second);
+
+    // Both books are further on than the files, here as there.
+    for role in ["client", "provider"] {
+        there
+            .run(&["channel", "import", role, "--role", role])
+            .expect(3)
+            .says("the file is older than");
+    }
+    let file = sandbox.work().join("client");
+    let mut bytes = fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    bank.run(&["channel", "import", "client", "--role", "client"])
+        .expect(3)
+        .says("the file is damaged");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_run_that_was_cut_off_leaves_its_place_to_a_failure() {
+    use crate::fixture::{SAMPLE, repository};
+    use std::io::Read;
+    let Some(sandbox) = Sandbox::with_all() else {
+        return;
+    };
+    let bank = Bank::localnet(&sandbox);
+    bank.funded("main", "20");
+    let paid = Paid::open(&bank, &[]);
+    let article = repository().join(SAMPLE);
+    let manifest = sandbox.summarize();
+    let long = ["run", manifest.to_str().unwrap(), "--input"];
+    let more = [article.to_str().unwrap(), "--channel", &paid.channel];
+    let run = [&long[..], &more, &["--price-max", "0.4"]].concat();
+    let mut child = bank.command(&run).spawn().unwrap();
+    let mut first = [0];
+    child
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut first)
+        .unwrap();
+    // Another run of the channel would take this one for dead.
+    paid.run(&["--price-max", "0.4"])
+        .expect(5)
+        .says("another run is being paid through channel");
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    let price = paid.pay("1", "r1.cbor");
+    let status = paid.done("status", &[]);
+    for role in ["client", "provider"] {
+        assert_eq!(status[role]["receipts"], "2");
+        assert_eq!(status[role]["earned_nanograms"], price.to_string());
+        assert_eq!(status[role]["promised_nanograms"], "0");
+        assert_eq!(status[role]["vouchered_nanograms"], price.to_string());
+    }
+}
