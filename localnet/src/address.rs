@@ -1,22 +1,16 @@
 //! An address in all its forms: raw, and the friendly one with flags and a checksum.
 //!
 //! In: text from outside. Out: an address with what its form says, or nothing. The friendly form
-//! is TEP-2's: a tag (0x11 bounceable, 0x51 not, 0x80 more for test networks), the workchain,
-//! 32 bytes, CRC-16 of it all, in base64.
+//! is [`FriendlyAddress`]'s to read and write.
 
-use tussah_settlement::Address;
+use tussah_settlement::{Address, FriendlyAddress};
 use tycho_types::cell::HashBytes;
-use tycho_types::crc::crc_16;
 
 use crate::cells;
 
-const BOUNCEABLE: u8 = 0x11;
-const NON_BOUNCEABLE: u8 = 0x51;
-const TEST_ONLY: u8 = 0x80;
-
 /// How an address was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub(crate) enum Form {
     /// `0:` and 64 hex digits.
     Raw,
     /// 48 characters, for contracts: what cannot be delivered comes back.
@@ -27,17 +21,17 @@ pub enum Form {
 
 /// An address and how it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ParsedAddress {
+pub(crate) struct ParsedAddress {
     /// The address.
-    pub address: Address,
+    pub(crate) address: Address,
     /// Its form.
-    pub form: Form,
+    pub(crate) form: Form,
     /// Not to be used on the main network.
-    pub test_only: bool,
+    pub(crate) test_only: bool,
 }
 
 /// Reads an address in any form; `None` if it is none.
-pub fn parse(text: &str) -> Option<ParsedAddress> {
+pub(crate) fn parse(text: &str) -> Option<ParsedAddress> {
     if let Some((workchain, hex)) = text.split_once(':') {
         let workchain: i8 = workchain.parse().ok()?;
         let bytes: [u8; 32] = cells::from_hex(hex)?.try_into().ok()?;
@@ -47,52 +41,31 @@ pub fn parse(text: &str) -> Option<ParsedAddress> {
             test_only: false,
         });
     }
-    if text.len() != 48 {
-        return None;
-    }
-    let bytes: [u8; 36] = cells::from_base64(text)?.try_into().ok()?;
-    let (content, checksum) = bytes.split_at(34);
-    if crc_16(content).to_be_bytes() != *checksum {
-        return None;
-    }
-    let form = match content[0] & !TEST_ONLY {
-        BOUNCEABLE => Form::Bounceable,
-        NON_BOUNCEABLE => Form::NonBounceable,
-        _ => return None,
-    };
-    let mut hash = [0; 32];
-    hash.copy_from_slice(&content[2..]);
+    let friendly: FriendlyAddress = text.parse().ok()?;
     Some(ParsedAddress {
-        address: Address::new(content[1].cast_signed(), HashBytes(hash)),
-        form,
-        test_only: content[0] & TEST_ONLY != 0,
+        form: if friendly.bounceable {
+            Form::Bounceable
+        } else {
+            Form::NonBounceable
+        },
+        test_only: friendly.test_only,
+        address: friendly.address,
     })
 }
 
 /// The friendly form, in the alphabet for URLs.
-pub fn friendly(address: &Address, bounceable: bool, test_only: bool) -> String {
-    cells::base64_url(&friendly_bytes(address, bounceable, test_only))
-}
-
-pub(crate) fn friendly_bytes(address: &Address, bounceable: bool, test_only: bool) -> [u8; 36] {
-    let mut bytes = [0; 36];
-    bytes[0] = if bounceable {
-        BOUNCEABLE
-    } else {
-        NON_BOUNCEABLE
-    };
-    if test_only {
-        bytes[0] |= TEST_ONLY;
+pub(crate) fn friendly(address: &Address, bounceable: bool, test_only: bool) -> String {
+    let address = address.clone();
+    FriendlyAddress {
+        address,
+        bounceable,
+        test_only,
     }
-    bytes[1] = address.workchain.cast_unsigned();
-    bytes[2..34].copy_from_slice(address.address.as_array());
-    let checksum = crc_16(&bytes[..34]).to_be_bytes();
-    bytes[34..].copy_from_slice(&checksum);
-    bytes
+    .to_string()
 }
 
 /// The raw form, its digits in lower case.
-pub fn raw(address: &Address) -> String {
+pub(crate) fn raw(address: &Address) -> String {
     let hash = cells::hex(address.address.as_array());
     format!("{}:{hash}", address.workchain)
 }

@@ -7,7 +7,7 @@
 //!
 //! `docs/localnet.md` says how it is used.
 
-pub mod address;
+mod address;
 mod blocks;
 mod cells;
 mod methods;

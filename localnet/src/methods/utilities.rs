@@ -12,11 +12,12 @@ use crate::parameters::Parameters;
 pub(super) fn detect_address(_: &mut Network, parameters: &Parameters) -> Result<Value, ApiError> {
     let parsed = parameters.parsed_address("address")?;
     let variant = |bounceable| {
-        let bytes = address::friendly_bytes(&parsed.address, bounceable, parsed.test_only);
+        let friendly = address::friendly(&parsed.address, bounceable, parsed.test_only);
         json!({
             "@type": "ext.utils.detectedAddressVariant",
-            "b64": cells::base64(&bytes),
-            "b64url": cells::base64_url(&bytes),
+            // 36 bytes have no padding, so the two alphabets are all the difference.
+            "b64": friendly.replace('-', "+").replace('_', "/"),
+            "b64url": friendly,
         })
     };
     Ok(json!({

@@ -170,7 +170,7 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
 }
 
 pub(crate) fn raw(address: &Address) -> String {
-    tussah_localnet::address::raw(address)
+    address.to_string()
 }
 
 /// Somebody without a history.
