@@ -18,7 +18,7 @@ use crate::cpu::exact::{Exact, ExactEncoder};
 use crate::cpu::oracle::{Oracle, OracleEncoder};
 use crate::cpu::simd::{SimdLevel, SimdUnavailable};
 use crate::gguf::{Gguf, GgufError};
-use crate::gpu::{Gpu, GpuExact};
+use crate::gpu::{Gpu, GpuExact, GpuInfo};
 use crate::quant::QuantType;
 use crate::safetensors::SafetensorsError;
 use crate::tokenizer::{AddBos, EncodeOptions, TokenId, Tokenizer, TokenizerError};
@@ -120,6 +120,8 @@ pub struct ModelInfo {
     pub file_bytes: u64,
     /// The engine that runs it, such as `exact/0 avx512-vnni 2 threads`; evidence, not part of any result.
     pub engine: String,
+    /// The GPU that it runs on, if it does; evidence too.
+    pub gpu: Option<GpuInfo>,
     /// Whether the file carries a chat template.
     pub has_chat_template: bool,
 }
@@ -324,6 +326,7 @@ impl Model {
                 embeddings: Some(number(plan.length)),
                 file_bytes,
                 engine,
+                gpu: None,
                 has_chat_template: false,
             },
             tokenizer,
@@ -357,6 +360,7 @@ impl Model {
             }
             (Engine::Exact, Device::Gpu(gpu)) => {
                 info.engine = format!("{} {}", crate::exact_profile(), gpu.info());
+                info.gpu = Some(gpu.info().clone());
                 Box::new(GpuExact::load(gpu, gguf, Arc::clone(&plan), progress)?)
             }
             (Engine::Oracle, Device::Cpu) => {
@@ -526,6 +530,7 @@ fn info(gguf: &Gguf, plan: &Plan, architecture: String) -> Result<ModelInfo, Mod
         embeddings: None,
         file_bytes: gguf.size_bytes(),
         engine: String::new(),
+        gpu: None,
         has_chat_template: gguf.has("tokenizer.chat_template"),
     })
 }

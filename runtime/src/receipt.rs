@@ -68,13 +68,15 @@ pub(crate) fn sign(
         channel: body.channel,
     };
     let engine = outcome.inference_engine.as_deref().unwrap_or("none");
+    // Whatever a driver says of itself fits, cut where it must be.
+    let gpu = outcome.gpu.as_ref();
     let evidence = Evidence {
         host_build: Label::new(runtime.config.host_build.as_str())?,
         wasm_engine: Label::new(WASM_ENGINE)?,
-        inference_engine: Label::new(engine)?,
+        inference_engine: Label::lossy(engine),
         kernels: None,
-        adapter: None,
-        driver: None,
+        adapter: gpu.map(|gpu| Label::lossy(&gpu.name)),
+        driver: gpu.map(|gpu| Label::lossy(&format!("{} {}", gpu.interface, gpu.driver))),
         threads: outcome.inference_threads,
         wall_ns: u64::try_from(outcome.wall.as_nanos()).unwrap_or(u64::MAX),
         gpu_ns: None,

@@ -25,7 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tussah_inference::CancelToken;
+use tussah_inference::{CancelToken, GpuInfo};
 use tussah_manifest::{Abi, Digest, ExitStatus, Limits, Manifest, ModelRef, Request, Transcript};
 use wasmtime::{InstancePre, Store};
 
@@ -319,6 +319,8 @@ pub struct Outcome {
     pub transcript: Transcript,
     /// What did its inference, if it had any.
     pub inference_engine: Option<String>,
+    /// The GPU that a model of the job ran on, if one did.
+    pub gpu: Option<GpuInfo>,
     /// CPU threads that its inference used.
     pub inference_threads: u32,
     /// What runs graphs of tensors here, by [`ModelSource::graph_arithmetic`].
@@ -429,6 +431,7 @@ impl SandboxedJob {
             source: run.models,
             cancel: run.cancel.inference.clone(),
             engine: None,
+            gpu: None,
         };
         let limits = &documents.manifest.job.limits;
         let nonce = &documents.request.body.nonce;
@@ -481,6 +484,7 @@ async fn execute(
         inference_threads: guest.models.source.threads(),
         graph_arithmetic: guest.models.source.graph_arithmetic(),
         inference_engine: guest.models.engine,
+        gpu: guest.models.gpu,
         output: guest.output,
         transcript: guest.transcript,
     }

@@ -55,6 +55,7 @@ fn exit_of_trap(error: &wasmtime::Error, limits: &Limits) -> (ExitStatus, Option
                 limit_message(*limit, limits),
             ),
             Stop::Cancelled => told(ExitStatus::Cancelled, "the job was cancelled".into()),
+            Stop::DeviceLost => told(ExitStatus::DeviceLost, format!("{error:#}")),
             Stop::HostFailure => told(
                 ExitStatus::HostFailure,
                 format!("the host failed: {error:#}"),

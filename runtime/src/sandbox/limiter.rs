@@ -14,6 +14,8 @@ pub(crate) enum Stop {
     Limit(LimitHit),
     #[error("the job was cancelled")]
     Cancelled,
+    #[error("the GPU was lost")]
+    DeviceLost,
     #[error("the host failed")]
     HostFailure,
 }

@@ -7,8 +7,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use tussah_inference::{
-    AddBos, BackendError, CancelToken, ChatMessage, EncodeOptions, Model, SessionError, TokenId,
-    graph::TensorGraph,
+    AddBos, BackendError, CancelToken, ChatMessage, EncodeOptions, GpuInfo, Model, SessionError,
+    TokenId, graph::TensorGraph,
 };
 use tussah_manifest::{ModelName, ModelRef};
 
@@ -39,6 +39,14 @@ impl LoadedModel {
             Self::Graph(graph) => graph.engine(),
         }
     }
+
+    /// The GPU that runs it, if one does.
+    fn gpu(&self) -> Option<&GpuInfo> {
+        match self {
+            Self::Text(model) => model.info().gpu.as_ref(),
+            Self::Graph(_) => None,
+        }
+    }
 }
 
 /// The models that one job may load.
@@ -50,6 +58,8 @@ pub(crate) struct Models {
     pub(crate) cancel: CancelToken,
     /// What did its inference, for the receipt's evidence; none before a model is loaded.
     pub(crate) engine: Option<String>,
+    /// The GPU that a model was loaded onto, for the same.
+    pub(crate) gpu: Option<GpuInfo>,
 }
 
 /// What a guest is told, or why its job ends.
@@ -67,6 +77,13 @@ pub(crate) fn guest_error(error: SessionError) -> wasmtime::Result<Error> {
     let code = match &error {
         SessionError::ContextFull { .. } => ErrorCode::ContextFull,
         SessionError::Backend(BackendError::OutOfMemory { .. }) => ErrorCode::OutOfMemory,
+        // What happens to this machine is no result of the job's: it ends here.
+        SessionError::Backend(BackendError::DeviceLost { .. }) => {
+            return Err(wasmtime::Error::new(error).context(Stop::DeviceLost));
+        }
+        SessionError::Backend(BackendError::Device { .. }) => {
+            return Err(wasmtime::Error::new(error).context(Stop::HostFailure));
+        }
         SessionError::Backend(_) | SessionError::Failed => ErrorCode::ModelFailed,
         SessionError::Unsupported { .. } => ErrorCode::UnsupportedOperation,
         SessionError::Cancelled => return Err(Stop::Cancelled.into()),
@@ -127,6 +144,9 @@ impl Guest {
             Err(error) => return Err(wasmtime::Error::new(error).context(Stop::HostFailure)),
         };
         self.models.engine = Some(model.engine().to_owned());
+        if let Some(gpu) = model.gpu() {
+            self.models.gpu = Some(gpu.clone());
+        }
         Ok(model)
     }
 }
