@@ -9,8 +9,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use clap::ValueEnum;
-use tussah_inference::{Engine, LoadOptions, Model, ModelError, OnnxFile};
+use tussah_inference::{Device, Engine, LoadOptions, LoadProgress, Model, ModelError, OnnxFile};
 use tussah_manifest::{Digest, ModelFormat, ModelRef};
 #[cfg(feature = "onnx")]
 use tussah_runtime::NoEvents;
@@ -18,42 +17,16 @@ use tussah_runtime::{Event, Events, LoadedModel, ModelSource, ModelSourceError};
 
 use crate::{
     blobs::{BlobError, Blobs},
+    device::Placement,
     exit_code::Exit,
     failure::Failure,
     onnx::{self, OnnxArguments, OnnxUnusable},
     ui::Ui,
 };
 
-/// Where inference runs, as the command line says it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Device {
-    /// The best that this machine has, which this build takes to be the CPU.
-    #[default]
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// A GPU; an error where there is none.
-    Gpu,
-}
-
-impl Device {
-    /// Refuses a device that this build cannot use: asking for a GPU never gives a CPU.
-    ///
-    /// # Errors
-    /// A host failure for [`Device::Gpu`].
-    pub(crate) fn check(self) -> Result<(), Failure> {
-        match self {
-            Self::Auto | Self::Cpu => Ok(()),
-            Self::Gpu => Err(no_gpu()),
-        }
-    }
-}
-
-/// What is said wherever a GPU is asked for.
-pub(crate) fn no_gpu() -> Failure {
-    Failure::host("a GPU was asked for, and this build of tussah has no GPU backend yet")
-        .help("use `--device cpu`; a job whose manifest says `device = \"gpu\"` cannot run here")
-}
+/// What to do where a GPU was asked for and cannot do it.
+const CPU_ONLY: &str = "leave --device out or use `--device cpu`; a job with such a model must not say \
+                        `device = \"gpu\"`";
 
 /// Why a model cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -81,10 +54,13 @@ impl From<LoadError> for Failure {
                 Self::new(exit, error).help(help)
             }
             LoadError::Graph => Self::usage(error).help("jobs compute it through wasi:nn"),
-            LoadError::Model(_) => {
+            LoadError::Model(ref reason) => {
+                let help = match reason {
+                    ModelError::CpuOnly { .. } => CPU_ONLY,
+                    _ => "the file must be a whole GGUF model that tussah supports",
+                };
                 let exit = exit_of(&error);
-                Self::new(exit, error)
-                    .help("the file must be a whole GGUF model that tussah supports")
+                Self::new(exit, error).help(help)
             }
         }
     }
@@ -108,6 +84,7 @@ pub(crate) fn exit_of_source(error: &ModelSourceError) -> (Exit, Option<&'static
     let exit = reason.map_or(Exit::HOST_FAILED, exit_of);
     let help = match reason {
         Some(LoadError::Onnx(reason)) => Some(reason.help()),
+        Some(LoadError::Model(ModelError::CpuOnly { .. })) => Some(CPU_ONLY),
         _ => None,
     };
     (exit, help)
@@ -154,7 +131,8 @@ pub(crate) fn inspect(path: &Path) -> Result<Arc<Model>, LoadError> {
 pub(crate) fn load(
     blobs: &Blobs,
     digest: &Digest,
-    options: &LoadOptions,
+    options: LoadOptions,
+    placement: &Placement,
     ui: &Ui,
 ) -> Result<Arc<Model>, LoadError> {
     let size = std::fs::metadata(blobs.path(digest)).map_or(0, |metadata| metadata.len());
@@ -163,8 +141,32 @@ pub(crate) fn load(
     drop(hashing);
     text_alone(&path)?;
     let loading = ui.bytes_bar("loading", size);
-    let model = Model::open(&path, options, &mut |at| loading.set(at.done_bytes))?;
-    Ok(Arc::new(model))
+    let mut progress = |at: LoadProgress| loading.set(at.done_bytes);
+    Ok(Arc::new(open(&path, options, placement, &mut progress)?))
+}
+
+/// Opens a model where it goes. What only a CPU can run goes there, unless somebody asked for a GPU.
+fn open(
+    path: &Path,
+    options: LoadOptions,
+    placement: &Placement,
+    progress: &mut dyn FnMut(LoadProgress),
+) -> Result<Model, ModelError> {
+    let there = LoadOptions {
+        device: placement.device(),
+        ..options.clone()
+    };
+    match Model::open(path, &there, progress) {
+        // It is refused before anything is loaded.
+        Err(ModelError::CpuOnly { .. }) if !placement.gpu_only() => {
+            let here = LoadOptions {
+                device: Device::Cpu,
+                ..options
+            };
+            Model::open(path, &here, progress)
+        }
+        opened => opened,
+    }
 }
 
 fn text_alone(path: &Path) -> Result<(), LoadError> {
@@ -179,6 +181,7 @@ fn text_alone(path: &Path) -> Result<(), LoadError> {
 pub(crate) struct StoredModels {
     blobs: Blobs,
     threads: u32,
+    placement: Placement,
     #[cfg(feature = "onnx")]
     graphs: onnx::Graphs,
     /// Filled by the threads that load; a model stays as long as the process.
@@ -186,12 +189,17 @@ pub(crate) struct StoredModels {
 }
 
 impl StoredModels {
-    /// Models of this store, run by so many threads; 0 is one a CPU.
+    /// Models of this store, and where they go; on the CPU by so many threads, 0 is one a CPU.
     #[cfg_attr(
         not(feature = "onnx"),
         expect(unused_variables, reason = "this build has no library to name")
     )]
-    pub(crate) fn new(blobs: Blobs, threads: u32, onnx: OnnxArguments) -> Self {
+    pub(crate) fn new(
+        blobs: Blobs,
+        placement: Placement,
+        threads: u32,
+        onnx: OnnxArguments,
+    ) -> Self {
         let threads = match threads {
             0 => std::thread::available_parallelism()
                 .ok()
@@ -202,6 +210,7 @@ impl StoredModels {
         Self {
             blobs,
             threads,
+            placement,
             #[cfg(feature = "onnx")]
             graphs: onnx::Graphs::new(onnx),
             loaded: Mutex::default(),
@@ -219,12 +228,13 @@ impl StoredModels {
             threads,
             ..LoadOptions::default()
         };
-        let model = Model::open(&path, &options, &mut |at| {
+        let mut progress = |at: LoadProgress| {
             events.event(Event::ModelLoading {
                 done_bytes: at.done_bytes,
                 total_bytes: at.total_bytes,
             });
-        })?;
+        };
+        let model = open(&path, options, &self.placement, &mut progress)?;
         Ok(LoadedModel::Text(Arc::new(model)))
     }
 
@@ -237,6 +247,15 @@ impl StoredModels {
     #[expect(clippy::unused_self, reason = "the other build's shape")]
     fn load_graph(&self, _: &Path, _: usize) -> Result<LoadedModel, LoadError> {
         Err(OnnxUnusable::NotBuilt.into())
+    }
+}
+
+/// What it is that no GPU runs, if models of that format are that.
+fn cpu_only(format: ModelFormat) -> Option<&'static str> {
+    match format {
+        ModelFormat::Gguf => None,
+        ModelFormat::Safetensors => Some("an encoder"),
+        ModelFormat::Onnx => Some("an ONNX model"),
     }
 }
 
@@ -253,6 +272,11 @@ impl ModelSource for StoredModels {
                 reason: Box::new(reason),
             })
         };
+        if self.placement.gpu_only()
+            && let Some(what) = cpu_only(model.format)
+        {
+            return refuse(ModelError::CpuOnly { what }.into());
+        }
         #[cfg(not(feature = "onnx"))]
         if model.format == ModelFormat::Onnx {
             return refuse(OnnxUnusable::NotBuilt.into());

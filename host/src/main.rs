@@ -9,6 +9,7 @@ mod cli;
 mod build;
 mod road;
 
+mod device;
 mod engine;
 mod onnx;
 mod toolchain;
@@ -36,5 +37,6 @@ mod ui;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    device::quiet_drivers();
     cli::main().into()
 }

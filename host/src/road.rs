@@ -12,8 +12,8 @@ use std::{
 
 use tussah_inference::exact_profile;
 use tussah_manifest::{
-    Channel, DeviceRequest, Digest, Document, ExitStatus, LocalSecret, Manifest, Nanograms, Nonce,
-    Request, RequestBody, SigningKey, Version,
+    Channel, Digest, Document, ExitStatus, LocalSecret, Manifest, Nanograms, Nonce, Request,
+    RequestBody, SigningKey, Version,
 };
 use tussah_runtime::{
     Allocation, Cancel, Events, PrepareError, Run, RunError, Runtime, RuntimeConfig, SignedRun,
@@ -22,7 +22,8 @@ use tussah_runtime::{
 
 use crate::{
     blobs::Blobs,
-    engine::{self, Device, StoredModels},
+    device::Placement,
+    engine::{self, StoredModels},
     exit_code::Exit,
     failure::{Failure, file_failure},
     home::Home,
@@ -47,7 +48,7 @@ pub(crate) struct Job {
 /// How to run it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Settings {
-    pub(crate) device: Device,
+    pub(crate) placement: Placement,
     /// 0 is one a CPU.
     pub(crate) threads: u32,
     pub(crate) onnx: OnnxArguments,
@@ -104,10 +105,6 @@ pub(crate) fn run(
     events: Arc<dyn Events>,
     interrupt: &Interrupt,
 ) -> Result<SignedRun, Failure> {
-    settings.device.check()?;
-    if job.manifest.job.device == DeviceRequest::Gpu {
-        return Err(engine::no_gpu());
-    }
     let provider = SigningKey::from_bytes(&*keys::load_or_create(home, KeyName::Provider)?);
     let runtime = Runtime::new(RuntimeConfig {
         allocation: Allocation::OnDemand,
@@ -121,6 +118,7 @@ pub(crate) fn run(
     let cancel = Cancel::new();
     let models = Arc::new(StoredModels::new(
         blobs.clone(),
+        settings.placement,
         settings.threads,
         settings.onnx,
     ));

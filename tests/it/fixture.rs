@@ -202,6 +202,31 @@ impl Sandbox {
         None
     }
 
+    /// The name of the adapter that tests of the GPU run on; nothing if it is not here.
+    #[expect(clippy::print_stdout, reason = "the test's own report")]
+    pub(crate) fn gpu(&self) -> Option<String> {
+        let wanted = std::env::var("TUSSAH_TEST_GPU").unwrap_or_else(|_| "llvmpipe".to_owned());
+        let doctor = self.run(&["doctor", "--json"]).json();
+        let adapters = doctor["checks"].as_array().unwrap().iter();
+        let mut adapters = adapters
+            .flat_map(|check| check["adapters"].as_array())
+            .flatten();
+        let found = adapters.any(|adapter| {
+            let name = adapter["name"].as_str().unwrap().to_lowercase();
+            name.contains(&wanted.to_lowercase())
+        });
+        if found {
+            return Some(wanted);
+        }
+        let required = std::env::var_os("REQUIRE_GPU").is_some_and(|value| value == "1");
+        assert!(
+            !required,
+            "REQUIRE_GPU=1, but there is no adapter `{wanted}`"
+        );
+        println!("skipped: there is no adapter `{wanted}`; run `cargo xtask setup`");
+        None
+    }
+
     /// The registry's entry is copied, its 98 MB blob linked.
     fn link_model(&self) -> bool {
         self.link_model_named(MODEL)

@@ -2,7 +2,8 @@
 //!
 //! Tests that need the model or std for wasm say so in one line and return where it is
 //! missing; under `REQUIRE_MODEL=1` or `REQUIRE_WASM=1` they fail instead. `cargo xtask test`
-//! sets up both.
+//! sets up both. What needs a GPU does the same with `REQUIRE_GPU=1`, on llvmpipe or on the adapter
+//! that `TUSSAH_TEST_GPU` names.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has to stop")]
 
 mod bank;
@@ -11,6 +12,7 @@ mod fixture;
 mod bad_input;
 mod build;
 mod channel;
+mod device;
 mod disk;
 mod docs;
 mod generate;

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     blobs::Blobs,
+    device::{DeviceArgument, Devices, Need},
     exit_code::Exit,
     failure::Failure,
     home::Home,
@@ -51,6 +52,9 @@ pub(crate) struct Arguments {
     /// Where a model is that the store lacks; it must have the receipt's digest.
     #[arg(long, value_name = "NAME=SOURCE", value_parser = model_argument)]
     model: Vec<ModelArgument>,
+    /// Where inference runs: auto (a GPU, else the CPU), cpu, gpu, or a part of an adapter's name.
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    device: DeviceArgument,
     /// CPU threads of inference; 0 is one a CPU. No result depends on it.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=256))]
     threads: u32,
@@ -121,10 +125,11 @@ impl Arguments {
             module,
             input,
         };
+        let need = Need::anywhere(!job.manifest.job.models.is_empty());
         let settings = Settings {
+            placement: Devices::new(self.device.clone()).place(need, ui)?,
             threads: self.threads,
             onnx: self.onnx.clone(),
-            ..Settings::default()
         };
         let request = opening.request.clone();
         let events = Arc::new(NoEvents);

@@ -4,6 +4,7 @@ mod checks;
 
 use clap::Args;
 use serde::Serialize;
+use tussah_inference::GpuInfo;
 
 use crate::{exit_code::Exit, failure::Failure, onnx::OnnxArguments, ui::Ui};
 
@@ -11,6 +12,7 @@ const EXAMPLES: &str = "\
 Examples:
   tussah doctor
   tussah doctor --json | jq '.checks[] | select(.state != \"ok\")'
+  tussah doctor --json | jq '.checks[] | select(.name == \"gpu\").adapters'
 
 Exit code 0 if nothing failed (warnings are fine), 5 otherwise.";
 
@@ -47,6 +49,40 @@ struct Check {
     /// What to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     help: Option<String>,
+    /// The adapters, of the check that is about them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    adapters: Vec<AdapterView>,
+}
+
+/// An adapter that inference can run on.
+#[derive(Debug, Serialize)]
+struct AdapterView {
+    name: String,
+    /// `discrete`, `integrated`, `virtual`, `software` or `unknown`.
+    kind: &'static str,
+    /// `vulkan`, `metal` or `dx12`.
+    interface: String,
+    driver: String,
+    /// Larger tensors are cut.
+    binding_bytes_max: u64,
+    /// Whether it has integers of 64 bits; without them sums take more steps.
+    int64: bool,
+    /// Whether it measures time on the GPU.
+    timestamps: bool,
+}
+
+impl From<&GpuInfo> for AdapterView {
+    fn from(info: &GpuInfo) -> Self {
+        Self {
+            name: info.name.clone(),
+            kind: info.kind.name(),
+            interface: info.interface.clone(),
+            driver: info.driver.clone(),
+            binding_bytes_max: info.binding_bytes_max,
+            int64: info.int64,
+            timestamps: info.timestamps,
+        }
+    }
 }
 
 impl Check {
@@ -56,6 +92,7 @@ impl Check {
             state: State::Ok,
             found: found.into(),
             help: None,
+            adapters: vec![],
         }
     }
 
@@ -65,7 +102,19 @@ impl Check {
             state: State::Warn,
             found: found.into(),
             help: Some(help.into()),
+            adapters: vec![],
         }
+    }
+
+    /// Says what could be done, though nothing is amiss.
+    fn note(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    fn adapters(mut self, adapters: Vec<AdapterView>) -> Self {
+        self.adapters = adapters;
+        self
     }
 
     fn fail(name: &'static str, failure: &Failure) -> Self {
@@ -75,6 +124,7 @@ impl Check {
             state: State::Fail,
             found,
             help,
+            adapters: vec![],
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use tussah_manifest::{Document, PublicKey, Receipt, SigningKey};
+use tussah_manifest::{Document, Evidence, PublicKey, Receipt, SigningKey};
 
 use crate::{
     exit_code::Exit,
@@ -159,13 +159,7 @@ fn rows(receipt: &Receipt) -> Vec<(&'static str, String)> {
         ("host", evidence.host_build.to_string()),
         ("wasm engine", evidence.wasm_engine.to_string()),
         ("inference", evidence.inference_engine.to_string()),
-        (
-            "GPU",
-            evidence
-                .adapter
-                .as_ref()
-                .map_or("none".to_owned(), ToString::to_string),
-        ),
+        ("GPU", gpu(evidence)),
         ("threads", evidence.threads.to_string()),
         (
             "time",
@@ -175,6 +169,14 @@ fn rows(receipt: &Receipt) -> Vec<(&'static str, String)> {
         ("receipt", receipt.digest().to_string()),
     ]);
     rows
+}
+
+fn gpu(evidence: &Evidence) -> String {
+    match (&evidence.adapter, &evidence.driver) {
+        (Some(adapter), Some(driver)) => format!("{adapter}, {driver}"),
+        (Some(adapter), None) => adapter.to_string(),
+        (None, _) => "none".to_owned(),
+    }
 }
 
 fn verify(arguments: &VerifyArguments, ui: &Ui) -> Result<Exit, Failure> {

@@ -19,7 +19,7 @@ use tussah_settlement::Address;
 use crate::{
     blobs::Blobs,
     chain_option::{ChainOption, address},
-    engine::Device,
+    device::{DeviceArgument, Devices, Need},
     exit_code::Exit,
     failure::Failure,
     grams,
@@ -45,6 +45,7 @@ Examples:
                                                 A module alone, with the default limits
   tussah run . --input article.txt --dry-run    Which limits does it need?
   tussah run . --input article.txt --watch      Again at each change of source or input
+  tussah run . --input article.txt --device gpu Nowhere but on a GPU
   tussah run . --input article.txt --json | jq .receipt.consensus
   tussah run . --input article.txt --channel kQDx… --price-max 0.01 --chain testnet
                                                 Pay for it through a channel of this host's
@@ -67,9 +68,9 @@ pub(crate) struct Arguments {
     /// A model for the job: SOURCE is a name of `tussah model list`, a digest, or a GGUF file.
     #[arg(long, value_name = "NAME=SOURCE", value_parser = model_argument)]
     model: Vec<ModelArgument>,
-    /// Where inference runs.
-    #[arg(long, value_enum, default_value_t)]
-    device: Device,
+    /// Where inference runs: auto (a GPU, else the CPU), cpu, gpu, or a part of an adapter's name.
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    device: DeviceArgument,
     /// CPU threads of inference; 0 is one a CPU. No result depends on it.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=256))]
     threads: u32,
@@ -161,10 +162,10 @@ struct UsedView {
 
 impl Arguments {
     pub(super) fn run(self, ui: &Ui) -> Result<Exit, Failure> {
-        self.device.check()?;
+        let devices = Devices::new(self.device.clone());
         let interrupt = Interrupt::install()?;
         if !self.watch {
-            return self.once(ui, &Self::sources(&interrupt)?);
+            return self.once(ui, &Self::sources(&interrupt)?, &devices);
         }
         if self.input.as_deref() == Some(std::path::Path::new("-")) {
             let message = "--watch runs again and again, and standard input can be read once";
@@ -177,7 +178,7 @@ impl Arguments {
             ui,
             |interrupt| {
                 let sources = Self::sources(interrupt)?;
-                let ended = self.once(ui, &sources);
+                let ended = self.once(ui, &sources, &devices);
                 let seen = sources.seen.into_inner();
                 Ok((ended, seen.unwrap_or_else(PoisonError::into_inner)))
             },
@@ -196,11 +197,16 @@ impl Arguments {
     }
 
     /// One run, from the job's source to its last byte of output.
-    fn once(&self, ui: &Ui, sources: &Sources) -> Result<Exit, Failure> {
+    fn once(&self, ui: &Ui, sources: &Sources, devices: &Devices) -> Result<Exit, Failure> {
         let (mut manifest, module) = sources.job(&self.job, &self.model, ui)?;
         if self.dry_run {
             manifest.job.limits = limits::generous(&manifest.job.limits);
         }
+        let need = Need {
+            request: manifest.job.device,
+            models: !manifest.job.models.is_empty(),
+        };
+        let placement = devices.place(need, ui)?;
         let input_bytes_max = manifest.job.limits.input_bytes_max;
         let input = match &self.input {
             Some(path) => read_input(path, input_bytes_max)?,
@@ -221,7 +227,7 @@ impl Arguments {
         };
         let (input_bytes, limits) = (job.input.len(), job.manifest.job.limits);
         let settings = Settings {
-            device: self.device,
+            placement,
             threads: self.threads,
             onnx: self.onnx.clone(),
         };

@@ -4,14 +4,15 @@
 use std::path::Path;
 
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
-use tussah_inference::SimdLevel;
+use tussah_inference::{Gpu, GpuInfo, GpuKind, SimdLevel};
 use tussah_manifest::Abi;
 
-use super::Check;
+use super::{AdapterView, Check};
 #[cfg(feature = "onnx")]
 use crate::onnx::{Graphs, OnnxUnusable};
 use crate::{
     blobs::Blobs,
+    device,
     failure::Failure,
     home::{self, Home},
     keys::{self, KeyName},
@@ -45,12 +46,27 @@ pub(super) fn all(onnx: &OnnxArguments) -> Vec<Check> {
     checks.push(memory());
     #[cfg(feature = "onnx")]
     checks.push(graphs(onnx));
-    checks.push(Check::warn(
-        "gpu",
-        "this build has no GPU backend",
-        "jobs that ask for a GPU are refused; nothing falls back to the CPU in silence",
-    ));
+    checks.push(gpus(&Gpu::list()));
     checks
+}
+
+/// A machine without a GPU runs jobs on its CPU: what is missing is said, and is no fault.
+fn gpus(found: &[GpuInfo]) -> Check {
+    let hardware = found.iter().any(|gpu| gpu.kind != GpuKind::Software);
+    let lines: Vec<String> = found.iter().map(device::describe).collect();
+    let check = match (hardware, lines.is_empty()) {
+        (_, true) => Check::ok("gpu", "none, models run on the CPU")
+            .note("for a GPU, install its driver: docs/gpu.md; jobs that ask for one are refused"),
+        (true, false) => Check::ok("gpu", lines.join("; ")),
+        (false, false) => {
+            let found = format!("none, models run on the CPU; by name: {}", lines.join("; "));
+            Check::ok("gpu", found).note(
+                "these adapters compute on the CPU, for tests: `--device NAME` takes one; for a GPU, \
+                 install its driver: docs/gpu.md",
+            )
+        }
+    };
+    check.adapters(found.iter().map(AdapterView::from).collect())
 }
 
 /// A machine without ONNX models needs no library.
@@ -225,6 +241,35 @@ fn memory() -> Check {
 mod tests {
     use super::*;
     use crate::cli::doctor::State;
+
+    fn adapter(name: &str, kind: GpuKind) -> GpuInfo {
+        GpuInfo {
+            name: name.to_owned(),
+            kind,
+            interface: "vulkan".to_owned(),
+            driver: "a driver 1.0".to_owned(),
+            binding_bytes_max: 1 << 30,
+            int64: true,
+            timestamps: true,
+        }
+    }
+
+    #[test]
+    fn a_machine_without_a_gpu_is_told_what_to_do_and_is_well() {
+        let software = adapter("a program", GpuKind::Software);
+        for found in [&[][..], std::slice::from_ref(&software)] {
+            let check = gpus(found);
+            assert_eq!(check.state, State::Ok);
+            assert!(check.found.starts_with("none"), "{check:?}");
+            assert!(check.help.unwrap().contains("docs/gpu.md"));
+        }
+        let check = gpus(&[adapter("a card", GpuKind::Discrete), software]);
+        assert_eq!((check.state, check.help), (State::Ok, None));
+        let line = "a card (discrete, vulkan, a driver 1.0, bindings of ";
+        assert!(check.found.starts_with(line), "{}", check.found);
+        let names: Vec<&str> = check.adapters.iter().map(|one| one.name.as_str()).collect();
+        assert_eq!(names, ["a card", "a program"]);
+    }
 
     #[test]
     fn std_is_looked_for_by_abi() {

@@ -16,7 +16,8 @@ use tussah_manifest::ModelName;
 
 use super::{Store, model_name};
 use crate::{
-    engine::{self, Device},
+    device::{DeviceArgument, Devices, Need, Placement},
+    engine,
     exit_code::Exit,
     failure::Failure,
     input,
@@ -87,9 +88,9 @@ pub(crate) struct Arguments {
     /// Stop before this text; may be given several times.
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
-    /// Where to run.
-    #[arg(long, value_enum, default_value_t)]
-    device: Device,
+    /// Where to run: auto (a GPU, else the CPU), cpu, gpu, or a part of an adapter's name.
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    device: DeviceArgument,
     /// The arithmetic: `exact` gives the same bits everywhere, `oracle` is slow f32 to compare with.
     #[arg(long, value_enum, default_value_t)]
     engine: EngineName,
@@ -129,13 +130,13 @@ struct Rates {
 
 impl Arguments {
     pub(super) fn run(self, store: &Store, ui: &Ui) -> Result<Exit, Failure> {
-        self.device.check()?;
         let sampling = self.sampling()?;
         let stops = StopStrings::new(self.stop.clone()).map_err(Failure::usage)?;
         let prompt = input::text(self.prompt.clone(), self.prompt_file.as_deref(), "--prompt")?;
         let record = store.models.get(&self.name)?;
         let interrupt = Interrupt::install()?;
 
+        let placement = self.placement(ui)?;
         let started = Instant::now();
         let engine = match self.engine {
             EngineName::Exact => engine::exact(),
@@ -146,7 +147,7 @@ impl Arguments {
             threads: self.threads,
             ..LoadOptions::default()
         };
-        let model = engine::load(&store.blobs, &record.digest, &options, ui)?;
+        let model = engine::load(&store.blobs, &record.digest, options, &placement, ui)?;
         let load = started.elapsed();
 
         let tokens = self.prompt_tokens(&model, &prompt)?;
@@ -171,6 +172,12 @@ impl Arguments {
         } else {
             Exit::DONE
         })
+    }
+
+    /// The oracle is the CPU's: it needs no GPU, and where one is asked for it is refused.
+    fn placement(&self, ui: &Ui) -> Result<Placement, Failure> {
+        let models = self.engine == EngineName::Exact;
+        Devices::new(self.device.clone()).place(Need::anywhere(models), ui)
     }
 
     fn sampling(&self) -> Result<Sampling, Failure> {
