@@ -3,6 +3,8 @@
 //! In: the checkout and the test model. Out: the figures on stdout, as the measuring program prints them.
 //! Never: judges them; a shared machine is no place for a threshold.
 
+use std::env;
+use std::path::PathBuf;
 use std::thread;
 
 use anyhow::{Context, Result};
@@ -12,54 +14,110 @@ use crate::workspace::Workspace;
 use crate::{command, home, model, ui};
 
 /// What to measure.
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+#[derive(Debug, clap::Subcommand)]
 pub(crate) enum Bench {
-    /// Tokens a second of the test model, reading and generating, with 1 thread and with all
-    Inference,
+    /// Tokens a second of a model, reading and generating; time to the first token; a session's memory
+    Inference(InferenceArgs),
     /// Microseconds of a job that does nothing, beside bare wasmtime with the same settings
     Sandbox,
     /// A channel's tree of a million receipts: time, memory, proofs
     Receipts,
 }
 
+/// Flags of `bench inference`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct InferenceArgs {
+    /// cpu, gpu, or a part of an adapter's name; several take turns. The CPU, if not given
+    #[arg(long, value_name = "DEVICE")]
+    device: Vec<String>,
+    /// A model of the store, by its name
+    #[arg(long, default_value = model::SMOLLM2.name)]
+    model: String,
+    /// Threads of the CPU; several take turns. 1 and all, if not given
+    #[arg(long, value_name = "N")]
+    threads: Vec<usize>,
+    /// Tokens of the prompt
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    prompt: u32,
+    /// Tokens to generate after it
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    generate: u32,
+    /// How often each is measured
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    runs: u32,
+    /// Write the figures here too, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
 /// Builds what measures and runs it.
 ///
 /// # Errors
 /// Set-up, the build or the measurement failed.
-pub(crate) fn run(bench: Bench) -> Result<()> {
+pub(crate) fn run(bench: &Bench) -> Result<()> {
     match bench {
-        Bench::Inference => inference(),
+        Bench::Inference(args) => inference(args),
         Bench::Sandbox => program("tussah-runtime", "sandbox"),
         Bench::Receipts => program("tussah-manifest", "receipts"),
     }
 }
 
-fn inference() -> Result<()> {
+fn inference(args: &InferenceArgs) -> Result<()> {
     let workspace = Workspace::ask()?;
-    setup::run(&SetupArgs::from_environment()?, &[model::SMOLLM2])?;
-    let model = model::SMOLLM2
-        .stored(&home::tussah_home()?)
-        .context("set-up left no model")?;
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    let mut counts = vec![1, threads];
-    counts.dedup();
-    for count in counts {
-        ui::say(&format!(
-            "bench: inference with {count} of {threads} threads"
-        ));
-        let mut run = workspace.cargo();
-        run.args([
-            "run",
-            "--quiet",
-            "--release",
-            "--locked",
-            "--package",
-            "tussah-inference",
-        ]);
-        run.args(["--example", "rates", "--"]).arg(&model);
-        command::run(run.args(["--threads", &count.to_string()]))?;
+    let home = home::tussah_home()?;
+    let known = model::ALL.iter().position(|known| known.name == args.model);
+    if let Some(known) = known {
+        setup::run(&SetupArgs::from_environment()?, &model::ALL[known..=known])?;
     }
-    Ok(())
+    let file = model::file(&home, &args.model).with_context(|| {
+        format!(
+            "no model `{}` in {}: see `tussah model list`",
+            args.model,
+            home.display()
+        )
+    })?;
+    let mut run = workspace.cargo();
+    run.args([
+        "run",
+        "--quiet",
+        "--release",
+        "--locked",
+        "--package",
+        "tussah-inference",
+    ]);
+    run.args(["--example", "rates", "--"]).arg(&file);
+    for device in &args.device {
+        run.args(["--device", device]);
+    }
+    for count in &threads(&args.threads) {
+        run.args(["--threads", &count.to_string()]);
+    }
+    for (flag, count) in [
+        ("--prompt", args.prompt),
+        ("--generate", args.generate),
+        ("--runs", args.runs),
+    ] {
+        run.args([flag, &count.to_string()]);
+    }
+    if let Some(path) = &args.json {
+        // Cargo runs from the workspace's root, and the person is somewhere else.
+        run.arg("--json").arg(env::current_dir()?.join(path));
+    }
+    // As for the tests: a layer for windows has nothing to say here.
+    run.env("NODEVICE_SELECT", "1");
+    ui::say(&format!("bench: inference with {}", args.model));
+    command::run(&mut run)
+}
+
+/// Those that were asked for, or one and all.
+fn threads(wanted: &[usize]) -> Vec<usize> {
+    if !wanted.is_empty() {
+        return wanted.to_vec();
+    }
+    let all = thread::available_parallelism().map_or(1, usize::from);
+    let mut counts = vec![1, all];
+    counts.dedup();
+    counts
 }
 
 /// One of a crate's own bench programs.

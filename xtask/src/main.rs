@@ -50,7 +50,7 @@ enum Task {
     Ci,
     /// Measure this machine
     Bench {
-        #[arg(value_enum)]
+        #[command(subcommand)]
         what: bench::Bench,
     },
     /// Compile the contracts, compare with the committed code, and ask TON's own machine
@@ -72,7 +72,7 @@ fn main() -> ExitCode {
         Task::Demo => demo::run(),
         Task::Test => test::run(),
         Task::Ci => ci::run(),
-        Task::Bench { what } => bench::run(what),
+        Task::Bench { what } => bench::run(&what),
         Task::Contracts(args) => contracts::run(&args),
         Task::Tidy => workspace::Workspace::ask().and_then(|workspace| tidy::check(&workspace)),
     };

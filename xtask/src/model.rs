@@ -119,14 +119,28 @@ impl TestModel {
 
     /// The model's file in the store, where record and size are right; readers hash it again.
     pub(crate) fn stored(&self, home: &Path) -> Option<PathBuf> {
-        let record = home.join("models").join(format!("{}.toml", self.name));
-        let record: toml::Table = fs::read_to_string(record).ok()?.parse().ok()?;
-        let field = |name: &str| record.get(name).and_then(toml::Value::as_str);
-        let hex = field("digest")?.strip_prefix("blake3:")?;
-        let blob = home.join("blobs").join(hex.get(..2)?).join(hex);
+        let record = record(home, self.name)?;
+        let blob = blob(home, &record)?;
         let whole = fs::metadata(&blob).is_ok_and(|meta| meta.len() == self.file_bytes);
-        (whole && field("sha256") == Some(self.sha256)).then_some(blob)
+        let sha256 = record.get("sha256").and_then(toml::Value::as_str);
+        (whole && sha256 == Some(self.sha256)).then_some(blob)
     }
+}
+
+/// The file in the store of any model, by its name; readers hash it again.
+pub(crate) fn file(home: &Path, name: &str) -> Option<PathBuf> {
+    blob(home, &record(home, name)?).filter(|blob| blob.is_file())
+}
+
+fn record(home: &Path, name: &str) -> Option<toml::Table> {
+    let record = home.join("models").join(format!("{name}.toml"));
+    fs::read_to_string(record).ok()?.parse().ok()
+}
+
+fn blob(home: &Path, record: &toml::Table) -> Option<PathBuf> {
+    let digest = record.get("digest").and_then(toml::Value::as_str)?;
+    let hex = digest.strip_prefix("blake3:")?;
+    Some(home.join("blobs").join(hex.get(..2)?).join(hex))
 }
 
 #[cfg(test)]
