@@ -15,6 +15,8 @@ pub mod message;
 pub mod offer;
 pub mod provider;
 mod signed;
+#[cfg(feature = "tonlib")]
+pub mod tonlib;
 pub mod voucher;
 pub mod wallet;
 

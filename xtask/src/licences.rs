@@ -1,6 +1,6 @@
-//! The licences and sources of everything that Cargo.lock names.
+//! The licences and sources of everything that is built, by default and with every feature.
 //!
-//! In: `cargo metadata` and the allow list of deny.toml.
+//! In: `cargo metadata` and the allow list of deny.toml, and one exception, for a feature.
 //! Out: every package whose licence is not on the list, or that comes from elsewhere than a registry.
 //! Never: asks the network; where cargo-deny is installed, `ci` asks it too.
 
@@ -13,7 +13,11 @@ use serde_json::Value;
 use crate::ui;
 use crate::workspace::{self, Workspace};
 
-/// Checks every package that is not ours.
+/// What no default build may link: below `tussah-settlement/tonlib`, which is off. Whoever turns it
+/// on and passes the binary on has that licence to keep, see `docs/decisions/0006-ton-libraries.md`.
+const FEATURES_ONLY: &[(&str, &str)] = &[("nacl", "LGPL-3.0+")];
+
+/// Checks every package that is not ours: what is built by default, and what any feature adds.
 ///
 /// # Errors
 /// Names each package that is refused, and why.
@@ -22,44 +26,59 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let deny: toml::Table = fs::read_to_string(&file)
         .with_context(|| format!("cannot read {}", file.display()))?
         .parse()?;
-    let allowed = deny
-        .get("licenses")
-        .and_then(|licenses| licenses.get("allow"));
-    let allowed = allowed
-        .and_then(toml::Value::as_array)
-        .context("deny.toml allows no licence")?;
-    let allowed: BTreeSet<&str> = allowed.iter().filter_map(toml::Value::as_str).collect();
+    let licences = deny.get("licenses").and_then(toml::Value::as_table);
+    let licences = licences.context("deny.toml has no [licenses]")?;
+    let allowed = strings(licences.get("allow")).context("deny.toml allows no licence")?;
 
-    let metadata = workspace::metadata(&[])?;
+    // What is built by default has no exceptions.
+    let (count, mut refused) = refused(&workspace::metadata(&[])?, |_, licence| {
+        permits(licence, &allowed)
+    })?;
+    let (all, more) = self::refused(
+        &workspace::metadata(&["--all-features"])?,
+        |name, licence| permits(licence, &allowed) || FEATURES_ONLY.contains(&(name, licence)),
+    )?;
+    refused.extend(more);
+    if !refused.is_empty() {
+        let refused: Vec<String> = refused.into_iter().collect();
+        bail!("not allowed by deny.toml: {}", refused.join("; "));
+    }
+    ui::say(&format!(
+        "{count} packages by default and {all} with every feature, all under licences that \
+         deny.toml allows"
+    ));
+    Ok(())
+}
+
+fn strings(value: Option<&toml::Value>) -> Option<BTreeSet<&str>> {
+    let values = value?.as_array()?;
+    Some(values.iter().filter_map(toml::Value::as_str).collect())
+}
+
+/// How many packages are not ours, and those of them that are refused.
+fn refused(
+    metadata: &Value,
+    permitted: impl Fn(&str, &str) -> bool,
+) -> Result<(usize, BTreeSet<String>)> {
     let packages = metadata.get("packages").and_then(Value::as_array);
-    let mut count = 0;
-    let mut refused = Vec::new();
+    let (mut count, mut refused) = (0, BTreeSet::new());
     for package in packages.context("`cargo metadata` states no packages")? {
         let field = |name: &str| package.get(name).and_then(Value::as_str);
         let Some(source) = field("source") else {
             continue;
         };
         count += 1;
-        let name = format!(
-            "{} {}",
-            field("name").unwrap_or("?"),
-            field("version").unwrap_or("?")
-        );
+        let name = field("name").unwrap_or("?");
+        let version = field("version").unwrap_or("?");
         if !source.starts_with("registry+") {
-            refused.push(format!("{name} comes from {source}"));
+            refused.insert(format!("{name} {version} comes from {source}"));
         }
         let licence = field("license").unwrap_or("none stated");
-        if !permits(licence, &allowed) {
-            refused.push(format!("{name} is under `{licence}`"));
+        if !permitted(name, licence) {
+            refused.insert(format!("{name} {version} is under `{licence}`"));
         }
     }
-    if !refused.is_empty() {
-        bail!("not allowed by deny.toml: {}", refused.join("; "));
-    }
-    ui::say(&format!(
-        "{count} packages, all under licences that deny.toml allows"
-    ));
-    Ok(())
+    Ok((count, refused))
 }
 
 /// Whether an SPDX expression can be met with allowed licences.
@@ -113,7 +132,28 @@ fn one(words: &[&str], at: &mut usize, allowed: &BTreeSet<&str>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn packages_are_refused_by_licence_and_by_source() {
+        let package = |name, licence, source| json!({ "name": name, "version": "1.0.0", "license": licence, "source": source });
+        let metadata = json!({ "packages": [
+            package("ours", json!(null), json!(null)),
+            package("good", json!("MIT"), json!("registry+https://example.org")),
+            package("left", json!("LGPL-3.0+"), json!("registry+https://example.org")),
+            package("forked", json!("MIT"), json!("git+https://example.org")),
+        ] });
+        let allowed = BTreeSet::from(["MIT"]);
+        let (count, named) = refused(&metadata, |_, licence| permits(licence, &allowed)).unwrap();
+        assert_eq!(count, 3);
+        let expected = [
+            "forked 1.0.0 comes from git+https://example.org",
+            "left 1.0.0 is under `LGPL-3.0+`",
+        ];
+        assert_eq!(Vec::from_iter(named), expected);
+    }
 
     #[track_caller]
     fn check(expression: &str, expected: bool) {

@@ -100,6 +100,12 @@ impl Mnemonic {
         &self.words
     }
 
+    /// The password beside them; empty where there is none.
+    #[cfg(feature = "tonlib")]
+    pub(crate) fn password(&self) -> &str {
+        &self.password
+    }
+
     /// The wallet's key.
     pub fn key(&self) -> SigningKey {
         let mut seed = Zeroizing::new([0; 64]);

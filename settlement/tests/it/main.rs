@@ -22,4 +22,6 @@ mod redeem;
 mod second_opinion;
 mod server;
 mod toncenter;
+#[cfg(feature = "tonlib")]
+mod tonlib;
 mod wallet;
