@@ -49,6 +49,11 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
 
     /// The most tokens one [`Sequence::run`] takes.
     fn batch_tokens_max(&self) -> usize;
+
+    /// How often a GPU is asked to compute something for one generated token; `None` on CPUs.
+    fn dispatches_per_token(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// The state of one sequence on a device.

@@ -5,19 +5,22 @@
 //!
 //! ```text
 //! device ── opened adapter, its limits, what went wrong
+//! self_test ─ whether it keeps the arithmetic
 //! weights ─ matrices, as integers, in planes of a buffer
 //! product ─ WGSL for matrices times vectors      kernels ─ WGSL for all else
 //! compiler ─ kernels and their bindings → dispatches
-//! model ─── buffers and the order of dispatches of one model
+//! builder ─ layers → dispatches              model ─ one model: buffers, cache, order
 //! steps ─── what sequences ask for → batches      pages ─ where their keys and values stand
 //! ```
 
+mod builder;
 mod compiler;
 mod device;
 mod kernels;
 mod model;
 mod pages;
 mod product;
+mod self_test;
 mod steps;
 mod weights;
 

@@ -397,6 +397,11 @@ impl Model {
         &self.info
     }
 
+    /// How many dispatches a GPU takes for a generated token; `None` where none runs it.
+    pub fn dispatches_per_token(&self) -> Option<usize> {
+        self.decoder()?.backend.dispatches_per_token()
+    }
+
     /// Text to token ids and back.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer

@@ -16,7 +16,8 @@ use crate::backend::BackendError;
 use crate::model::plan::Gate;
 
 use super::device::Gpu;
-use super::product::{Params, Product, Slot, THREADS};
+use super::kernels::{Add, Input};
+use super::product::{Params, Product, Slot, THREADS, threads};
 use super::weights::{COLUMNS, Matrix, Run};
 
 /// Rows of the batch that a workgroup of a product takes.
@@ -31,6 +32,7 @@ pub(super) enum Count {
 }
 
 /// One dispatch of every step.
+#[derive(Clone)]
 pub(super) struct Op {
     /// Kernels by how many rows of the batch a workgroup takes along the second axis; 0 for none.
     pub(super) pipelines: Vec<(u32, Arc<ComputePipeline>)>,
@@ -143,7 +145,7 @@ impl Compiler {
                 bind_group_layouts: &[Some(&layout)],
                 immediate_size: 0,
             });
-        let pipeline = Arc::new(self.gpu.pipeline(label, source.clone(), &layout)?);
+        let pipeline = Arc::new(self.gpu.pipeline(label, source.clone(), Some(&layout))?);
         self.pipelines.insert(source, Arc::clone(&pipeline));
         Ok(pipeline)
     }
@@ -192,21 +194,91 @@ impl Compiler {
         Ok(buffer)
     }
 
-    pub(super) fn stage(&self, layer: usize, place: usize) -> Result<Buffer, BackendError> {
-        let number = u32::try_from(8 * layer + place).unwrap_or(u32::MAX);
-        self.uniform(&[number, 0, 0, 0])
+    /// A stage's number and the next one's, as kernels note them.
+    pub(super) fn stage(&self, stage: usize) -> Result<Buffer, BackendError> {
+        let first = number(stage);
+        self.uniform(&[first, first.saturating_add(1), 0, 0])
+    }
+}
+
+/// Where a product has its vectors from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Source<'a> {
+    /// Vectors in Q16.
+    Stored(&'a Buffer),
+    /// The values of a step's only row.
+    Values { values: &'a Buffer, stage: usize },
+    /// The states of that row.
+    Normed(Normed<'a>),
+}
+
+/// What a product norms by itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Normed<'a> {
+    pub(super) add: Add,
+    pub(super) epsilon: f32,
+    pub(super) states: &'a Buffer,
+    /// The states with the branch added; another buffer.
+    pub(super) states_after: &'a Buffer,
+    pub(super) branch: &'a Buffer,
+    pub(super) weights: &'a Buffer,
+    pub(super) post_weights: &'a Buffer,
+    pub(super) stage: usize,
+}
+
+impl<'a> Source<'a> {
+    fn input(&self) -> Input {
+        match self {
+            Self::Stored(_) => Input::Stored,
+            Self::Values { .. } => Input::Values,
+            Self::Normed(normed) => Input::Normed {
+                add: normed.add,
+                epsilon: normed.epsilon.to_bits(),
+            },
+        }
+    }
+
+    fn stage(&self) -> usize {
+        match self {
+            Self::Stored(_) => 0,
+            Self::Values { stage, .. } => *stage,
+            Self::Normed(normed) => normed.stage,
+        }
+    }
+
+    fn bound(&self, batch: &'a Buffer, status: &'a Buffer, gated: bool) -> Vec<Bound<'a>> {
+        let status = (7, Use::Write, status);
+        match self {
+            Self::Stored(vectors) => {
+                let mut bound = vec![(0, Use::Read, batch), (1, Use::Read, *vectors)];
+                bound.extend(gated.then_some(status));
+                bound
+            }
+            Self::Values { values, .. } => vec![(1, Use::Read, *values), status],
+            Self::Normed(normed) => vec![
+                (1, Use::Read, normed.states),
+                status,
+                (8, Use::Write, normed.states_after),
+                (9, Use::Read, normed.branch),
+                (10, Use::Read, normed.weights),
+                (11, Use::Read, normed.post_weights),
+            ],
+        }
     }
 }
 
 /// What a product reads and writes.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Target<'a> {
-    pub(super) quantized: &'a Buffer,
+    pub(super) batch: &'a Buffer,
+    pub(super) status: &'a Buffer,
+    pub(super) source: Source<'a>,
     pub(super) output: &'a Buffer,
     /// Values of a row of the output.
     pub(super) stride: usize,
     pub(super) rows: Count,
-    /// A gate, with the status and the number of the stage.
-    pub(super) gate: Option<(Gate, &'a Buffer, usize)>,
+    /// A gate, with the number of its stage.
+    pub(super) gate: Option<(Gate, usize)>,
 }
 
 impl Compiler {
@@ -214,7 +286,6 @@ impl Compiler {
     /// meet in a gate.
     pub(super) fn products(
         &mut self,
-        batch: &Buffer,
         matrices: &[&Matrix],
         target: &Target<'_>,
     ) -> Result<Vec<Op>, BackendError> {
@@ -226,7 +297,7 @@ impl Compiler {
                 parts.push((*matrix, &matrix.runs[0], at));
                 at += matrix.rows;
             }
-            return Ok(vec![self.product(batch, &parts, target)?]);
+            return Ok(vec![self.product(&parts, target)?]);
         }
         let mut ops = Vec::new();
         if target.gate.is_some() {
@@ -234,7 +305,7 @@ impl Compiler {
             let [gate, up] = matrices else { return Ok(ops) };
             let mut at = 0;
             for (gates, ups) in gate.runs.iter().zip(&up.runs) {
-                ops.push(self.product(batch, &[(gate, gates, at), (up, ups, at)], target)?);
+                ops.push(self.product(&[(gate, gates, at), (up, ups, at)], target)?);
                 at += gates.rows;
             }
             return Ok(ops);
@@ -242,7 +313,7 @@ impl Compiler {
         let mut at = 0;
         for matrix in matrices {
             for run in &matrix.runs {
-                ops.push(self.product(batch, &[(matrix, run, at)], target)?);
+                ops.push(self.product(&[(matrix, run, at)], target)?);
                 at += run.rows;
             }
         }
@@ -251,69 +322,110 @@ impl Compiler {
 
     fn product(
         &mut self,
-        batch: &Buffer,
         parts: &[(&Matrix, &Run, usize)],
         target: &Target<'_>,
     ) -> Result<Op, BackendError> {
         let columns = parts[0].0.columns;
         let lanes = lanes(&self.gpu, columns);
-        let rows_of_group = (THREADS / lanes) as usize;
-        let number = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
-        let mut params = Params {
-            stride: number(target.stride),
-            count_at: u32::from(matches!(target.rows, Count::Wanted)),
-            stage: number(target.gate.map_or(0, |(_, _, stage)| stage)),
-            ..Params::default()
-        };
-        let mut groups = 0;
-        for (slot, (_, run, output_at)) in params.slots.iter_mut().zip(parts) {
-            let planes = run.planes;
-            *slot = Slot {
-                rows: number(run.rows),
-                first_group: number(groups),
-                output_at: number(*output_at),
-                extra: planes.extra,
-                coefficients: planes.coefficients,
-                supers: planes.supers,
-                exponents: planes.exponents,
-                padding: 0,
-            };
-            if target.gate.is_none() || groups == 0 {
-                groups += run.rows.div_ceil(rows_of_group);
-            }
-        }
-        let uniform = self.uniform(&params)?;
-        let mut bound = vec![
-            (0, Use::Read, batch),
-            (1, Use::Read, target.quantized),
-            (2, Use::Write, target.output),
-            (3, Use::Uniform, &uniform),
-        ];
+        let input = target.source.input();
+        let rows_of_group = (threads(input) / lanes) as usize;
+        let params = params(parts, target, rows_of_group);
+        let uniform = self.uniform(&params.0)?;
+        let gated = target.gate.is_some();
+        let mut bound = target.source.bound(target.batch, target.status, gated);
+        bound.push((2, Use::Write, target.output));
+        bound.push((3, Use::Uniform, &uniform));
         let runs = (4..)
             .zip(parts)
             .map(|(at, (_, run, _))| (at, Use::Read, &run.buffer));
         bound.extend(runs);
-        if let Some((_, status, _)) = target.gate {
-            bound.push((7, Use::Write, status));
-        }
+        let variants = match input {
+            Input::Stored => &TOKENS[..],
+            Input::Values | Input::Normed { .. } => &TOKENS[..1],
+        };
         let mut pipelines = Vec::new();
-        for tokens in TOKENS {
+        for tokens in variants {
             let kernel = Product {
                 formats: parts.iter().map(|(matrix, _, _)| matrix.format).collect(),
                 columns,
                 lanes,
-                tokens,
+                input,
+                tokens: *tokens,
                 int64: self.gpu.int64(),
-                gate: target.gate.map(|(gate, _, _)| gate),
+                gate: target.gate.map(|(gate, _)| gate),
             };
-            pipelines.push((tokens, self.pipeline("product", kernel.source(), &bound)?));
+            let pipeline = self.pipeline("product", kernel.source(), &bound)?;
+            pipelines.push((*tokens, pipeline));
         }
         Ok(Op {
             pipelines,
             bindings: self.bind(&bound)?,
-            groups: [Count::Fixed(number(groups)), target.rows],
+            groups: [Count::Fixed(params.1), target.rows],
         })
     }
+}
+
+fn number(size: usize) -> u32 {
+    u32::try_from(size).unwrap_or(u32::MAX)
+}
+
+/// The parameters of a product, and how many workgroups its matrices take.
+fn params(
+    parts: &[(&Matrix, &Run, usize)],
+    target: &Target<'_>,
+    rows_of_group: usize,
+) -> (Params, u32) {
+    let mut params = Params {
+        stride: number(target.stride),
+        count_at: u32::from(matches!(target.rows, Count::Wanted)),
+        stage: number(target.gate.map_or(0, |(_, stage)| stage)),
+        input_stage: number(target.source.stage()),
+        ..Params::default()
+    };
+    let mut groups = 0;
+    for (slot, (_, run, output_at)) in params.slots.iter_mut().zip(parts) {
+        let planes = run.planes;
+        *slot = Slot {
+            rows: number(run.rows),
+            first_group: number(groups),
+            output_at: number(*output_at),
+            extra: planes.extra,
+            coefficients: planes.coefficients,
+            supers: planes.supers,
+            exponents: planes.exponents,
+            padding: 0,
+        };
+        // A gate's two matrices are taken by the same workgroups.
+        if target.gate.is_none() || groups == 0 {
+            groups += run.rows.div_ceil(rows_of_group);
+        }
+    }
+    (params, number(groups))
+}
+
+/// Whether a product that brings its vectors into Q16 itself fits the device.
+pub(super) fn fits(gpu: &Gpu, columns: usize, normed: bool, gate: Option<Gate>) -> bool {
+    let input = match normed {
+        false => Input::Values,
+        true => Input::Normed {
+            add: Add::Normed,
+            epsilon: 0,
+        },
+    };
+    let kernel = Product {
+        formats: Vec::new(),
+        columns,
+        lanes: 1,
+        input,
+        tokens: 1,
+        int64: gpu.int64(),
+        gate,
+    };
+    let limits = gpu.limits();
+    limits.max_compute_workgroup_storage_size >= kernel.shared_bytes()
+        && limits.max_storage_buffers_per_shader_stage >= 10
+        && limits.max_compute_invocations_per_workgroup >= threads(input)
+        && limits.max_compute_workgroup_size_x >= threads(input)
 }
 
 /// Threads that share a row: two blocks each, if the layout does not say otherwise.

@@ -9,11 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use wgpu::{
     Adapter, Buffer, BufferDescriptor, BufferUsages, ComputePipeline, ComputePipelineDescriptor,
     Device, DeviceDescriptor, DeviceType, ErrorFilter, Features, Instance, InstanceDescriptor,
-    Limits, PipelineCompilationOptions, PipelineLayout, Queue, ShaderModuleDescriptor,
-    ShaderSource,
+    Limits, MapMode, PipelineCompilationOptions, PipelineLayout, PollType, Queue,
+    ShaderModuleDescriptor, ShaderSource,
 };
 
 use crate::backend::BackendError;
+
+use super::self_test;
 
 /// What kind of adapter it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,6 +151,16 @@ pub enum GpuError {
         /// The names of those that there are.
         found: String,
     },
+    /// Its results are not those that the exact profile wants; nothing that it computes could be audited.
+    #[error(
+        "{name} does not keep the exact arithmetic: {what}; a newer driver may, `--device cpu` does"
+    )]
+    Inexact {
+        /// The adapter.
+        name: String,
+        /// The operation, its operands and results.
+        what: String,
+    },
     /// The driver refused.
     #[error("could not open {name}: {reason}")]
     Refused {
@@ -231,7 +243,7 @@ impl Gpu {
             })?;
         let fault = Arc::new(Mutex::new(None));
         note_faults(&device, &fault);
-        Ok(Arc::new(Self {
+        let gpu = Self {
             info,
             layout: options.layout,
             limits,
@@ -239,7 +251,16 @@ impl Gpu {
             device,
             queue,
             fault,
-        }))
+        };
+        let name = || gpu.info.name.clone();
+        match self_test::run(&gpu) {
+            Ok(None) => Ok(Arc::new(gpu)),
+            Ok(Some(what)) => Err(GpuError::Inexact { name: name(), what }),
+            Err(error) => Err(GpuError::Refused {
+                name: name(),
+                reason: error.to_string(),
+            }),
+        }
     }
 
     /// What it is.
@@ -249,6 +270,10 @@ impl Gpu {
 
     pub(super) fn layout(&self) -> GpuLayout {
         self.layout
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     pub(super) fn int64(&self) -> bool {
@@ -343,12 +368,29 @@ impl Gpu {
         Ok(buffer)
     }
 
+    /// Waits for all that was submitted, and reads the first bytes of a buffer of words.
+    pub(super) fn read(&self, buffer: &Buffer, bytes: u64) -> Result<Vec<u32>, BackendError> {
+        let mapped = buffer.slice(..bytes);
+        mapped.map_async(MapMode::Read, |_| {});
+        let lost = |error: &dyn fmt::Display| BackendError::DeviceLost {
+            reason: error.to_string(),
+        };
+        let waited = self.device.poll(PollType::wait_indefinitely());
+        self.check()?;
+        waited.map_err(|error| lost(&error))?;
+        let view = mapped.get_mapped_range().map_err(|error| lost(&error))?;
+        let words = bytemuck::pod_collect_to_vec(&view);
+        drop(view);
+        buffer.unmap();
+        Ok(words)
+    }
+
     /// Compiles a kernel whose entry point is `main`.
     pub(super) fn pipeline(
         &self,
         label: &str,
         source: String,
-        layout: &PipelineLayout,
+        layout: Option<&PipelineLayout>,
     ) -> Result<ComputePipeline, BackendError> {
         self.scoped("a kernel", 0, || {
             let module = self.device.create_shader_module(ShaderModuleDescriptor {
@@ -358,7 +400,7 @@ impl Gpu {
             self.device
                 .create_compute_pipeline(&ComputePipelineDescriptor {
                     label: Some(label),
-                    layout: Some(layout),
+                    layout,
                     module: &module,
                     entry_point: Some("main"),
                     compilation_options: PipelineCompilationOptions {

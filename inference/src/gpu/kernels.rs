@@ -17,7 +17,8 @@ pub(super) const PAGES_AT: usize = WANTED_AT + ROWS_MAX;
 
 /// The float operations, in integers.
 pub(super) const FLOAT: &str = include_str!("wgsl/float.wgsl");
-const COMMON: &str = include_str!("wgsl/common.wgsl");
+const BATCH: &str = include_str!("wgsl/batch.wgsl");
+const GROUPS: &str = include_str!("wgsl/groups.wgsl");
 const WRITE: &str = include_str!("wgsl/write_q16.wgsl");
 const CACHE: &str = include_str!("wgsl/cache.wgsl");
 
@@ -41,6 +42,21 @@ pub(super) enum Add {
     Normed,
 }
 
+/// Where a product has its vectors from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Input {
+    /// From memory, in Q16.
+    Stored,
+    /// The product brings the values of a step's only row into Q16 itself.
+    Values,
+    /// It adds to the states of that row and norms them, too.
+    Normed {
+        add: Add,
+        /// Bits of the norm's epsilon.
+        epsilon: u32,
+    },
+}
+
 /// The sizes that all kernels of a plan share.
 fn sizes(plan: &Plan) -> Vec<(&'static str, String)> {
     vec![
@@ -56,8 +72,46 @@ fn sizes(plan: &Plan) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// The start of a product of a step's only row, for workgroups of so many threads: `load(t, group)` leaves the
+/// vector in Q16 where the product reads it.
+pub(super) fn prologue(input: Input, columns: usize, threads: u32) -> String {
+    let blocks = columns / 32;
+    let words = 8 * blocks;
+    let (load, first) = match input {
+        Input::Stored => return String::new(),
+        Input::Values => (include_str!("wgsl/prologue_values.wgsl"), ""),
+        Input::Normed { add, .. } => (
+            include_str!("wgsl/prologue_norm.wgsl"),
+            match add {
+                Add::Nothing => "states[word * 4u + i]",
+                Add::Branch => "f_add(states[word * 4u + i], branch[word * 4u + i])",
+                Add::Normed => "branch[word * 4u + i]",
+            },
+        ),
+    };
+    let (post, epsilon) = match input {
+        Input::Normed { add, epsilon } => {
+            let post = matches!(add, Add::Normed);
+            let post = post.then_some(include_str!("wgsl/prologue_post.wgsl"));
+            (post.unwrap_or_default(), epsilon)
+        }
+        _ => ("", 0),
+    };
+    let source = [GROUPS, include_str!("wgsl/prologue.wgsl"), load].concat();
+    let values = [
+        ("WG", threads.to_string()),
+        ("MINE", (4 * words.div_ceil(threads as usize)).to_string()),
+        ("X_WORDS", (16 * blocks).to_string()),
+        ("X_SUMS", (2 * blocks).to_string()),
+        ("FIRST_VALUE", first.to_owned()),
+        ("EPS", epsilon.to_string()),
+    ];
+    substitute(&source.replace("$ADD", post), &values)
+}
+
 fn assemble(parts: &[&str], values: Vec<(&'static str, String)>) -> String {
-    format!("{FLOAT}{}", substitute(&parts.concat(), &values))
+    let source = [BATCH, GROUPS, &parts.concat()].concat();
+    format!("{FLOAT}{}", substitute(&source, &values))
 }
 
 /// Norm of the states; of the wanted rows only, or of all.
@@ -78,14 +132,14 @@ pub(super) fn norm(plan: &Plan, add: Add, wanted_only: bool) -> String {
         ("ROW", row.to_owned()),
         ("VALUES", "normed".to_owned()),
     ]);
-    assemble(&[COMMON, &source, WRITE], values)
+    assemble(&[&source, WRITE], values)
 }
 
 /// Q16 of vectors of `length` values.
 pub(super) fn quantize(plan: &Plan, length: usize) -> String {
     let mut values = sizes(plan);
     values.extend([("N", length.to_string()), ("VALUES", "values".to_owned())]);
-    assemble(&[COMMON, include_str!("wgsl/quantize.wgsl"), WRITE], values)
+    assemble(&[include_str!("wgsl/quantize.wgsl"), WRITE], values)
 }
 
 /// What a layer's heads have.
@@ -97,8 +151,8 @@ pub(super) struct Heads {
     pub(super) rope: usize,
 }
 
-/// From products to queries and the cache.
-pub(super) fn heads(plan: &Plan, heads: Heads) -> String {
+/// The values of `prepare.wgsl`, and its source for heads of a kind.
+fn prepare(plan: &Plan, heads: Heads) -> (String, Vec<(&'static str, String)>) {
     let pairs = plan.rope_dimensions / 2;
     let (first, second) = match plan.rope_pairs {
         RopePairs::Adjacent => ("2u * i", "2u * i + 1u"),
@@ -117,7 +171,7 @@ pub(super) fn heads(plan: &Plan, heads: Heads) -> String {
     let norm = normed.map_or(String::new(), |which| {
         include_str!("wgsl/heads_norm.wgsl").replace("$NORMED", which)
     });
-    let source = include_str!("wgsl/heads.wgsl").replace("$NORM", &norm);
+    let source = include_str!("wgsl/prepare.wgsl").replace("$NORM", &norm);
     let mut values = sizes(plan);
     values.extend([
         ("PAIRS", pairs.to_string()),
@@ -127,25 +181,49 @@ pub(super) fn heads(plan: &Plan, heads: Heads) -> String {
         ("TURNS", (plan.ropes.len() * 2 * pairs).to_string()),
         ("TURN_AT", (heads.rope * 2 * pairs).to_string()),
     ]);
-    assemble(&[COMMON, &source, CACHE], values)
+    (source, values)
 }
 
-/// Attention, with a sliding window or without.
+/// From products to queries and the cache.
+pub(super) fn heads(plan: &Plan, heads: Heads) -> String {
+    let (source, values) = prepare(plan, heads);
+    let main = include_str!("wgsl/heads.wgsl");
+    assemble(&[&source, main, CACHE], values)
+}
+
+/// Attention, with a sliding window or without; of heads that are in memory.
 pub(super) fn attend(plan: &Plan, window: Option<usize>) -> String {
+    let stored = include_str!("wgsl/attend_stored.wgsl");
+    let mut values = sizes(plan);
+    values.extend(scores(plan, window));
+    assemble(&[stored, include_str!("wgsl/attend.wgsl"), CACHE], values)
+}
+
+/// Attention of a step's only row, from what the product of its heads gave.
+pub(super) fn attend_fused(plan: &Plan, heads: Heads, window: Option<usize>) -> String {
+    let (source, mut values) = prepare(plan, heads);
+    values.extend(scores(plan, window));
+    let fused = include_str!("wgsl/attend_fused.wgsl");
+    let attend = include_str!("wgsl/attend.wgsl");
+    assemble(&[&source, fused, attend, CACHE], values)
+}
+
+/// What attention sees, and how its scores are scaled.
+fn scores(plan: &Plan, window: Option<usize>) -> [(&'static str, String); 2] {
     let first = match window {
         None => "0u".to_owned(),
         Some(window) => {
             format!("select(0u, position + 1u - {window}u, position + 1u > {window}u)")
         }
     };
-    let exponent = "query_exponent + bitcast<i32>(cache[exponents])";
     let score = match ScoreScale::of(plan.score_length) {
-        ScoreScale::Power(power) => format!("scale2(dot, {exponent} - {power})"),
-        ScoreScale::Factor(factor) => {
-            format!("f_mul(scale2(dot, {exponent}), {}u)", factor.to_bits())
+        ScoreScale::Power(power) => {
+            format!("scale2(dot, query_exponent + key_exponent - {power})")
         }
+        ScoreScale::Factor(factor) => format!(
+            "f_mul(scale2(dot, query_exponent + key_exponent), {}u)",
+            factor.to_bits()
+        ),
     };
-    let mut values = sizes(plan);
-    values.extend([("FIRST_SEEN", first), ("SCORE", score)]);
-    assemble(&[COMMON, include_str!("wgsl/attend.wgsl"), CACHE], values)
+    [("FIRST_SEEN", first), ("SCORE", score)]
 }

@@ -7,20 +7,17 @@ use std::sync::Arc;
 use wgpu::{Buffer, CommandEncoderDescriptor, ComputePipeline};
 
 use crate::backend::BackendError;
-use crate::exact::flushed;
 use crate::gguf::Gguf;
-use crate::model::plan::{self, Layer, Plan};
+use crate::model::plan::Plan;
 use crate::model::{LoadProgress, ModelError};
 
-use super::compiler::{Bound, Compiler, Count, Op, Target, Use, lanes};
+use super::builder::{Builder, Loader, add_before};
+use super::compiler::{Bound, Compiler, Count, Op, Use};
 use super::device::Gpu;
-use super::kernels::{self, Add, Heads, PAGES_AT, ROWS_MAX};
+use super::kernels::{PAGES_AT, ROWS_MAX};
 use super::pages::PAGE;
-use super::product::THREADS;
-use super::weights::{COLUMNS, Matrix, rows_max};
+use super::weights::COLUMNS;
 
-/// The most dispatches along one axis that every device has.
-const GROUPS_MAX: usize = 65_535;
 /// Words of page numbers that a batch has room for.
 pub(super) const PAGES_MAX: usize = 1 << 16;
 /// Scores of a step; more than one row's would be of no use.
@@ -33,8 +30,11 @@ pub(super) struct Model {
     pub(super) plan: Arc<Plan>,
     pub(super) buffers: Buffers,
     compiler: Compiler,
+    /// Whether a step's only row has a way of its own.
+    fused: bool,
     layers: Vec<LayerOps>,
-    head: Vec<Op>,
+    /// The head's dispatches for batches, and for a step's only row.
+    heads: [Vec<Op>; 2],
     /// Keys and values of each layer.
     caches: Vec<Buffer>,
     /// Pages that the caches have room for.
@@ -47,32 +47,47 @@ pub(super) struct Buffers {
     pub(super) batch: Buffer,
     pub(super) status: Buffer,
     pub(super) states: Buffer,
+    /// The states of a step's only row go to and fro, so that all workgroups can read what one writes.
+    pub(super) states_other: Buffer,
     pub(super) turns: Buffer,
     pub(super) logits: Buffer,
-    normed: Buffer,
-    quantized: Buffer,
-    raw: Buffer,
-    queries: Buffer,
-    scores: Buffer,
-    attended: Buffer,
-    hidden: Buffer,
-    branch: Buffer,
+    pub(super) normed: Buffer,
+    pub(super) quantized: Buffer,
+    pub(super) raw: Buffer,
+    pub(super) queries: Buffer,
+    pub(super) scores: Buffer,
+    pub(super) attended: Buffer,
+    pub(super) hidden: Buffer,
+    pub(super) branch: Buffer,
     /// Words of `scores`.
     pub(super) scores_max: usize,
     /// Rows that may want logits in one step.
     pub(super) wanted_max: usize,
 }
 
-/// The dispatches of a layer; those with the cache are made anew when it grows.
-#[derive(Debug)]
-struct LayerOps {
-    before: Vec<Op>,
+/// The dispatches of a layer on one of the two ways; those with the cache are made anew when it grows.
+#[derive(Debug, Default)]
+pub(super) struct Way {
+    pub(super) before: Vec<Op>,
     cached: Vec<Op>,
-    after: Vec<Op>,
-    heads: Arc<ComputePipeline>,
-    attend: Arc<ComputePipeline>,
-    head_weights: Buffer,
-    stages: [Buffer; 2],
+    pub(super) after: Vec<Op>,
+}
+
+impl Way {
+    fn ops(&self) -> impl Iterator<Item = &Op> {
+        self.before.iter().chain(&self.cached).chain(&self.after)
+    }
+}
+
+/// A layer for batches, and for a step's only row where the device can do with half the dispatches then.
+#[derive(Debug)]
+pub(super) struct LayerOps {
+    pub(super) ways: [Way; 2],
+    pub(super) heads: Arc<ComputePipeline>,
+    pub(super) attend: Arc<ComputePipeline>,
+    pub(super) attend_fused: Option<Arc<ComputePipeline>>,
+    pub(super) head_weights: Buffer,
+    pub(super) stage: Buffer,
 }
 
 /// What went wrong at a row: a layer and a place in it, as the status of the row numbers them.
@@ -109,6 +124,7 @@ impl Buffers {
             batch: gpu.buffer(what, 4 * (PAGES_AT + PAGES_MAX) as u64)?,
             status: gpu.buffer(what, 4 * rows)?,
             states: words(plan.embedding_length)?,
+            states_other: gpu.buffer(what, 4 * plan.embedding_length as u64)?,
             turns: words(plan.ropes.len() * plan.rope_dimensions)?,
             logits: gpu.buffer(what, 4 * (wanted_max * plan.vocabulary()) as u64)?,
             normed: words(plan.embedding_length)?,
@@ -123,56 +139,6 @@ impl Buffers {
             wanted_max,
         })
     }
-}
-
-/// Sends matrices to the device and says how far it has come.
-struct Loader<'a> {
-    gpu: &'a Gpu,
-    gguf: &'a Gguf,
-    progress: &'a mut dyn FnMut(LoadProgress),
-    done_bytes: u64,
-    total_bytes: u64,
-}
-
-impl Loader<'_> {
-    /// Rows of a run: what fits a binding and a dispatch.
-    fn run_rows(&self, matrix: &plan::Matrix) -> usize {
-        let of_group = (THREADS / lanes(self.gpu, matrix.columns)) as usize;
-        let rows = rows_max(self.gpu, matrix.quant(), matrix.columns).min(GROUPS_MAX * of_group);
-        // Whole groups where there are several runs.
-        if rows >= matrix.rows {
-            rows
-        } else {
-            (rows / of_group * of_group).max(1)
-        }
-    }
-
-    fn matrix(&mut self, matrix: &plan::Matrix, run_rows: usize) -> Result<Matrix, ModelError> {
-        let loaded = Matrix::load(self.gpu, &matrix.rows_in(self.gguf), run_rows)?;
-        // What was written so far is handed to the device before more is packed.
-        self.gpu.queue().submit([]);
-        self.done_bytes += (matrix.rows * matrix.row_bytes()) as u64;
-        (self.progress)(LoadProgress {
-            done_bytes: self.done_bytes,
-            total_bytes: self.total_bytes,
-        });
-        Ok(loaded)
-    }
-
-    fn whole(&mut self, matrix: &plan::Matrix) -> Result<Matrix, ModelError> {
-        self.matrix(matrix, self.run_rows(matrix))
-    }
-
-    /// Two matrices cut at the same rows.
-    fn pair(&mut self, a: &plan::Matrix, b: &plan::Matrix) -> Result<(Matrix, Matrix), ModelError> {
-        let rows = self.run_rows(a).min(self.run_rows(b));
-        Ok((self.matrix(a, rows)?, self.matrix(b, rows)?))
-    }
-}
-
-fn floats(gpu: &Gpu, values: &[f32]) -> Result<Buffer, BackendError> {
-    let words: Vec<u32> = flushed(values).into_iter().map(f32::to_bits).collect();
-    gpu.filled("norms and biases", &words)
 }
 
 impl Model {
@@ -195,11 +161,7 @@ impl Model {
             done_bytes: 0,
             total_bytes,
         };
-        let mut builder = Builder {
-            compiler: Compiler::new(gpu),
-            plan,
-            buffers: &buffers,
-        };
+        let mut builder = Builder::new(gpu, plan, &buffers);
         let mut layers = Vec::new();
         let mut post = None;
         for (index, layer) in plan.layers.iter().enumerate() {
@@ -211,16 +173,17 @@ impl Model {
                 .map(ToOwned::to_owned);
         }
         let add = add_before(plan.layers.len(), post.as_deref());
-        let head = builder.head(&mut loader, (add, post.as_deref()))?;
-        let compiler = builder.compiler;
+        let heads = builder.head(&mut loader, (add, post.as_deref()))?;
+        let (compiler, fused) = (builder.compiler, builder.fused);
         gpu.check()?;
         let mut model = Self {
             gpu: Arc::clone(gpu),
             plan: Arc::clone(plan),
             buffers,
             compiler,
+            fused,
             layers,
-            head,
+            heads,
             caches: Vec::new(),
             pages: 0,
         };
@@ -229,12 +192,13 @@ impl Model {
     }
 
     /// Dispatches of a step, in order.
-    pub(super) fn ops(&self, wanted: bool) -> impl Iterator<Item = &Op> {
+    pub(super) fn ops(&self, rows: usize, wanted: bool) -> impl Iterator<Item = &Op> {
+        let way = usize::from(rows == 1 && self.fused);
         let layers = self
             .layers
             .iter()
-            .flat_map(|layer| layer.before.iter().chain(&layer.cached).chain(&layer.after));
-        layers.chain(self.head.iter().filter(move |_| wanted))
+            .flat_map(move |layer| layer.ways[way].ops());
+        layers.chain(self.heads[way].iter().filter(move |_| wanted))
     }
 
     /// Bytes of a page in all layers.
@@ -277,7 +241,7 @@ impl Model {
         }
         self.gpu.queue().submit([encoder.finish()]);
         for (layer, cache) in self.layers.iter_mut().zip(&caches) {
-            layer.cached = cached_ops(&mut self.compiler, &self.plan, &self.buffers, layer, cache)?;
+            cache_ops(&mut self.compiler, &self.plan, &self.buffers, layer, cache)?;
         }
         self.caches = caches;
         self.pages = pages;
@@ -305,41 +269,62 @@ fn page_words(plan: &Plan) -> usize {
     plan.kv_heads * PAGE * (plan.head_size + 2)
 }
 
-fn add_before(layer: usize, post: Option<&[f32]>) -> Add {
-    match (layer, post) {
-        (0, _) => Add::Nothing,
-        (_, None) => Add::Branch,
-        (_, Some(_)) => Add::Normed,
-    }
-}
-
-/// Heads to the cache, and attention.
-fn cached_ops(
+/// Makes the dispatches of a layer that know its cache.
+fn cache_ops(
     compiler: &mut Compiler,
     plan: &Plan,
     buffers: &Buffers,
-    layer: &LayerOps,
+    layer: &mut LayerOps,
     cache: &Buffer,
-) -> Result<Vec<Op>, BackendError> {
+) -> Result<(), BackendError> {
     let number = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
-    let heads = heads_bound(buffers, &layer.head_weights, &layer.stages[0], cache);
-    let attend = attend_bound(buffers, &layer.stages[1], cache);
+    let heads = heads_bound(buffers, &layer.head_weights, &layer.stage, cache);
+    let attend = attend_bound(buffers, &layer.stage, cache);
     let all = plan.heads + 2 * plan.kv_heads;
-    Ok(vec![
-        Op {
-            pipelines: vec![(0, Arc::clone(&layer.heads))],
-            bindings: compiler.bind(&heads)?,
-            groups: [Count::Fixed(number(all)), Count::Rows],
-        },
-        Op {
-            pipelines: vec![(0, Arc::clone(&layer.attend))],
-            bindings: compiler.bind(&attend)?,
-            groups: [Count::Fixed(number(plan.heads)), Count::Rows],
-        },
-    ])
+    let op = |pipeline: &Arc<ComputePipeline>, bindings, count, rows| Op {
+        pipelines: vec![(0, Arc::clone(pipeline))],
+        bindings,
+        groups: [Count::Fixed(number(count)), rows],
+    };
+    layer.ways[0].cached = vec![
+        op(&layer.heads, compiler.bind(&heads)?, all, Count::Rows),
+        op(
+            &layer.attend,
+            compiler.bind(&attend)?,
+            plan.heads,
+            Count::Rows,
+        ),
+    ];
+    if let Some(fused) = &layer.attend_fused {
+        let bound = fused_bound(buffers, &layer.head_weights, &layer.stage, cache);
+        let bindings = compiler.bind(&bound)?;
+        layer.ways[1].cached = vec![op(fused, bindings, plan.heads, Count::Fixed(1))];
+    }
+    Ok(())
 }
 
-fn heads_bound<'a>(
+/// The bindings of a kernel of attention.
+pub(super) fn fused_bound<'a>(
+    buffers: &'a Buffers,
+    weights: &'a Buffer,
+    stage: &'a Buffer,
+    cache: &'a Buffer,
+) -> [Bound<'a>; 9] {
+    [
+        (0, Use::Read, &buffers.batch),
+        (1, Use::Write, &buffers.status),
+        (2, Use::Read, &buffers.raw),
+        (3, Use::Write, cache),
+        (4, Use::Write, &buffers.scores),
+        (5, Use::Write, &buffers.attended),
+        (6, Use::Read, &buffers.turns),
+        (7, Use::Read, weights),
+        (8, Use::Uniform, stage),
+    ]
+}
+
+/// The bindings of a kernel of attention.
+pub(super) fn heads_bound<'a>(
     buffers: &'a Buffers,
     weights: &'a Buffer,
     stage: &'a Buffer,
@@ -357,7 +342,12 @@ fn heads_bound<'a>(
     ]
 }
 
-fn attend_bound<'a>(buffers: &'a Buffers, stage: &'a Buffer, cache: &'a Buffer) -> [Bound<'a>; 7] {
+/// The bindings of a kernel of attention.
+pub(super) fn attend_bound<'a>(
+    buffers: &'a Buffers,
+    stage: &'a Buffer,
+    cache: &'a Buffer,
+) -> [Bound<'a>; 7] {
     [
         (0, Use::Read, &buffers.batch),
         (1, Use::Write, &buffers.status),
@@ -367,205 +357,4 @@ fn attend_bound<'a>(buffers: &'a Buffers, stage: &'a Buffer, cache: &'a Buffer) 
         (5, Use::Write, &buffers.attended),
         (8, Use::Uniform, stage),
     ]
-}
-
-/// Makes the dispatches of a model.
-struct Builder<'a> {
-    compiler: Compiler,
-    plan: &'a Plan,
-    buffers: &'a Buffers,
-}
-
-impl Builder<'_> {
-    fn norm(
-        &mut self,
-        weights: &[f32],
-        (add, post): (Add, Option<&[f32]>),
-        stage: (usize, usize),
-        rows: Count,
-    ) -> Result<Op, BackendError> {
-        let gpu = Arc::clone(&self.compiler.gpu);
-        let weights = floats(&gpu, weights)?;
-        let post = floats(&gpu, post.unwrap_or_default())?;
-        let stage = self.compiler.stage(stage.0, stage.1)?;
-        let buffers = self.buffers;
-        let bound = [
-            (0, Use::Read, &buffers.batch),
-            (1, Use::Write, &buffers.status),
-            (2, Use::Write, &buffers.states),
-            (3, Use::Write, &buffers.normed),
-            (4, Use::Write, &buffers.quantized),
-            (5, Use::Read, &weights),
-            (6, Use::Read, &buffers.branch),
-            (7, Use::Read, &post),
-            (8, Use::Uniform, &stage),
-        ];
-        let source = kernels::norm(self.plan, add, matches!(rows, Count::Wanted));
-        self.compiler
-            .op("norm", source, &bound, [rows, Count::Fixed(1)])
-    }
-
-    fn quantize(
-        &mut self,
-        values: &Buffer,
-        length: usize,
-        stage: (usize, usize),
-    ) -> Result<Op, BackendError> {
-        let stage = self.compiler.stage(stage.0, stage.1)?;
-        let bound = [
-            (1, Use::Write, &self.buffers.status),
-            (2, Use::Read, values),
-            (3, Use::Write, &self.buffers.quantized),
-            (8, Use::Uniform, &stage),
-        ];
-        let source = kernels::quantize(self.plan, length);
-        self.compiler
-            .op("quantize", source, &bound, [Count::Rows, Count::Fixed(1)])
-    }
-
-    fn target<'a>(&self, output: &'a Buffer, stride: usize, rows: Count) -> Target<'a>
-    where
-        Self: 'a,
-    {
-        Target {
-            quantized: &self.buffers.quantized,
-            output,
-            stride,
-            rows,
-            gate: None,
-        }
-    }
-
-    fn layer(
-        &mut self,
-        loader: &mut Loader<'_>,
-        index: usize,
-        layer: &Layer,
-        before: (Add, Option<&[f32]>),
-    ) -> Result<LayerOps, ModelError> {
-        let (plan, buffers) = (self.plan, self.buffers);
-        let width = plan.heads * plan.head_size;
-        let all = width + 2 * plan.kv_heads * plan.head_size;
-        let matrices = [&layer.query, &layer.key, &layer.value].map(|matrix| loader.whole(matrix));
-        let [query, key, value] = matrices;
-        let (query, key, value) = (query?, key?, value?);
-        let mut first = vec![self.norm(&layer.attention_norm, before, (index, 0), Count::Rows)?];
-        let target = self.target(&buffers.raw, all, Count::Rows);
-        first.extend(
-            self.compiler
-                .products(&buffers.batch, &[&query, &key, &value], &target)?,
-        );
-
-        let (heads, attend, head_weights, stages) = self.attention(index, layer)?;
-        let mut after = vec![self.quantize(&buffers.attended, width, (index, 3))?];
-        let output = loader.whole(&layer.attention_output)?;
-        let target = self.target(&buffers.branch, plan.embedding_length, Count::Rows);
-        after.extend(
-            self.compiler
-                .products(&buffers.batch, &[&output], &target)?,
-        );
-        let post = layer.post_attention_norm.as_deref();
-        let add = add_before(1, post);
-        after.push(self.norm(
-            &layer.feed_forward_norm,
-            (add, post),
-            (index, 4),
-            Count::Rows,
-        )?);
-        let (gate, up) = loader.pair(&layer.gate, &layer.up)?;
-        let target = Target {
-            gate: Some((plan.gate, &buffers.status, 8 * index + 5)),
-            ..self.target(&buffers.hidden, plan.feed_forward_length, Count::Rows)
-        };
-        after.extend(
-            self.compiler
-                .products(&buffers.batch, &[&gate, &up], &target)?,
-        );
-        after.push(self.quantize(&buffers.hidden, plan.feed_forward_length, (index, 5))?);
-        let down = loader.whole(&layer.down)?;
-        let target = self.target(&buffers.branch, plan.embedding_length, Count::Rows);
-        after.extend(self.compiler.products(&buffers.batch, &[&down], &target)?);
-        Ok(LayerOps {
-            before: first,
-            cached: Vec::new(),
-            after,
-            heads,
-            attend,
-            head_weights,
-            stages,
-        })
-    }
-
-    /// The kernels between the products of heads and the attention's output.
-    #[expect(
-        clippy::type_complexity,
-        reason = "the caller takes them apart at once"
-    )]
-    fn attention(
-        &mut self,
-        index: usize,
-        layer: &Layer,
-    ) -> Result<
-        (
-            Arc<ComputePipeline>,
-            Arc<ComputePipeline>,
-            Buffer,
-            [Buffer; 2],
-        ),
-        BackendError,
-    > {
-        let (plan, buffers) = (self.plan, self.buffers);
-        let gpu = Arc::clone(&self.compiler.gpu);
-        let stages = [
-            self.compiler.stage(index, 1)?,
-            self.compiler.stage(index, 2)?,
-        ];
-        let weights = head_weights(plan, layer);
-        let head_weights = floats(&gpu, &weights)?;
-        let kind = Heads {
-            normed: [layer.query_norm.is_some(), layer.key_norm.is_some()],
-            biased: [&layer.query_bias, &layer.key_bias, &layer.value_bias]
-                .iter()
-                .any(|bias| bias.is_some()),
-            rope: layer.rope,
-        };
-        // Any buffer will do for the shape of the bindings.
-        let bound = heads_bound(buffers, &head_weights, &stages[0], &buffers.hidden);
-        let heads = self
-            .compiler
-            .pipeline("heads", kernels::heads(plan, kind), &bound)?;
-        let bound = attend_bound(buffers, &stages[1], &buffers.hidden);
-        let source = kernels::attend(plan, layer.window);
-        let attend = self.compiler.pipeline("attend", source, &bound)?;
-        Ok((heads, attend, head_weights, stages))
-    }
-
-    fn head(
-        &mut self,
-        loader: &mut Loader<'_>,
-        before: (Add, Option<&[f32]>),
-    ) -> Result<Vec<Op>, ModelError> {
-        let (plan, buffers) = (self.plan, self.buffers);
-        let stage = (plan.layers.len(), 0);
-        let mut ops = vec![self.norm(&plan.output_norm, before, stage, Count::Wanted)?];
-        let head = loader.whole(&plan.head)?;
-        let target = self.target(&buffers.logits, plan.vocabulary(), Count::Wanted);
-        ops.extend(self.compiler.products(&buffers.batch, &[&head], &target)?);
-        Ok(ops)
-    }
-}
-
-/// The norms of query and key heads, then the biases of all heads; zeros where the layer has none.
-fn head_weights(plan: &Plan, layer: &Layer) -> Vec<f32> {
-    let size = plan.head_size;
-    let part = |values: &Option<Vec<f32>>, length: usize| match values {
-        Some(values) => values.clone(),
-        None => vec![0.0; length],
-    };
-    let mut weights = part(&layer.query_norm, size);
-    weights.extend(part(&layer.key_norm, size));
-    weights.extend(part(&layer.query_bias, plan.heads * size));
-    weights.extend(part(&layer.key_bias, plan.kv_heads * size));
-    weights.extend(part(&layer.value_bias, plan.kv_heads * size));
-    weights
 }

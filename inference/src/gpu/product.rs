@@ -6,11 +6,13 @@ use std::fmt::Write as _;
 
 use crate::model::plan::Gate;
 
-use super::kernels::{FLOAT, substitute};
+use super::kernels::{FLOAT, Input, prologue, substitute};
 use super::weights::{Bits, COLUMNS, Coefficients, Format};
 
-/// Threads of a workgroup.
+/// Threads of a workgroup whose vectors are in memory.
 pub(super) const THREADS: u32 = 64;
+/// Threads of one that brings its vector into Q16 first: enough for that to take no longer than the product.
+const THREADS_FUSED: u32 = 256;
 
 /// One kernel.
 #[derive(Debug, Clone)]
@@ -20,6 +22,7 @@ pub(super) struct Product {
     pub(super) columns: usize,
     /// Threads that share a row.
     pub(super) lanes: u32,
+    pub(super) input: Input,
     /// Rows of the batch that a workgroup takes.
     pub(super) tokens: u32,
     pub(super) int64: bool,
@@ -54,17 +57,16 @@ pub(super) struct Params {
     pub(super) count_at: u32,
     /// The stage that a value which is not finite belongs to, where a gate looks for it.
     pub(super) stage: u32,
-    pub(super) padding: u32,
+    /// And one in the vector, where the product brings it into Q16.
+    pub(super) input_stage: u32,
 }
 
 const HEAD: &str = "
 struct Slot { rows: u32, first_group: u32, output_at: u32, extra: u32, coefficients: u32, supers: u32, exponents: u32, padding: u32 }
-struct Params { slots: array<Slot, 3>, stride: u32, count_at: u32, stage: u32, padding: u32 }
+struct Params { slots: array<Slot, 3>, stride: u32, count_at: u32, stage: u32, input_stage: u32 }
 const BLOCKS: u32 = $BLOCKSu;
 const LANES: u32 = $LANESu;
 const TOKENS: u32 = $TOKENSu;
-@group(0) @binding(0) var<storage, read> batch: array<u32>;
-@group(0) @binding(1) var<storage, read> x: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read_write> y: array<u32>;
 @group(0) @binding(3) var<uniform> params: Params;
 var<private> total: array<$WIDE, TOKENS>;
@@ -83,6 +85,11 @@ fn signed_half(word: u32, which: u32) -> i32 {
 fn signed_byte(word: u32, which: u32) -> i32 {
     return bitcast<i32>(word << (24u - 8u * which)) >> 24u;
 }
+";
+
+const STORED: &str = "
+@group(0) @binding(0) var<storage, read> batch: array<u32>;
+@group(0) @binding(1) var<storage, read> x: array<vec4<u32>>;
 ";
 
 const INT64: &str = "
@@ -106,10 +113,36 @@ fn to_float(a: vec2<u32>) -> u32 {
 }
 ";
 
+/// Threads of a workgroup by where its vectors come from.
+pub(super) fn threads(input: Input) -> u32 {
+    match input {
+        Input::Stored => THREADS,
+        Input::Values | Input::Normed { .. } => THREADS_FUSED,
+    }
+}
+
 impl Product {
     /// Rows of a matrix that a workgroup takes.
     pub(super) fn rows_of_group(&self) -> u32 {
-        THREADS / self.lanes
+        self.threads() / self.lanes
+    }
+
+    fn threads(&self) -> u32 {
+        threads(self.input)
+    }
+
+    /// Bytes that a workgroup needs to share.
+    pub(super) fn shared_bytes(&self) -> u32 {
+        let outputs = if self.gate.is_some() { 2 } else { 1 };
+        let parts = 8 * outputs * self.threads() * self.tokens;
+        let vector = match self.input {
+            Input::Stored => 0,
+            Input::Values | Input::Normed { .. } => {
+                8 * self.threads()
+                    + u32::try_from(self.columns / COLUMNS * 72).unwrap_or(u32::MAX / 2)
+            }
+        };
+        parts + vector
     }
 
     fn wide(&self) -> &'static str {
@@ -119,7 +152,7 @@ impl Product {
     pub(super) fn source(&self) -> String {
         let blocks = self.columns / COLUMNS;
         let outputs = if self.gate.is_some() { 2 } else { 1 };
-        let parts = outputs * THREADS * self.tokens;
+        let parts = outputs * self.threads() * self.tokens;
         let mut source = FLOAT.to_owned();
         source += &substitute(
             HEAD,
@@ -132,6 +165,10 @@ impl Product {
             ],
         );
         source += if self.int64 { INT64 } else { INT32 };
+        if self.input == Input::Stored {
+            source += STORED;
+        }
+        source += &prologue(self.input, self.columns, self.threads());
         for (index, format) in self.formats.iter().enumerate() {
             self.matrix(&mut source, index, *format);
         }
@@ -189,8 +226,7 @@ fn word{index}(at: u32) -> u32 {{
 
 fn product{index}(row: u32, lane: u32, first: u32) {{
 {clear}    let slot = params.slots[{index}];
-    let last = batch[params.count_at] - 1u;
-    var block = lane;
+{last}    var block = lane;
     loop {{
         if block >= BLOCKS {{
             break;
@@ -203,20 +239,64 @@ fn product{index}(row: u32, lane: u32, first: u32) {{
 }}
 ",
             binding = 4 + index,
+            last = match self.input {
+                Input::Stored => "    let last = batch[params.count_at] - 1u;\n",
+                Input::Values | Input::Normed { .. } => "",
+            },
             unpack = unpack(index, format),
         );
+    }
+
+    /// Reads a token's block of the vectors: high and low bytes, and the sums.
+    fn vector(&self, out: &mut String, t: u32) {
+        let names = ["ha", "hb", "la", "lb"];
+        if self.input == Input::Stored {
+            let _ = writeln!(
+                out,
+                "            let x{t} = (min(first + {t}u, last) * BLOCKS + block) * 5u;"
+            );
+            for (at, name) in names.iter().enumerate() {
+                let _ = writeln!(out, "            let {name}{t} = x[x{t} + {at}u];");
+            }
+            let _ = writeln!(out, "            let s{t} = x[x{t} + 4u].xy;");
+            return;
+        }
+        let _ = writeln!(out, "            let x{t} = block * 16u;");
+        for (at, name) in names.iter().enumerate() {
+            let words: Vec<_> = (0..4)
+                .map(|word| format!("x_words[x{t} + {}u]", 4 * at + word))
+                .collect();
+            let _ = writeln!(
+                out,
+                "            let {name}{t} = vec4<u32>({});",
+                words.join(", ")
+            );
+        }
+        let sum = |half| format!("bitcast<u32>(atomicLoad(&x_sums[block * 2u + {half}u]))");
+        let _ = writeln!(
+            out,
+            "            let s{t} = vec2<u32>({}, {});",
+            sum(0),
+            sum(1)
+        );
+    }
+
+    /// What a kernel does before its products, how many rows there are, and the exponent of a vector.
+    fn around(&self) -> [&'static str; 3] {
+        match self.input {
+            Input::Stored => [
+                "",
+                "batch[params.count_at]",
+                "bitcast<i32>(x[(first + token) * BLOCKS * 5u + 4u].z)",
+            ],
+            Input::Values | Input::Normed { .. } => ["    load(t, group.x);\n", "1u", "x_exponent"],
+        }
     }
 
     /// What a block adds to a token's sum.
     fn token(&self, out: &mut String, format: Format, token: u32) {
         let t = token;
-        let _ = writeln!(
-            out,
-            "            let x{t} = (min(first + {t}u, last) * BLOCKS + block) * 5u;"
-        );
-        for (name, at) in [("ha", 0), ("hb", 1), ("la", 2), ("lb", 3)] {
-            let _ = writeln!(out, "            let {name}{t} = x[x{t} + {at}u];");
-        }
+        self.vector(out, token);
         let dot = |weights: &str, plane: &str, quads: std::ops::Range<usize>| {
             let terms = quads.map(|quad| {
                 let (half, lane) = (["a", "b"][quad / 4], ["x", "y", "z", "w"][quad % 4]);
@@ -244,7 +324,7 @@ fn product{index}(row: u32, lane: u32, first: u32) {{
                 );
             }
         };
-        let sums = format!("x[x{t} + 4u]");
+        let sums = format!("s{t}");
         let biased = |sum: String, of: &str| match format.bias {
             0 => sum,
             bias => format!("{sum} - {bias} * bitcast<i32>({of})"),
@@ -286,21 +366,21 @@ fn product{index}(row: u32, lane: u32, first: u32) {{
 
     /// The sum over the lanes of a row for one token, as a float without the exponents.
     fn finish(&self, out: &mut String, name: &str, offset: u32) {
-        let base = offset * THREADS * self.tokens;
+        let (threads, base) = (self.threads(), offset * self.threads() * self.tokens);
         let _ = write!(
             out,
-            "        var {name}_sum = parts[{base}u + token * {THREADS}u + t - lane];
+            "        var {name}_sum = parts[{base}u + token * {threads}u + t - lane];
         for (var other = 1u; other < LANES; other++) {{
-            {name}_sum = wide_sum({name}_sum, parts[{base}u + token * {THREADS}u + t - lane + other]);
+            {name}_sum = wide_sum({name}_sum, parts[{base}u + token * {threads}u + t - lane + other]);
         }}
 "
         );
     }
 
     fn store(&self, out: &mut String, offset: u32, indent: &str) {
-        let base = offset * THREADS * self.tokens;
+        let (threads, base) = (self.threads(), offset * self.threads() * self.tokens);
         for token in 0..self.tokens {
-            let at = base + token * THREADS;
+            let at = base + token * threads;
             let _ = writeln!(out, "{indent}parts[{at}u + t] = total[{token}];");
         }
     }
@@ -333,10 +413,11 @@ fn product{index}(row: u32, lane: u32, first: u32) {{
         self.store(&mut store, 0, "    ");
         let mut finish = String::new();
         self.finish(&mut finish, "row", 0);
+        let (threads, [load, count, exponent]) = (self.threads(), self.around());
         let _ = write!(
             out,
             "
-@compute @workgroup_size({THREADS})
+@compute @workgroup_size({threads})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) t: u32) {{
     let lane = t % LANES;
     let first = group.y * TOKENS;
@@ -344,10 +425,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var rows = 0u;
     var output_at = 0u;
     var exponent = 0;
-    {body}{store}    workgroupBarrier();
-    let count = batch[params.count_at];
+{load}    {body}{store}    workgroupBarrier();
+    let count = {count};
     for (var token = lane; token < TOKENS && first + token < count && row < rows; token += LANES) {{
-{finish}        let of_x = bitcast<i32>(x[(first + token) * BLOCKS * 5u + 4u].z);
+{finish}        let of_x = {exponent};
         y[(first + token) * params.stride + output_at + row] = scale2(to_float(row_sum), exponent + of_x);
     }}
 }}
@@ -362,6 +443,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let mut finish = String::new();
         self.finish(&mut finish, "gate", 0);
         self.finish(&mut finish, "up", 1);
+        let (threads, [load, count, exponent]) = (self.threads(), self.around());
+        let status = match self.input {
+            Input::Stored => {
+                "@group(0) @binding(7) var<storage, read_write> status: array<atomic<u32>>;\n"
+            }
+            Input::Values | Input::Normed { .. } => "",
+        };
         let name = match self.gate {
             Some(Gate::GeluTanh) => "gelu_gate",
             _ => "silu_gate",
@@ -369,23 +457,22 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let _ = write!(
             out,
             "
-@group(0) @binding(7) var<storage, read_write> status: array<atomic<u32>>;
-
-@compute @workgroup_size({THREADS})
+{status}
+@compute @workgroup_size({threads})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) t: u32) {{
     let lane = t % LANES;
     let first = group.y * TOKENS;
     let row = group.x * {rows}u + t / LANES;
     let rows = params.slots[0].rows;
     let inside = min(row, rows - 1u);
-    product0(inside, lane, first);
+{load}    product0(inside, lane, first);
 {gates}    product1(inside, lane, first);
 {ups}    workgroupBarrier();
     let gate_exponent = bitcast<i32>(word0(params.slots[0].exponents + inside));
     let up_exponent = bitcast<i32>(word1(params.slots[1].exponents + inside));
-    let count = batch[params.count_at];
+    let count = {count};
     for (var token = lane; token < TOKENS && first + token < count && row < rows; token += LANES) {{
-{finish}        let of_x = bitcast<i32>(x[(first + token) * BLOCKS * 5u + 4u].z);
+{finish}        let of_x = {exponent};
         let gate = scale2(to_float(gate_sum), gate_exponent + of_x);
         let up = scale2(to_float(up_sum), up_exponent + of_x);
         if max(gate & MAGNITUDE, up & MAGNITUDE) >= NOT_FINITE {{

@@ -7,9 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use wgpu::{
-    Buffer, BufferUsages, CommandEncoderDescriptor, ComputePassDescriptor, MapMode, PollType,
-};
+use wgpu::{Buffer, BufferUsages, CommandEncoderDescriptor, ComputePassDescriptor};
 
 use crate::arithmetic::{NOT_FINITE, magnitude_bits};
 use crate::backend::{Backend, BackendError, Sequence};
@@ -39,6 +37,7 @@ pub(crate) struct GpuExact {
 struct Shared {
     plan: Arc<Plan>,
     page_bytes: u64,
+    dispatches_per_token: usize,
     pages_max: usize,
     /// Rows that one prompt may have in a step, by what its longest context leaves of the scores' memory.
     scores_max: usize,
@@ -104,6 +103,7 @@ impl GpuExact {
         pages.grow(1);
         let shared = Shared {
             page_bytes: model.page_bytes(),
+            dispatches_per_token: model.ops(1, true).count(),
             pages_max: model.pages_max(),
             scores_max: model.buffers.scores_max,
             state: Mutex::new(State {
@@ -158,6 +158,10 @@ impl Backend for GpuExact {
 
     fn batch_tokens_max(&self) -> usize {
         PROMPT_ROWS
+    }
+
+    fn dispatches_per_token(&self) -> Option<usize> {
+        Some(self.shared.dispatches_per_token)
     }
 }
 
@@ -391,7 +395,7 @@ impl Runner {
             .create_command_encoder(&CommandEncoderDescriptor::default());
         {
             let mut pass = encoder.begin_compute_pass(&ComputePassDescriptor::default());
-            for op in self.model.ops(wanted > 0) {
+            for op in self.model.ops(rows, wanted > 0) {
                 op.record(&mut pass, number(rows), number(wanted));
             }
         }
@@ -417,25 +421,13 @@ impl Runner {
     /// Waits for the step.
     fn read(&self, rows: usize, wanted: usize) -> Result<(Vec<u32>, Vec<f32>), BackendError> {
         let (status_bytes, logits_bytes) = self.readback_bytes(wanted);
-        let gpu = &self.model.gpu;
         let Some(readback) = &self.readback else {
             return Ok((Vec::new(), Vec::new()));
         };
-        let mapped = readback.slice(..status_bytes + logits_bytes);
-        mapped.map_async(MapMode::Read, |_| {});
-        let lost = |error: &dyn fmt::Display| BackendError::DeviceLost {
-            reason: error.to_string(),
-        };
-        let waited = gpu.device().poll(PollType::wait_indefinitely());
-        gpu.check()?;
-        waited.map_err(|error| lost(&error))?;
-        let bytes = mapped.get_mapped_range().map_err(|error| lost(&error))?;
-        let split = ROWS_MAX * size_of::<u32>();
-        let status: Vec<u32> = bytemuck::pod_collect_to_vec(&bytes[..4 * rows]);
-        let logits: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes[split..]);
-        drop(bytes);
-        readback.unmap();
-        Ok((status, logits))
+        let words = self.model.gpu.read(readback, status_bytes + logits_bytes)?;
+        let (status, logits) = words.split_at(ROWS_MAX);
+        let logits = logits.iter().map(|bits| f32::from_bits(*bits)).collect();
+        Ok((status[..rows].to_vec(), logits))
     }
 }
 

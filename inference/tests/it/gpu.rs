@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use tussah_inference::{
-    Device, Engine, Gpu, GpuChoice, GpuLayout, GpuOptions, LoadOptions, Model, Sampling, Session,
-    SimdLevel, TokenId,
+    Device, Engine, Gpu, GpuChoice, GpuKind, GpuLayout, GpuOptions, LoadOptions, Model, Sampling,
+    Session, SimdLevel, TokenId,
 };
 
 use crate::builder::{
@@ -70,49 +70,70 @@ fn on_cpu() -> LoadOptions {
 }
 
 /// Layouts that must not change a bit.
-fn layouts() -> [GpuOptions; 4] {
-    let layout = |lanes, without_int64, binding_bytes_max| GpuOptions {
+fn layouts() -> [GpuOptions; 3] {
+    let layout = |lanes, without_int64| GpuOptions {
         layout: GpuLayout {
             lanes,
             without_int64,
         },
-        binding_bytes_max,
         ..GpuOptions::default()
     };
-    [
-        layout(0, false, None),
-        layout(0, true, None),
-        layout(1, true, None),
-        layout(32, false, None),
-    ]
+    [layout(0, false), layout(0, true), layout(1, false)]
 }
 
-fn check(sizes: Sizes, formats: &[Format], count: u32) {
-    for options in layouts() {
-        let Some(gpu) = gpu(options.clone()) else {
-            return;
-        };
-        for format in formats {
-            let file = builder::llama(sizes, *format);
-            let cpu = Arc::new(file.load(&on_cpu()).unwrap());
-            let model = Arc::new(file.load(&on(&gpu)).unwrap());
-            for at_once in [count as usize, 1, 7] {
-                let found = logits_of(&model, &tokens(count), at_once);
-                let wanted = logits_of(&cpu, &tokens(count), at_once);
-                assert!(found == wanted, "{format:?} {options:?}, {at_once} at once");
-            }
+/// A model whose matrices have formats of their own, in the order in which a layer uses them.
+fn mixed(sizes: Sizes, formats: [Format; 7]) -> builder::File {
+    let mut file = builder::llama(sizes, F32);
+    let mut numbers = builder::Numbers(7);
+    let parts = [
+        "attn_q",
+        "attn_k",
+        "attn_v",
+        "attn_output",
+        "ffn_gate",
+        "ffn_up",
+        "ffn_down",
+    ];
+    for layer in 0..sizes.layers {
+        for (part, format) in parts.iter().zip(formats) {
+            let tensor = file.tensor(&format!("blk.{layer}.{part}.weight"));
+            let elements: u64 = tensor.dimensions.iter().product();
+            let elements = usize::try_from(elements).unwrap();
+            tensor.data = builder::random(format, elements, &mut numbers);
+            tensor.format = format;
         }
+    }
+    file
+}
+
+fn check(file: &builder::File, options: &GpuOptions) {
+    let Some(gpu) = gpu(options.clone()) else {
+        return;
+    };
+    let cpu = Arc::new(file.load(&on_cpu()).unwrap());
+    let model = Arc::new(file.load(&on(&gpu)).unwrap());
+    // One row alone, batches, and both after each other; then more than a page of the cache.
+    for (count, at_once) in [(5, 1), (9, 9), (9, 4), (70, 69)] {
+        let found = logits_of(&model, &tokens(count), at_once);
+        let wanted = logits_of(&cpu, &tokens(count), at_once);
+        assert!(found == wanted, "{options:?}, {at_once} of {count} at once");
     }
 }
 
 #[test]
 fn every_format_has_the_bits_of_the_cpu() {
-    check(SMALL, &[Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, F16, BF16, F32], 9);
+    let file = mixed(SMALL, [Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, F16, BF16]);
+    for options in layouts() {
+        check(&file, &options);
+    }
 }
 
 #[test]
 fn formats_of_larger_blocks_have_the_bits_of_the_cpu() {
-    check(WIDE, &[Q4_K, Q5_K, Q6_K], 9);
+    let file = mixed(WIDE, [Q4_K, Q5_K, Q6_K, F32, Q6_K, Q4_K, Q5_K]);
+    for options in layouts() {
+        check(&file, &options);
+    }
 }
 
 /// Every logit of the positions of a golden text, on a device: token by token, or all at once.
@@ -141,6 +162,12 @@ fn check_real(which: Real, options: GpuOptions) {
     let Some(gpu) = gpu(options) else { return };
     let path = fixture::path(which).unwrap();
     let model = Arc::new(Model::open(&path, &on(&gpu), &mut |_| {}).unwrap());
+    let dispatches = model.dispatches_per_token().unwrap();
+    let layers = model.info().layers as usize;
+    assert!(
+        dispatches <= 5 * layers + 6,
+        "{which:?}: {dispatches} dispatches a token"
+    );
     let tokens = golden_tokens(which);
     let wanted = real_logits(&cpu, &tokens, 1);
     for at_once in [1, tokens.len(), 13] {
@@ -164,4 +191,122 @@ fn every_logit_of_smollm2_is_the_cpus() {
 #[test]
 fn every_logit_of_gemma3_is_the_cpus() {
     check_real(Real::Gemma3, GpuOptions::default());
+}
+
+#[test]
+fn matrices_larger_than_a_binding_are_cut() {
+    // Matrices of 2 MiB, and a limit that leaves room for the buffers of a step.
+    let cut = GpuOptions {
+        binding_bytes_max: Some(3 << 19),
+        ..GpuOptions::default()
+    };
+    let sizes = Sizes {
+        embedding: 1024,
+        feed_forward: 1024,
+        heads: 16,
+        kv_heads: 2,
+        layers: 1,
+    };
+    check(&mixed(sizes, [F16, F16, F16, F32, F16, BF16, F16]), &cut);
+    // And one that does not.
+    let cut = GpuOptions {
+        binding_bytes_max: Some(1 << 18),
+        ..GpuOptions::default()
+    };
+    let Some(gpu) = gpu(cut) else { return };
+    let refused = mixed(SMALL, [Q4_0; 7]).load(&on(&gpu)).unwrap_err();
+    assert!(refused.to_string().contains("out of memory"), "{refused}");
+}
+
+#[test]
+fn sessions_share_batches_and_forks_share_pages() {
+    let Some(gpu) = gpu(GpuOptions::default()) else {
+        return;
+    };
+    let file = mixed(SMALL, [Q4_1; 7]);
+    let cpu = Arc::new(file.load(&on_cpu()).unwrap());
+    let model = Arc::new(file.load(&on(&gpu)).unwrap());
+    // Eight threads with texts of their own, each forking in the middle of a page.
+    let walk = |model: &Arc<Model>, seed: u32| {
+        let mut session = session(model, 100, Sampling::default());
+        let text: Vec<_> = (0..40 + seed)
+            .map(|i| TokenId((i * 7 + seed) % 256))
+            .collect();
+        session.append(&text).unwrap();
+        let mut all = vec![bits(&mut session)];
+        let mut fork = session.fork().unwrap();
+        for i in 0..6 {
+            session.accept(TokenId(i + seed)).unwrap();
+            fork.accept(TokenId(i * 3 + seed)).unwrap();
+            all.extend([bits(&mut session), bits(&mut fork)]);
+        }
+        all
+    };
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..8)
+            .map(|seed| {
+                (
+                    seed,
+                    scope.spawn({
+                        let (walk, model) = (&walk, &model);
+                        move || walk(model, seed)
+                    }),
+                )
+            })
+            .collect();
+        for (seed, thread) in running {
+            assert!(thread.join().unwrap() == walk(&cpu, seed), "session {seed}");
+        }
+    });
+}
+
+#[test]
+fn what_is_not_finite_is_named_as_on_the_cpu() {
+    let Some(gpu) = gpu(GpuOptions::default()) else {
+        return;
+    };
+    // A scale so large that the products of the first feed-forward part overflow.
+    let mut file = mixed(SMALL, [F32; 7]);
+    for part in [
+        "blk.0.ffn_down.weight",
+        "blk.0.ffn_gate.weight",
+        "blk.0.ffn_up.weight",
+    ] {
+        let tensor = file.tensor(part);
+        tensor.data = (0..tensor.data.len() / 4)
+            .flat_map(|_| 1e30f32.to_le_bytes())
+            .collect();
+    }
+    let error = |options: &LoadOptions| {
+        let model = Arc::new(file.load(options).unwrap());
+        let mut session = session(&model, 50, Sampling::default());
+        let error = session.append(&tokens(5)).unwrap_err().to_string();
+        assert!(session.next().is_err(), "a session that failed goes on");
+        error
+    };
+    assert_eq!(error(&on(&gpu)), error(&on_cpu()));
+}
+
+#[test]
+fn a_gpu_is_taken_by_name_and_what_there_is_is_told() {
+    let wrong = GpuOptions {
+        choice: GpuChoice::Named("no such adapter".to_owned()),
+        ..GpuOptions::default()
+    };
+    let error = Gpu::open(&wrong).unwrap_err().to_string();
+    let Some(gpu) = gpu(GpuOptions::default()) else {
+        return;
+    };
+    assert!(
+        error.contains("no such adapter") && error.contains(&gpu.info().name),
+        "{error}"
+    );
+    // Software is never taken unless it is named.
+    if Gpu::list()
+        .iter()
+        .all(|info| info.kind == GpuKind::Software)
+    {
+        let error = Gpu::open(&GpuOptions::default()).unwrap_err().to_string();
+        assert!(error.contains("only software"), "{error}");
+    }
 }

@@ -1,18 +1,9 @@
 // Attention of one query head of one row to the positions that it sees: rule 7. One workgroup a head and row.
 // Scores, then their weights, stand in memory between the passes; all sums are integers.
 
-const HEADS: u32 = $HEADSu;
-const KV: u32 = $KVu;
 const HALF: u32 = $HEADu / 2u;
 // Positions are shared among so many teams of HALF threads.
 const TEAMS: u32 = $WGu / HALF;
-@group(0) @binding(0) var<storage, read> batch: array<u32>;
-@group(0) @binding(1) var<storage, read_write> status: array<atomic<u32>>;
-@group(0) @binding(2) var<storage, read> queries: array<u32>;
-@group(0) @binding(3) var<storage, read> cache: array<u32>;
-@group(0) @binding(4) var<storage, read_write> scores: array<u32>;
-@group(0) @binding(5) var<storage, read_write> attended: array<u32>;
-@group(0) @binding(8) var<uniform> stage: vec4<u32>;
 
 // High and low bytes of the two values of each pair of the query.
 var<workgroup> query: array<vec4<i32>, $HALF_LENGTH>;
@@ -35,16 +26,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let pages = PAGES_AT + batch[ROWS_AT + 2u * row + 1u];
     let first = $FIRST_SEEN;
     let score_at = (row * HEADS + head) * batch[2];
-    let query_at = (row * HEADS + head) * (HALF + 1u);
+    let query_exponent = begin(t, row, head);
     for (var pair = t; pair < HALF; pair += $WGu) {
-        let word = queries[query_at + pair];
+        let word = query_word(row, head, pair);
         let a = first_of(word);
         let b = second_of(word);
         let a_low = (a << 24u) >> 24u;
         let b_low = (b << 24u) >> 24u;
         query[pair] = vec4<i32>((a - a_low) >> 8u, a_low, (b - b_low) >> 8u, b_low);
     }
-    let query_exponent = bitcast<i32>(queries[query_at + HALF]);
     workgroupBarrier();
     var most_key = -2147483647 - 1;
     var most_exponent = -2147483647 - 1;
@@ -56,7 +46,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         var high = 0;
         var low = 0;
         for (var pair = 0u; pair < HALF; pair++) {
-            let word = cache[keys + pair * $PAGEu];
+            let word = key_word(keys + pair * $PAGEu, pair, p == position);
             let q = query[pair];
             let a = first_of(word);
             let b = second_of(word);
@@ -64,21 +54,22 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             low += q.y * a + q.w * b;
         }
         let exponents = exponents_at(page, kv) + slot;
+        let key_exponent = exponent_word(exponents, 0u, p == position);
         let dot = wide_to_float(add64(wide_shifted(high, 8u), wide(low)));
         let score = $SCORE;
         if (score & MAGNITUDE) >= NOT_FINITE {
-            atomicMin(&status[row], stage.x);
+            atomicMin(&status[row], stage.y);
         }
         scores[score_at + p - first] = score;
         most_key = max(most_key, order_key(score));
-        most_exponent = max(most_exponent, bitcast<i32>(cache[exponents + $PAGEu]));
+        most_exponent = max(most_exponent, exponent_word(exponents + $PAGEu, 1u, p == position));
     }
     let most = of_order_key(group_max_signed(t, most_key));
     let exponent = group_max_signed(t, most_exponent);
     var total = vec2<u32>(0u);
     for (var p = first + t; p <= position; p += $WGu) {
         let page = batch[pages + p / $PAGEu];
-        let of_value = bitcast<i32>(cache[exponents_at(page, kv) + $PAGEu + p % $PAGEu]);
+        let of_value = exponent_word(exponents_at(page, kv) + $PAGEu + p % $PAGEu, 1u, p == position);
         let weight = f_exp(f_sub(scores[score_at + p - first], most));
         total = add64(total, vec2<u32>(u32(rnd(weight, -21)), 0u));
         scores[score_at + p - first] = bitcast<u32>(rnd(scale2(weight, of_value - exponent), -21));
@@ -103,7 +94,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             for (var turn = 0u; turn < 32u && p <= position; turn++) {
                 let coefficient = bitcast<i32>(scores[score_at + p - first]);
                 let page = batch[pages + p / $PAGEu];
-                let word = cache[value_at(page, kv, p % $PAGEu) + pair];
+                let word = value_word(value_at(page, kv, p % $PAGEu) + pair, pair, p == position);
                 let a = first_of(word);
                 let b = second_of(word);
                 let high = coefficient >> 11u;

@@ -104,7 +104,7 @@ fn f_div(a: u32, b: u32) -> u32 {
         return 0u;
     }
     if (b & MAGNITUDE) == 0u {
-        return NOT_FINITE;
+        return ((a ^ b) & 0x80000000u) | NOT_FINITE;
     }
     var rest = f_mantissa(a);
     let divisor = f_mantissa(b);
@@ -235,7 +235,11 @@ fn silu_gate(gate: u32, up: u32) -> u32 {
 }
 
 fn gelu_gate(gate: u32, up: u32) -> u32 {
-    let z = f_mul(gate, f_add(0x3fcc422au, f_mul(0x3d922279u, f_mul(gate, gate))));
+    let squared = f_mul(gate, gate);
+    var z = f_mul(gate, f_add(0x3fcc422au, f_mul(0x3d922279u, squared)));
+    if squared >= NOT_FINITE {
+        z = (gate & 0x80000000u) | NOT_FINITE;
+    }
     return f_mul(f_div(gate, f_add(0x3f800000u, f_exp(f_sub(0u, z)))), up);
 }
 

@@ -31,7 +31,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             squares = add64(squares, square(rnd(states[at + i], exponent)));
         }
     }
-    let r = inverse_rms(group_sum(t, squares), exponent, $N);
+    let r = inverse_rms(group_sum(t, squares), exponent, $N, $EPSu);
     var most_normed = 0u;
     for (var unit = t; unit < N / 16u; unit += $WGu) {
         for (var i = unit * 16u; i < unit * 16u + 16u; i++) {

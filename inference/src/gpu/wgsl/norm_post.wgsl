@@ -15,7 +15,7 @@ var most_added = 0u;
             added_squares = add64(added_squares, square(rnd(branch[at + i], added_exponent)));
         }
     }
-    let added_r = inverse_rms(group_sum(t, added_squares), added_exponent, $N);
+    let added_r = inverse_rms(group_sum(t, added_squares), added_exponent, $N, $EPSu);
     for (var unit = t; unit < N / 16u; unit += $WGu) {
         for (var i = unit * 16u; i < unit * 16u + 16u; i++) {
             states[at + i] = f_add(states[at + i], f_mul(f_mul(branch[at + i], added_r), post_weights[i]));

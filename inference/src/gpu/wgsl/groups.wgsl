@@ -1,11 +1,4 @@
-// What every kernel shares: the batch, errors, sums and maxima of a workgroup, and vectors in Q16.
-// $WG threads a workgroup, a power of two.
-
-// Words of the batch: its rows, its wanted rows, the stride of scores, nothing; then of each row its
-// position and where its pages begin; then the wanted rows; then page numbers.
-const ROWS_AT: u32 = 4u;
-const WANTED_AT: u32 = $WANTED_ATu;
-const PAGES_AT: u32 = $PAGES_ATu;
+// Sums and maxima of a workgroup of $WG threads, a power of two.
 
 var<workgroup> group_low: array<u32, $WG>;
 var<workgroup> group_high: array<u32, $WG>;
@@ -50,7 +43,7 @@ fn square(q: i32) -> vec2<u32> {
 }
 
 // Rule 5's r, from the exact sum of squares of n values with an exponent.
-fn inverse_rms(sum: vec2<u32>, exponent: i32, n: i32) -> u32 {
+fn inverse_rms(sum: vec2<u32>, exponent: i32, n: i32, epsilon: u32) -> u32 {
     let mean = f_div(scale2(wide_to_float(sum), 2 * exponent), int_to_float(n));
-    return f_div(0x3f800000u, f_sqrt(f_add(mean, $EPSu)));
+    return f_div(0x3f800000u, f_sqrt(f_add(mean, epsilon)));
 }

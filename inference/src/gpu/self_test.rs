@@ -1,0 +1,205 @@
+//! Whether an adapter keeps the exact arithmetic.
+//! In: a device that was just opened. Out: nothing, or the first operation whose result is not the CPU's.
+//! Every operation of the kernels runs on pairs of numbers at the edges of their range and all over it, and
+//! each result is compared with that of `arithmetic.rs`.
+
+use wgpu::{
+    BindGroupDescriptor, BindGroupEntry, BufferUsages, CommandEncoderDescriptor,
+    ComputePassDescriptor,
+};
+
+use crate::arithmetic::{
+    add, div, exp, flush, gelu_gate, int_to_float, mul, scale2, silu_gate, sqrt, sub,
+};
+use crate::backend::BackendError;
+
+use super::device::Gpu;
+use super::kernels::{FLOAT, substitute};
+
+/// Pairs of operands, a whole number of workgroups of 64.
+const PAIRS: usize = 4096;
+/// Names of the operations, in the order of the kernel.
+const OPERATIONS: [&str; 12] = [
+    "add",
+    "sub",
+    "mul",
+    "div",
+    "sqrt",
+    "exp",
+    "the SiLU gate",
+    "the GELU gate",
+    "scale2",
+    "the rounding of a 64-bit integer",
+    "the dot product of bytes",
+    "the 64-bit product",
+];
+
+/// What the kernel is to give.
+fn expected(a: u32, b: u32) -> [u32; OPERATIONS.len()] {
+    let (x, y) = (f32::from_bits(a), f32::from_bits(b));
+    let power = (b & 255).cast_signed() - 128;
+    let wide = (u64::from(b) << 32 | u64::from(a)).cast_signed();
+    let bytes = a.to_le_bytes().into_iter().zip(b.to_le_bytes());
+    let dot: i32 = bytes
+        .map(|(a, b)| i32::from(a.cast_signed()) * i32::from(b.cast_signed()))
+        .sum();
+    let product = i64::from(a.cast_signed() >> 9) * i64::from(b.cast_signed() >> 4);
+    let floats = [
+        add(x, y),
+        sub(x, y),
+        mul(x, y),
+        div(x, y),
+        sqrt(x.abs()),
+        exp(x),
+        silu_gate(x, y),
+        gelu_gate(x, y),
+        scale2(x, power),
+        int_to_float(wide),
+    ];
+    let mut all = [0; OPERATIONS.len()];
+    for (all, value) in all.iter_mut().zip(floats) {
+        *all = value.to_bits();
+    }
+    all[10] = dot.cast_unsigned();
+    all[11] = int_to_float(product).to_bits();
+    all
+}
+
+/// Edges with edges, then numbers of all magnitudes, then pairs whose exponents are near each other, where
+/// sums round and cancel.
+fn operands() -> Vec<u32> {
+    let edges = [
+        0x0000_0000,
+        0x0080_0001,
+        0x8080_0001,
+        0x00ff_ffff,
+        0x3f80_0000,
+        0xbf80_0000,
+        0x3f7f_ffff,
+        0x3f80_0001,
+        0x4b7f_ffff,
+        0x4b80_0001,
+        0x42ae_0000,
+        0xc2ae_0000,
+        0x7f7f_ffff,
+        0xff7f_ffff,
+        0x5f80_0000,
+        0x1f80_0000,
+    ];
+    let mut out = Vec::with_capacity(2 * PAIRS);
+    for a in edges {
+        for b in edges {
+            out.extend([a, b]);
+        }
+    }
+    let mut state = 1u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state
+    };
+    while out.len() < 2 * PAIRS {
+        let (a, b) = (next(), next());
+        // Every fourth pair has exponents near 127, where models live.
+        let near = |bits: u32| bits & 0x807f_ffff | (120 + (bits >> 23) % 16) << 23;
+        let pair = match out.len() / 2 % 4 {
+            0 => [near(a), near(b)],
+            1 => [near(a), near(a) ^ 0x8000_0000 ^ (b % 8)],
+            _ => [a, b],
+        };
+        let value = |bits: u32| flush(f32::from_bits(bits));
+        if pair.iter().all(|bits| value(*bits).is_finite()) {
+            out.extend(pair.map(|bits| value(bits).to_bits()));
+        }
+    }
+    out
+}
+
+/// Runs the operations and compares them; `Ok(Some(_))` names one that differs, with its operands.
+pub(super) fn run(gpu: &Gpu) -> Result<Option<String>, BackendError> {
+    let operands = operands();
+    let results = compute(gpu, &operands)?;
+    let pairs = operands.as_chunks::<2>().0;
+    for (pair, found) in pairs
+        .iter()
+        .zip(results.as_chunks::<{ OPERATIONS.len() }>().0)
+    {
+        let wanted = expected(pair[0], pair[1]);
+        let places = found.iter().zip(wanted).zip(OPERATIONS);
+        for ((found, wanted), name) in places {
+            // What is not a number says no more than that.
+            let nan = f32::from_bits(wanted).is_nan() && name != "the dot product of bytes";
+            if *found != wanted && !nan {
+                let [a, b] = pair;
+                return Ok(Some(format!(
+                    "{name} of {a:08x} and {b:08x} is {found:08x}, wanted {wanted:08x}"
+                )));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn source(gpu: &Gpu) -> String {
+    let wide = match gpu.int64() {
+        true => {
+            "fn wide_product(a: i32, b: i32) -> vec2<u32> {
+    let bits = bitcast<u64>(i64(a) * i64(b));
+    return vec2<u32>(u32(bits), u32(bits >> 32u));
+}"
+        }
+        // As products without such integers take their sums apart.
+        false => {
+            "fn wide_product(a: i32, b: i32) -> vec2<u32> {
+    let a1 = a >> 11u;
+    let a0 = a & 2047;
+    let b1 = b >> 14u;
+    let b0 = b & 16383;
+    return add64(add64(wide_shifted(a1 * b1, 25u), wide_shifted(a0 * b1, 14u)), add64(wide_shifted(a1 * b0, 11u), wide(a0 * b0)));
+}"
+        }
+    };
+    let kernel = substitute(
+        include_str!("wgsl/self_test.wgsl"),
+        &[
+            ("WIDE", wide.to_owned()),
+            ("OPERATIONS", OPERATIONS.len().to_string()),
+        ],
+    );
+    format!("{FLOAT}{kernel}")
+}
+
+fn compute(gpu: &Gpu, operands: &[u32]) -> Result<Vec<u32>, BackendError> {
+    let bytes = (PAIRS * OPERATIONS.len() * size_of::<u32>()) as u64;
+    let input = gpu.filled("operands of the self-test", operands)?;
+    let output = gpu.buffer("results of the self-test", bytes)?;
+    let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
+    let readback = gpu.buffer_for("results of the self-test", bytes, usage)?;
+    let pipeline = gpu.pipeline("self-test", source(gpu), None)?;
+    let bindings = gpu.scoped("bindings of the self-test", 0, || {
+        gpu.device().create_bind_group(&BindGroupDescriptor {
+            label: None,
+            layout: &pipeline.get_bind_group_layout(0),
+            entries: &[
+                BindGroupEntry {
+                    binding: 0,
+                    resource: input.as_entire_binding(),
+                },
+                BindGroupEntry {
+                    binding: 1,
+                    resource: output.as_entire_binding(),
+                },
+            ],
+        })
+    })?;
+    let descriptor = CommandEncoderDescriptor::default();
+    let mut encoder = gpu.device().create_command_encoder(&descriptor);
+    {
+        let mut pass = encoder.begin_compute_pass(&ComputePassDescriptor::default());
+        pass.set_pipeline(&pipeline);
+        pass.set_bind_group(0, &bindings, &[]);
+        pass.dispatch_workgroups(u32::try_from(PAIRS / 64).unwrap_or(0), 1, 1);
+    }
+    encoder.copy_buffer_to_buffer(&output, 0, &readback, 0, Some(bytes));
+    gpu.queue().submit([encoder.finish()]);
+    gpu.read(&readback, bytes)
+}
