@@ -180,7 +180,7 @@ pub(crate) fn adapters() -> Vec<Adapter> {
 /// A device that is ready to compute; shared by the models on it.
 pub struct Gpu {
     info: GpuInfo,
-    layout: GpuLayout,
+    options: GpuOptions,
     limits: Limits,
     int64: bool,
     device: Device,
@@ -245,7 +245,7 @@ impl Gpu {
         note_faults(&device, &fault);
         let gpu = Self {
             info,
-            layout: options.layout,
+            options: options.clone(),
             limits,
             int64,
             device,
@@ -268,8 +268,19 @@ impl Gpu {
         &self.info
     }
 
+    /// Gives the device back to its driver. What runs on it ends with [`BackendError::DeviceLost`]; the next
+    /// session on a model opens it again.
+    pub fn close(&self) {
+        self.device.destroy();
+    }
+
     pub(super) fn layout(&self) -> GpuLayout {
-        self.layout
+        self.options.layout
+    }
+
+    /// How it was opened, to do so again.
+    pub(super) fn options(&self) -> &GpuOptions {
+        &self.options
     }
 
     pub(super) fn limits(&self) -> &Limits {
@@ -460,7 +471,10 @@ fn choose(choice: &GpuChoice) -> Result<Adapter, GpuError> {
 fn note_faults(device: &Device, fault: &Arc<Mutex<Option<Fault>>>) {
     let note = |fault: &Mutex<Option<Fault>>, what: Fault| {
         let mut first = fault.lock().unwrap_or_else(PoisonError::into_inner);
-        first.get_or_insert(what);
+        // A lost device refuses commands before it says that it is lost.
+        if first.is_none() || matches!(what, Fault::Lost(_)) {
+            *first = Some(what);
+        }
     };
     let lost = Arc::clone(fault);
     device.set_device_lost_callback(move |_, reason| note(&lost, Fault::Lost(reason)));

@@ -53,6 +53,8 @@ struct State {
     done: HashMap<u64, Result<Vec<f32>, BackendError>>,
     pages: Pages,
     next: u64,
+    /// How often the device was opened again; sequences of before are lost.
+    reopened: u64,
 }
 
 /// Tokens of one sequence for one step.
@@ -63,6 +65,8 @@ struct Request {
     position: usize,
     pages: Vec<u32>,
     wants_logits: bool,
+    /// [`State::reopened`] when its sequence was opened.
+    reopened: u64,
 }
 
 impl Request {
@@ -120,6 +124,7 @@ impl GpuExact {
                 done: HashMap::new(),
                 pages,
                 next: 0,
+                reopened: 0,
             }),
             turn: Condvar::new(),
             plan,
@@ -141,14 +146,19 @@ impl Backend for GpuExact {
             });
         }
         let (mut state, mut runner) = shared.runner();
-        let needed = state.pages.needed(context_tokens.div_ceil(PAGE));
-        let grown = make_room(shared, &mut state, &mut runner, needed);
-        let table = grown.map(|()| state.pages.open(context_tokens));
+        let ready = reopen_if_lost(&mut state, &mut runner).and_then(|()| {
+            let needed = state.pages.needed(context_tokens.div_ceil(PAGE));
+            make_room(shared, &mut state, &mut runner, needed)
+        });
+        let table = ready.map(|()| state.pages.open(context_tokens));
+        let reopened = state.reopened;
         shared.give_back(&mut state, runner);
+        drop(state);
         Ok(Box::new(GpuSequence {
             shared: Arc::clone(shared),
             table: table?,
             context_tokens,
+            reopened,
         }))
     }
 
@@ -162,6 +172,32 @@ impl Backend for GpuExact {
 
     fn dispatches_per_token(&self) -> Option<usize> {
         Some(self.shared.dispatches_per_token)
+    }
+}
+
+/// Opens a device that something went wrong on, and loads the model again; sequences of before are lost.
+fn reopen_if_lost(state: &mut State, runner: &mut Runner) -> Result<(), BackendError> {
+    let Err(fault) = runner.model.gpu.check() else {
+        return Ok(());
+    };
+    let lost = |reason: &dyn fmt::Display| BackendError::DeviceLost {
+        reason: format!("{fault}; opening it again: {reason}"),
+    };
+    let gpu = Gpu::open(runner.model.gpu.options()).map_err(|error| lost(&error))?;
+    let plan = Arc::clone(&runner.model.plan);
+    let model = Model::load(&gpu, &runner.gguf, &plan, &mut |_| {});
+    runner.model = model.map_err(|error| lost(&error))?;
+    runner.readback = None;
+    state.pages = Pages::default();
+    state.pages.grow(1);
+    state.reopened += 1;
+    Ok(())
+}
+
+/// What a sequence of before is told.
+fn lost_before() -> BackendError {
+    BackendError::DeviceLost {
+        reason: "it was opened again since this sequence began".to_owned(),
     }
 }
 
@@ -186,6 +222,19 @@ fn make_room(
     }
     state.pages.grow(capacity);
     Ok(())
+}
+
+impl State {
+    /// Answers what was asked for on a device that is gone.
+    fn refuse_lost(&mut self) {
+        let reopened = self.reopened;
+        let of_before = |request: &Request| request.reopened != reopened;
+        let (lost, queue): (VecDeque<_>, VecDeque<_>) = self.queue.drain(..).partition(of_before);
+        self.queue = queue;
+        for request in lost {
+            self.done.insert(request.number, Err(lost_before()));
+        }
+    }
 }
 
 impl Shared {
@@ -228,6 +277,7 @@ impl Shared {
                     .unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
+            state.refuse_lost();
             let step = take_step(&mut state.queue, &runner.model);
             drop(state);
             let results = runner.step(&step);
@@ -437,6 +487,8 @@ struct GpuSequence {
     shared: Arc<Shared>,
     table: Table,
     context_tokens: usize,
+    /// [`State::reopened`] when it was opened.
+    reopened: u64,
 }
 
 impl Sequence for GpuSequence {
@@ -447,6 +499,9 @@ impl Sequence for GpuSequence {
         logits: Option<&mut [f32]>,
     ) -> Result<(), BackendError> {
         let mut state = self.shared.lock();
+        if state.reopened != self.reopened {
+            return Err(lost_before());
+        }
         state.pages.extend(&mut self.table, position + tokens.len());
         let number = state.next;
         state.next += 1;
@@ -457,6 +512,7 @@ impl Sequence for GpuSequence {
             position,
             pages: self.table.pages().to_vec(),
             wants_logits: logits.is_some(),
+            reopened: self.reopened,
         })?;
         if let Some(logits) = logits {
             logits.copy_from_slice(&found);
@@ -467,6 +523,10 @@ impl Sequence for GpuSequence {
     fn fork(&self, positions: usize) -> Result<Box<dyn Sequence>, BackendError> {
         let shared = &self.shared;
         let (mut state, mut runner) = shared.runner();
+        if state.reopened != self.reopened {
+            shared.give_back(&mut state, runner);
+            return Err(lost_before());
+        }
         let needed = state
             .pages
             .needed(Pages::fork_needs(self.context_tokens, positions));
@@ -492,6 +552,7 @@ impl Sequence for GpuSequence {
             shared: Arc::clone(shared),
             table: copied?,
             context_tokens: self.context_tokens,
+            reopened: self.reopened,
         }))
     }
 }
@@ -499,6 +560,8 @@ impl Sequence for GpuSequence {
 impl Drop for GpuSequence {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
-        state.pages.close(&mut self.table);
+        if state.reopened == self.reopened {
+            state.pages.close(&mut self.table);
+        }
     }
 }

@@ -310,3 +310,22 @@ fn a_gpu_is_taken_by_name_and_what_there_is_is_told() {
         assert!(error.contains("only software"), "{error}");
     }
 }
+
+#[test]
+fn a_lost_device_ends_its_sessions_and_is_opened_again() {
+    let Some(gpu) = gpu(GpuOptions::default()) else {
+        return;
+    };
+    let file = mixed(SMALL, [Q8_0; 7]);
+    let model = Arc::new(file.load(&on(&gpu)).unwrap());
+    let mut before = session(&model, 50, Sampling::default());
+    before.append(&tokens(5)).unwrap();
+    gpu.close();
+    let error = before.append(&tokens(2)).unwrap_err().to_string();
+    assert!(error.contains("GPU was lost"), "{error}");
+    let cpu = Arc::new(file.load(&on_cpu()).unwrap());
+    assert!(logits_of(&model, &tokens(5), 5) == logits_of(&cpu, &tokens(5), 5));
+    // The old session stays what it was.
+    assert!(before.fork().is_err());
+    assert!(before.append(&tokens(2)).is_err());
+}
