@@ -191,6 +191,7 @@ impl Devices {
 fn failure(error: GpuError) -> Failure {
     let help = match &error {
         GpuError::None | GpuError::Refused { .. } => DRIVERS.to_owned(),
+        GpuError::Inexact { .. } => "install a newer driver, or use `--device cpu`".to_owned(),
         GpuError::OnlySoftware { .. } => {
             format!("name it, such as `--device llvmpipe`, to try things out; {DRIVERS}")
         }
