@@ -4,13 +4,13 @@
 //! cannot do is an error, and an adapter that is no GPU is taken only when asked for by name.
 //!
 //! ```text
-//! device ── opened adapter, its limits, what went wrong
-//! self_test ─ whether it keeps the arithmetic
-//! weights ─ matrices, as integers, in planes of a buffer
-//! product ─ WGSL for matrices times vectors      kernels ─ WGSL for all else
-//! compiler ─ kernels and their bindings → dispatches
-//! builder ─ layers → dispatches              model ─ one model: buffers, cache, order
-//! steps ─── what sequences ask for → batches      pages ─ where their keys and values stand
+//! sequences ─ steps ─ runner ── one batch, from tokens to logits
+//!             pages     └ model ── one model: its buffers, its cache, the order of dispatches
+//! plan ─ builder ─ compiler ─┘  layers → dispatches, kernels → pipelines
+//!                  ├ weights ── matrices, as integers, in planes of a buffer
+//!                  ├ product ── WGSL for matrices times vectors
+//!                  └ kernels ── WGSL for all else
+//! device ── the opened adapter, and what went wrong; self_test ── whether it keeps the arithmetic
 //! ```
 
 mod builder;
@@ -20,6 +20,7 @@ mod kernels;
 mod model;
 mod pages;
 mod product;
+mod runner;
 mod self_test;
 mod steps;
 mod weights;

@@ -7,25 +7,20 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use wgpu::{Buffer, BufferUsages, CommandEncoderDescriptor, ComputePassDescriptor};
-
-use crate::arithmetic::{NOT_FINITE, magnitude_bits};
 use crate::backend::{Backend, BackendError, Sequence};
-use crate::exact::{Angles, embed};
 use crate::gguf::Gguf;
 use crate::model::plan::Plan;
 use crate::model::{LoadProgress, ModelError};
 use crate::tokenizer::TokenId;
 
 use super::device::Gpu;
-use super::kernels::{PAGES_AT, ROWS_AT, ROWS_MAX, WANTED_AT};
-use super::model::{Model, PAGES_MAX, stage_name};
+use super::kernels::ROWS_MAX;
+use super::model::{Model, PAGES_MAX};
 use super::pages::{PAGE, Pages, Table};
+use super::runner::{Request, Runner};
 
 /// Tokens of one prompt in one step: half a batch, so that others fit beside it.
 const PROMPT_ROWS: usize = ROWS_MAX / 2;
-/// The status of a row that nothing went wrong at.
-const FINE: u32 = u32::MAX;
 
 /// A model on a GPU in the exact profile.
 #[derive(Debug)]
@@ -39,7 +34,7 @@ struct Shared {
     page_bytes: u64,
     dispatches_per_token: usize,
     pages_max: usize,
-    /// Rows that one prompt may have in a step, by what its longest context leaves of the scores' memory.
+    /// Scores that a step has room for: rows times heads times the positions that the last row sees.
     scores_max: usize,
     state: Mutex<State>,
     turn: Condvar,
@@ -55,44 +50,6 @@ struct State {
     next: u64,
     /// How often the device was opened again; sequences of before are lost.
     reopened: u64,
-}
-
-/// Tokens of one sequence for one step.
-#[derive(Debug)]
-struct Request {
-    number: u64,
-    tokens: Vec<TokenId>,
-    position: usize,
-    pages: Vec<u32>,
-    wants_logits: bool,
-    /// [`State::reopened`] when its sequence was opened.
-    reopened: u64,
-}
-
-impl Request {
-    /// Positions that its last row sees.
-    fn sees(&self) -> usize {
-        self.position + self.tokens.len()
-    }
-}
-
-/// The device's side.
-struct Runner {
-    model: Model,
-    gguf: Arc<Gguf>,
-    angles: Angles,
-    readback: Option<Buffer>,
-    batch: Vec<u32>,
-    states: Vec<f32>,
-    turns: Vec<(f32, f32)>,
-}
-
-impl fmt::Debug for Runner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Runner")
-            .field("model", &self.model)
-            .finish_non_exhaustive()
-    }
 }
 
 impl GpuExact {
@@ -111,15 +68,7 @@ impl GpuExact {
             pages_max: model.pages_max(),
             scores_max: model.buffers.scores_max,
             state: Mutex::new(State {
-                runner: Some(Runner {
-                    angles: Angles::of(&plan),
-                    model,
-                    gguf,
-                    readback: None,
-                    batch: Vec::new(),
-                    states: Vec::new(),
-                    turns: Vec::new(),
-                }),
+                runner: Some(Runner::new(model, gguf)),
                 queue: VecDeque::new(),
                 done: HashMap::new(),
                 pages,
@@ -186,8 +135,7 @@ fn reopen_if_lost(state: &mut State, runner: &mut Runner) -> Result<(), BackendE
     let gpu = Gpu::open(runner.model.gpu.options()).map_err(|error| lost(&error))?;
     let plan = Arc::clone(&runner.model.plan);
     let model = Model::load(&gpu, &runner.gguf, &plan, &mut |_| {});
-    runner.model = model.map_err(|error| lost(&error))?;
-    runner.readback = None;
+    runner.replace(model.map_err(|error| lost(&error))?);
     state.pages = Pages::default();
     state.pages.grow(1);
     state.reopened += 1;
@@ -270,7 +218,7 @@ impl Shared {
             if let Some(done) = state.done.remove(&number) {
                 return done;
             }
-            let Some(mut runner) = state.runner.take() else {
+            let Some(runner) = state.runner.take() else {
                 state = self
                     .turn
                     .wait(state)
@@ -280,12 +228,43 @@ impl Shared {
             state.refuse_lost();
             let step = take_step(&mut state.queue, &runner.model);
             drop(state);
-            let results = runner.step(&step);
-            state = self.lock();
-            for (request, result) in step.iter().zip(results) {
-                state.done.insert(request.number, result);
+            let mut lead = Lead {
+                shared: self,
+                runner: Some(runner),
+                step,
+                results: Vec::new(),
+            };
+            if let Some(runner) = &mut lead.runner {
+                lead.results = runner.step(&lead.step);
             }
-            self.give_back(&mut state, runner);
+            drop(lead);
+            state = self.lock();
+        }
+    }
+}
+
+/// Whoever runs a step; whatever happens, the device is given back and everybody answered.
+struct Lead<'a> {
+    shared: &'a Shared,
+    runner: Option<Runner>,
+    step: Vec<Request>,
+    results: Vec<Result<Vec<f32>, BackendError>>,
+}
+
+impl Drop for Lead<'_> {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        let mut results = self.results.drain(..);
+        for request in &self.step {
+            let result = results.next().unwrap_or_else(|| {
+                Err(BackendError::Device {
+                    reason: "the step was given up half done".to_owned(),
+                })
+            });
+            state.done.insert(request.number, result);
+        }
+        if let Some(runner) = self.runner.take() {
+            self.shared.give_back(&mut state, runner);
         }
     }
 }
@@ -322,165 +301,6 @@ fn take_step(queue: &mut VecDeque<Request>, model: &Model) -> Vec<Request> {
     step
 }
 
-impl Runner {
-    /// Runs one step; an error of the device is everybody's.
-    fn step(&mut self, requests: &[Request]) -> Vec<Result<Vec<f32>, BackendError>> {
-        match self.try_step(requests) {
-            Ok(results) => results,
-            Err(error) => requests.iter().map(|_| Err(error.clone())).collect(),
-        }
-    }
-
-    fn try_step(
-        &mut self,
-        requests: &[Request],
-    ) -> Result<Vec<Result<Vec<f32>, BackendError>>, BackendError> {
-        let (rows, wanted) = self.upload(requests);
-        self.model.gpu.check()?;
-        self.compute(rows, wanted)?;
-        let vocabulary = self.model.plan.vocabulary();
-        let layers = self.model.plan.layers.len();
-        let (status, logits) = self.read(rows, wanted)?;
-        let mut results = Vec::new();
-        let (mut row, mut logits) = (0, logits.chunks_exact(vocabulary));
-        for request in requests {
-            let count = request.tokens.len();
-            let wrong = status[row..row + count]
-                .iter()
-                .zip(request.position..)
-                .filter(|(status, _)| **status != FINE)
-                .min();
-            row += count;
-            let values = if request.wants_logits {
-                logits.next()
-            } else {
-                None
-            };
-            let values = values.unwrap_or_default();
-            results.push(match wrong {
-                Some((stage, position)) => Err(BackendError::NotFinite {
-                    what: stage_name(*stage, layers),
-                    position,
-                }),
-                None if magnitude_bits(values) >= NOT_FINITE => Err(BackendError::NotFinite {
-                    what: "a logit".to_owned(),
-                    position: request.sees() - 1,
-                }),
-                None => Ok(values.to_vec()),
-            });
-        }
-        Ok(results)
-    }
-
-    /// Sends the batch, the embeddings and the angles; says how many rows there are and how many want logits.
-    fn upload(&mut self, requests: &[Request]) -> (usize, usize) {
-        let plan = &self.model.plan;
-        let length = plan.embedding_length;
-        let turns = plan.ropes.len() * plan.rope_dimensions / 2;
-        let rows: usize = requests.iter().map(|request| request.tokens.len()).sum();
-        let pages: usize = requests.iter().map(|request| request.pages.len()).sum();
-        let number = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
-        self.batch.clear();
-        self.batch.resize(PAGES_AT + pages, 0);
-        self.states.resize(rows * length, 0.0);
-        self.turns.resize(rows * turns, (0.0, 0.0));
-        let (mut row, mut page, mut wanted, mut sees) = (0, 0, 0, 0);
-        for request in requests {
-            for (token, position) in request.tokens.iter().zip(request.position..) {
-                embed(
-                    plan,
-                    &self.gguf,
-                    *token,
-                    &mut self.states[row * length..][..length],
-                );
-                self.angles
-                    .at(position, &mut self.turns[row * turns..][..turns]);
-                self.batch[ROWS_AT + 2 * row] = number(position);
-                self.batch[ROWS_AT + 2 * row + 1] = number(page);
-                row += 1;
-            }
-            self.batch[PAGES_AT + page..][..request.pages.len()].copy_from_slice(&request.pages);
-            page += request.pages.len();
-            sees = sees.max(request.sees());
-            if request.wants_logits {
-                self.batch[WANTED_AT + wanted] = number(row - 1);
-                wanted += 1;
-            }
-        }
-        self.batch[0] = number(rows);
-        self.batch[1] = number(wanted);
-        self.batch[2] = number(sees);
-        let (queue, buffers) = (self.model.gpu.queue(), &self.model.buffers);
-        queue.write_buffer(&buffers.batch, 0, bytemuck::cast_slice(&self.batch));
-        queue.write_buffer(&buffers.status, 0, bytemuck::cast_slice(&[FINE; ROWS_MAX]));
-        queue.write_buffer(&buffers.states, 0, bytemuck::cast_slice(&self.states));
-        let turns: Vec<[f32; 2]> = self.turns.iter().map(|turn| [turn.0, turn.1]).collect();
-        queue.write_buffer(&buffers.turns, 0, bytemuck::cast_slice(&turns));
-        (rows, wanted)
-    }
-
-    /// Runs all kernels, and copies what is wanted to where it can be read.
-    fn compute(&mut self, rows: usize, wanted: usize) -> Result<(), BackendError> {
-        let (status_bytes, logits_bytes) = self.readback_bytes(wanted);
-        let size = status_bytes + logits_bytes;
-        if self
-            .readback
-            .as_ref()
-            .is_none_or(|buffer| buffer.size() < size)
-        {
-            let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
-            self.readback = Some(self.model.gpu.buffer_for(
-                "logits on their way back",
-                size,
-                usage,
-            )?);
-        }
-        let Some(readback) = &self.readback else {
-            return Ok(());
-        };
-        let number = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
-        let (gpu, buffers) = (&self.model.gpu, &self.model.buffers);
-        let mut encoder = gpu
-            .device()
-            .create_command_encoder(&CommandEncoderDescriptor::default());
-        {
-            let mut pass = encoder.begin_compute_pass(&ComputePassDescriptor::default());
-            for op in self.model.ops(rows, wanted > 0) {
-                op.record(&mut pass, number(rows), number(wanted));
-            }
-        }
-        encoder.copy_buffer_to_buffer(&buffers.status, 0, readback, 0, Some(status_bytes));
-        if logits_bytes > 0 {
-            encoder.copy_buffer_to_buffer(
-                &buffers.logits,
-                0,
-                readback,
-                status_bytes,
-                Some(logits_bytes),
-            );
-        }
-        gpu.queue().submit([encoder.finish()]);
-        Ok(())
-    }
-
-    fn readback_bytes(&self, wanted: usize) -> (u64, u64) {
-        let logits = wanted * self.model.plan.vocabulary() * size_of::<f32>();
-        ((ROWS_MAX * size_of::<u32>()) as u64, logits as u64)
-    }
-
-    /// Waits for the step.
-    fn read(&self, rows: usize, wanted: usize) -> Result<(Vec<u32>, Vec<f32>), BackendError> {
-        let (status_bytes, logits_bytes) = self.readback_bytes(wanted);
-        let Some(readback) = &self.readback else {
-            return Ok((Vec::new(), Vec::new()));
-        };
-        let words = self.model.gpu.read(readback, status_bytes + logits_bytes)?;
-        let (status, logits) = words.split_at(ROWS_MAX);
-        let logits = logits.iter().map(|bits| f32::from_bits(*bits)).collect();
-        Ok((status[..rows].to_vec(), logits))
-    }
-}
-
 /// A sequence on a GPU.
 #[derive(Debug)]
 struct GpuSequence {
@@ -498,22 +318,17 @@ impl Sequence for GpuSequence {
         position: usize,
         logits: Option<&mut [f32]>,
     ) -> Result<(), BackendError> {
-        let mut state = self.shared.lock();
-        if state.reopened != self.reopened {
-            return Err(lost_before());
+        let (mut rest, mut position) = (tokens, position);
+        let mut found = Vec::new();
+        while !rest.is_empty() {
+            // So many rows that the scores of all of them have room.
+            let seen = self.shared.plan.heads * (position + rest.len());
+            let rows = (self.shared.scores_max / seen).clamp(1, rest.len());
+            let (now, later) = rest.split_at(rows);
+            found = self.part(now, position, later.is_empty() && logits.is_some())?;
+            position += rows;
+            rest = later;
         }
-        state.pages.extend(&mut self.table, position + tokens.len());
-        let number = state.next;
-        state.next += 1;
-        drop(state);
-        let found = self.shared.run(Request {
-            number,
-            tokens: tokens.to_vec(),
-            position,
-            pages: self.table.pages().to_vec(),
-            wants_logits: logits.is_some(),
-            reopened: self.reopened,
-        })?;
         if let Some(logits) = logits {
             logits.copy_from_slice(&found);
         }
@@ -554,6 +369,33 @@ impl Sequence for GpuSequence {
             context_tokens: self.context_tokens,
             reopened: self.reopened,
         }))
+    }
+}
+
+impl GpuSequence {
+    /// Runs tokens whose scores have room.
+    fn part(
+        &mut self,
+        tokens: &[TokenId],
+        position: usize,
+        wants_logits: bool,
+    ) -> Result<Vec<f32>, BackendError> {
+        let mut state = self.shared.lock();
+        if state.reopened != self.reopened {
+            return Err(lost_before());
+        }
+        state.pages.extend(&mut self.table, position + tokens.len());
+        let number = state.next;
+        state.next += 1;
+        drop(state);
+        self.shared.run(Request {
+            number,
+            tokens: tokens.to_vec(),
+            position,
+            pages: self.table.pages().to_vec(),
+            wants_logits,
+            reopened: self.reopened,
+        })
     }
 }
 
