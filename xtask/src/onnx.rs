@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::test::{self, Counts};
 use crate::workspace::Workspace;
-use crate::{command, home, ui};
+use crate::{command, home, ui, vulkan};
 
 /// The library's release: the newest when these tests were written.
 const VERSION: &str = "1.32.0";
@@ -65,6 +65,7 @@ pub(crate) fn run(workspace: &Workspace, counts: &mut Counts) -> Result<Option<S
         .env("TUSSAH_TEST_ONNXRUNTIME", library)
         .env("TUSSAH_HOME", home::tussah_home()?)
         .env("TUSSAH_BIN", workspace.binary("debug"));
+    vulkan::for_tests(&mut tests);
     test::finish(command::relay(&mut tests)?, "onnx", counts)?;
     Ok(None)
 }

@@ -55,7 +55,8 @@ fn exit_of_trap(error: &wasmtime::Error, limits: &Limits) -> (ExitStatus, Option
                 limit_message(*limit, limits),
             ),
             Stop::Cancelled => told(ExitStatus::Cancelled, "the job was cancelled".into()),
-            Stop::DeviceLost => told(ExitStatus::DeviceLost, format!("{error:#}")),
+            // The root says that it was lost, and why.
+            Stop::DeviceLost => told(ExitStatus::DeviceLost, error.root_cause().to_string()),
             Stop::HostFailure => told(
                 ExitStatus::HostFailure,
                 format!("the host failed: {error:#}"),
@@ -121,5 +122,34 @@ fn trap_code(trap: wasmtime::Trap) -> Trap {
         W::BadConversionToInteger => Trap::BadConversionToInteger,
         W::StackOverflow => Trap::StackOverflow,
         _ => Trap::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tussah_inference::{BackendError, SessionError};
+
+    use super::*;
+    use crate::sandbox::models::guest_error;
+
+    #[test]
+    fn what_happens_to_a_gpu_is_no_answer_to_a_guest() {
+        let reason = || "the bus was reset".to_owned();
+        for (error, expected) in [
+            (
+                BackendError::DeviceLost { reason: reason() },
+                ExitStatus::DeviceLost,
+            ),
+            (
+                BackendError::Device { reason: reason() },
+                ExitStatus::HostFailure,
+            ),
+        ] {
+            let error = guest_error(SessionError::Backend(error)).unwrap_err();
+            let (exit, told) = exit_of_trap(&error, &Limits::default());
+            assert_eq!(exit, expected);
+            let message = told.unwrap().message;
+            assert!(message.contains("the bus was reset"), "{message}");
+        }
     }
 }
