@@ -44,7 +44,7 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
     /// Makes room for a sequence of up to `context_tokens` tokens.
     fn open(&self, context_tokens: usize) -> Result<Box<dyn Sequence>, BackendError>;
 
-    /// What [`Backend::open`] takes, all told.
+    /// What a sequence is charged. Engines of the exact profile all say the same, since jobs can see it.
     fn sequence_bytes(&self, context_tokens: usize) -> u64;
 
     /// The most tokens one [`Sequence::run`] takes.

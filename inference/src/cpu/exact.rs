@@ -186,6 +186,12 @@ impl Exact {
     }
 }
 
+/// What a sequence is charged, on every device: jobs are told when it does not fit their limit, so it is part of
+/// what a re-run reproduces. It is what the CPU takes.
+pub(crate) fn sequence_bytes(plan: &Plan, context_tokens: usize) -> u64 {
+    ExactSequence::bytes(plan, context_tokens)
+}
+
 impl Backend for Exact {
     fn open(&self, context_tokens: usize) -> Result<Box<dyn Sequence>, BackendError> {
         Ok(Box::new(ExactSequence::new(
@@ -195,7 +201,7 @@ impl Backend for Exact {
     }
 
     fn sequence_bytes(&self, context_tokens: usize) -> u64 {
-        ExactSequence::bytes(&self.weights.plan, context_tokens)
+        sequence_bytes(&self.weights.plan, context_tokens)
     }
 
     fn batch_tokens_max(&self) -> usize {

@@ -201,11 +201,6 @@ impl Model {
         layers.chain(self.heads[way].iter().filter(move |_| wanted))
     }
 
-    /// Bytes of a page in all layers.
-    pub(super) fn page_bytes(&self) -> u64 {
-        (self.plan.layers.len() * page_words(&self.plan) * 4) as u64
-    }
-
     /// Pages that one binding has room for.
     pub(super) fn pages_max(&self) -> usize {
         let of_page = (4 * page_words(&self.plan)) as u64;

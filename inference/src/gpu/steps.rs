@@ -31,7 +31,6 @@ pub(crate) struct GpuExact {
 #[derive(Debug)]
 struct Shared {
     plan: Arc<Plan>,
-    page_bytes: u64,
     dispatches_per_token: usize,
     pages_max: usize,
     /// Scores that a step has room for: rows times heads times the positions that the last row sees.
@@ -63,7 +62,6 @@ impl GpuExact {
         let mut pages = Pages::default();
         pages.grow(1);
         let shared = Shared {
-            page_bytes: model.page_bytes(),
             dispatches_per_token: model.ops(1, true).count(),
             pages_max: model.pages_max(),
             scores_max: model.buffers.scores_max,
@@ -112,7 +110,7 @@ impl Backend for GpuExact {
     }
 
     fn sequence_bytes(&self, context_tokens: usize) -> u64 {
-        self.shared.page_bytes * context_tokens.div_ceil(PAGE) as u64
+        crate::cpu::exact::sequence_bytes(&self.shared.plan, context_tokens)
     }
 
     fn batch_tokens_max(&self) -> usize {

@@ -112,6 +112,11 @@ fn check(file: &builder::File, options: &GpuOptions) {
     };
     let cpu = Arc::new(file.load(&on_cpu()).unwrap());
     let model = Arc::new(file.load(&on(&gpu)).unwrap());
+    // What a session is charged is part of a job's result, too.
+    for context in [1, 100, 512] {
+        let charged = |model: &Model| Session::memory_bytes_for(model, context);
+        assert_eq!(charged(&model), charged(&cpu));
+    }
     // One row alone, batches, and both after each other; then more than a page of the cache.
     for (count, at_once) in [(5, 1), (9, 9), (9, 4), (70, 69)] {
         let found = logits_of(&model, &tokens(count), at_once);
