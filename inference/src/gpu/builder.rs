@@ -12,15 +12,12 @@ use crate::gguf::Gguf;
 use crate::model::plan::{self, Layer, Plan};
 use crate::model::{LoadProgress, ModelError};
 
-use super::compiler::{Compiler, Count, Normed, Op, Source, Target, Use, fits, lanes};
+use super::compiler::{Compiler, Count, GROUPS_MAX, Normed, Op, Source, Target, Use, fits, lanes};
 use super::device::Gpu;
 use super::kernels::{self, Add, Heads};
 use super::model::{Buffers, LayerOps, Way, attend_bound, fused_bound, heads_bound};
 use super::product::THREADS;
 use super::weights::{Matrix, rows_max};
-
-/// The most dispatches along one axis that every device has.
-const GROUPS_MAX: usize = 65_535;
 
 /// Sends matrices to the device and says how far it has come.
 pub(super) struct Loader<'a> {

@@ -20,6 +20,8 @@ use super::kernels::{Add, Input};
 use super::product::{Params, Product, Slot, THREADS, threads};
 use super::weights::{COLUMNS, Matrix, Run};
 
+/// The most workgroups along one axis that every device has.
+pub(super) const GROUPS_MAX: usize = 65_535;
 /// Rows of the batch that a workgroup of a product takes.
 const TOKENS: [u32; 2] = [1, 4];
 
@@ -289,7 +291,9 @@ impl Compiler {
         matrices: &[&Matrix],
         target: &Target<'_>,
     ) -> Result<Vec<Op>, BackendError> {
-        let whole = matrices.iter().all(|matrix| matrix.runs.len() == 1);
+        let rows: usize = matrices.iter().map(|matrix| matrix.rows).sum();
+        let whole = matrices.iter().all(|matrix| matrix.runs.len() == 1)
+            && (target.gate.is_some() || rows <= GROUPS_MAX);
         if whole && (target.gate.is_some() || matrices.len() > 1) {
             let mut at = 0;
             let mut parts = Vec::new();

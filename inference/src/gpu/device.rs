@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use wgpu::{
@@ -16,6 +17,11 @@ use wgpu::{
 use crate::backend::BackendError;
 
 use super::self_test;
+
+/// What goes to the device at a time.
+const UPLOAD_BYTES: usize = 64 << 20;
+/// What the kernels need at the least: storage buffers, threads of a workgroup and bytes that they share.
+const NEEDS: (u32, u32, u32) = (8, 128, 16 << 10);
 
 /// What kind of adapter it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,6 +230,19 @@ impl Gpu {
             limits.max_storage_buffer_binding_size =
                 limits.max_storage_buffer_binding_size.min(most);
         }
+        let has = (
+            limits.max_storage_buffers_per_shader_stage,
+            limits.max_compute_invocations_per_workgroup,
+            limits.max_compute_workgroup_storage_size,
+        );
+        if has.0 < NEEDS.0 || has.1 < NEEDS.1 || has.2 < NEEDS.2 {
+            return Err(GpuError::Refused {
+                name: info.name,
+                reason: format!(
+                    "it has (storage buffers, threads, shared bytes) {has:?}, kernels need {NEEDS:?}"
+                ),
+            });
+        }
         let int64 = info.int64 && !options.layout.without_int64;
         let mut features = Features::empty();
         features.set(Features::SHADER_INT64, int64);
@@ -263,6 +282,24 @@ impl Gpu {
         }
     }
 
+    /// This device, or the adapter opened again if something went wrong on it.
+    ///
+    /// # Errors
+    /// [`BackendError::DeviceLost`]: it cannot be opened, or another adapter answers in its place.
+    pub(super) fn healthy(self: &Arc<Self>) -> Result<Arc<Self>, BackendError> {
+        let Err(fault) = self.check() else {
+            return Ok(Arc::clone(self));
+        };
+        let lost = |reason: &dyn fmt::Display| BackendError::DeviceLost {
+            reason: format!("{fault}; opening it again: {reason}"),
+        };
+        let gpu = Self::open(&self.options).map_err(|error| lost(&error))?;
+        if gpu.info != self.info {
+            return Err(lost(&format_args!("{} answers now", gpu.info)));
+        }
+        Ok(gpu)
+    }
+
     /// What it is.
     pub fn info(&self) -> &GpuInfo {
         &self.info
@@ -276,11 +313,6 @@ impl Gpu {
 
     pub(super) fn layout(&self) -> GpuLayout {
         self.options.layout
-    }
-
-    /// How it was opened, to do so again.
-    pub(super) fn options(&self) -> &GpuOptions {
-        &self.options
     }
 
     pub(super) fn limits(&self) -> &Limits {
@@ -374,8 +406,16 @@ impl Gpu {
     /// A storage buffer with contents.
     pub(super) fn filled(&self, what: &'static str, words: &[u32]) -> Result<Buffer, BackendError> {
         let buffer = self.buffer(what, size_of_val(words) as u64)?;
-        self.queue
-            .write_buffer(&buffer, 0, bytemuck::cast_slice(words));
+        // In parts: each is copied to memory of the driver's first, and running out of that loses the device.
+        let (mut at, mut parts) = (0, bytemuck::cast_slice::<_, u8>(words).chunks(UPLOAD_BYTES));
+        while let Some(part) = parts.next() {
+            self.queue.write_buffer(&buffer, at, part);
+            at += part.len() as u64;
+            if parts.len() > 0 {
+                self.queue.submit([]);
+                self.check()?;
+            }
+        }
         Ok(buffer)
     }
 
@@ -386,9 +426,13 @@ impl Gpu {
         let lost = |error: &dyn fmt::Display| BackendError::DeviceLost {
             reason: error.to_string(),
         };
-        let waited = self.device.poll(PollType::wait_indefinitely());
+        // wgpu panics where a driver's failure is none of the two that its poll can name.
+        let polled = AssertUnwindSafe(|| self.device.poll(PollType::wait_indefinitely()));
+        let waited = catch_unwind(polled);
         self.check()?;
-        waited.map_err(|error| lost(&error))?;
+        waited
+            .map_err(|_| lost(&"waiting for it failed"))?
+            .map_err(|error| lost(&error))?;
         let view = mapped.get_mapped_range().map_err(|error| lost(&error))?;
         let words = bytemuck::pod_collect_to_vec(&view);
         drop(view);

@@ -235,12 +235,26 @@ impl Model {
             encoder.copy_buffer_to_buffer(old, 0, new, 0, Some((4 * words * self.pages) as u64));
         }
         self.gpu.queue().submit([encoder.finish()]);
-        for (layer, cache) in self.layers.iter_mut().zip(&caches) {
-            cache_ops(&mut self.compiler, &self.plan, &self.buffers, layer, cache)?;
+        // All of them before any of them takes part: a failure leaves the old cache as it was.
+        let mut ops = Vec::new();
+        for (layer, cache) in self.layers.iter().zip(&caches) {
+            ops.push(cache_ops(
+                &mut self.compiler,
+                &self.plan,
+                &self.buffers,
+                layer,
+                cache,
+            )?);
+        }
+        self.gpu.check()?;
+        for (layer, ops) in self.layers.iter_mut().zip(ops) {
+            for (way, ops) in layer.ways.iter_mut().zip(ops) {
+                way.cached = ops;
+            }
         }
         self.caches = caches;
         self.pages = pages;
-        self.gpu.check()
+        Ok(())
     }
 
     /// Copies a page of every layer.
@@ -269,9 +283,9 @@ fn cache_ops(
     compiler: &mut Compiler,
     plan: &Plan,
     buffers: &Buffers,
-    layer: &mut LayerOps,
+    layer: &LayerOps,
     cache: &Buffer,
-) -> Result<(), BackendError> {
+) -> Result<[Vec<Op>; 2], BackendError> {
     let number = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
     let heads = heads_bound(buffers, &layer.head_weights, &layer.stage, cache);
     let attend = attend_bound(buffers, &layer.stage, cache);
@@ -281,7 +295,7 @@ fn cache_ops(
         bindings,
         groups: [Count::Fixed(number(count)), rows],
     };
-    layer.ways[0].cached = vec![
+    let batch = vec![
         op(&layer.heads, compiler.bind(&heads)?, all, Count::Rows),
         op(
             &layer.attend,
@@ -290,12 +304,13 @@ fn cache_ops(
             Count::Rows,
         ),
     ];
+    let mut single = Vec::new();
     if let Some(fused) = &layer.attend_fused {
         let bound = fused_bound(buffers, &layer.head_weights, &layer.stage, cache);
         let bindings = compiler.bind(&bound)?;
-        layer.ways[1].cached = vec![op(fused, bindings, plan.heads, Count::Fixed(1))];
+        single.push(op(fused, bindings, plan.heads, Count::Fixed(1)));
     }
-    Ok(())
+    Ok([batch, single])
 }
 
 /// The bindings of a kernel of attention.

@@ -29,6 +29,8 @@ pub(super) struct Request {
     pub(super) wants_logits: bool,
     /// How often the device had been opened again when its sequence was opened.
     pub(super) reopened: u64,
+    /// Steps that it did not fit beside others.
+    pub(super) passed_over: u32,
 }
 
 impl Request {

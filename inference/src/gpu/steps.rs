@@ -4,7 +4,6 @@
 //! that a long prompt does not hold up those who generate. Results do not depend on what else is in a batch.
 
 use std::collections::{HashMap, VecDeque};
-use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::backend::{Backend, BackendError, Sequence};
@@ -19,6 +18,8 @@ use super::model::{Model, PAGES_MAX};
 use super::pages::{PAGE, Pages, Table};
 use super::runner::{Request, Runner};
 
+/// Steps that a prompt lets others go before it.
+const PASSED_OVER_MAX: u32 = 4;
 /// Tokens of one prompt in one step: half a batch, so that others fit beside it.
 const PROMPT_ROWS: usize = ROWS_MAX / 2;
 
@@ -58,7 +59,7 @@ impl GpuExact {
         plan: Arc<Plan>,
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Self, ModelError> {
-        let model = Model::load(gpu, &gguf, &plan, progress)?;
+        let model = Model::load(&gpu.healthy()?, &gguf, &plan, progress)?;
         let mut pages = Pages::default();
         pages.grow(1);
         let shared = Shared {
@@ -92,18 +93,10 @@ impl Backend for GpuExact {
                 bytes: 4 * (shared.plan.heads * context_tokens) as u64,
             });
         }
-        let (mut state, mut runner) = shared.runner();
-        let ready = reopen_if_lost(&mut state, &mut runner).and_then(|()| {
-            let needed = state.pages.needed(context_tokens.div_ceil(PAGE));
-            make_room(shared, &mut state, &mut runner, needed)
-        });
-        let table = ready.map(|()| state.pages.open(context_tokens));
-        let reopened = state.reopened;
-        shared.give_back(&mut state, runner);
-        drop(state);
+        let (table, reopened) = shared.lease().open(context_tokens)?;
         Ok(Box::new(GpuSequence {
             shared: Arc::clone(shared),
-            table: table?,
+            table,
             context_tokens,
             reopened,
         }))
@@ -127,13 +120,12 @@ fn reopen_if_lost(state: &mut State, runner: &mut Runner) -> Result<(), BackendE
     let Err(fault) = runner.model.gpu.check() else {
         return Ok(());
     };
-    let lost = |reason: &dyn fmt::Display| BackendError::DeviceLost {
-        reason: format!("{fault}; opening it again: {reason}"),
-    };
-    let gpu = Gpu::open(runner.model.gpu.options()).map_err(|error| lost(&error))?;
+    let gpu = runner.model.gpu.healthy()?;
     let plan = Arc::clone(&runner.model.plan);
     let model = Model::load(&gpu, &runner.gguf, &plan, &mut |_| {});
-    runner.replace(model.map_err(|error| lost(&error))?);
+    runner.replace(model.map_err(|error| BackendError::DeviceLost {
+        reason: format!("{fault}; loading the model again: {error}"),
+    })?);
     state.pages = Pages::default();
     state.pages.grow(1);
     state.reopened += 1;
@@ -189,11 +181,15 @@ impl Shared {
     }
 
     /// The state and the device, once nobody else has it.
-    fn runner(&self) -> (MutexGuard<'_, State>, Runner) {
+    fn lease(&self) -> Lease<'_> {
         let mut state = self.lock();
         loop {
             if let Some(runner) = state.runner.take() {
-                return (state, runner);
+                return Lease {
+                    shared: self,
+                    state,
+                    runner: Some(runner),
+                };
             }
             state = self
                 .turn
@@ -241,6 +237,55 @@ impl Shared {
     }
 }
 
+/// The state and the device between steps; whatever happens, the device is given back.
+struct Lease<'a> {
+    shared: &'a Shared,
+    state: MutexGuard<'a, State>,
+    runner: Option<Runner>,
+}
+
+impl Lease<'_> {
+    /// A table for a sequence of so many positions, and how often the device was opened again.
+    fn open(&mut self, context_tokens: usize) -> Result<(Table, u64), BackendError> {
+        let (state, Some(runner)) = (&mut *self.state, &mut self.runner) else {
+            return Err(lost_before());
+        };
+        reopen_if_lost(state, runner)?;
+        let needed = state.pages.needed(context_tokens.div_ceil(PAGE));
+        make_room(self.shared, state, runner, needed)?;
+        Ok((state.pages.open(context_tokens), state.reopened))
+    }
+
+    /// A table that shares the full pages of a sequence before a position.
+    fn fork(&mut self, of: &GpuSequence, positions: usize) -> Result<Table, BackendError> {
+        let (state, Some(runner)) = (&mut *self.state, &mut self.runner) else {
+            return Err(lost_before());
+        };
+        if state.reopened != of.reopened {
+            return Err(lost_before());
+        }
+        let more = Pages::fork_needs(of.context_tokens, positions);
+        let needed = state.pages.needed(more);
+        make_room(self.shared, state, runner, needed)?;
+        let (mut table, copy) = state.pages.fork(&of.table, of.context_tokens, positions);
+        if let Some((from, to)) = copy
+            && let Err(error) = runner.model.copy_page(from, to)
+        {
+            state.pages.close(&mut table);
+            return Err(error);
+        }
+        Ok(table)
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        if let Some(runner) = self.runner.take() {
+            self.shared.give_back(&mut self.state, runner);
+        }
+    }
+}
+
 /// Whoever runs a step; whatever happens, the device is given back and everybody answered.
 struct Lead<'a> {
     shared: &'a Shared,
@@ -252,13 +297,16 @@ struct Lead<'a> {
 impl Drop for Lead<'_> {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
+        let fault = self.runner.as_ref().map(|runner| runner.model.gpu.check());
+        let given_up = match fault {
+            Some(Err(fault)) => fault,
+            _ => BackendError::Device {
+                reason: "the step was given up half done".to_owned(),
+            },
+        };
         let mut results = self.results.drain(..);
         for request in &self.step {
-            let result = results.next().unwrap_or_else(|| {
-                Err(BackendError::Device {
-                    reason: "the step was given up half done".to_owned(),
-                })
-            });
+            let result = results.next().unwrap_or_else(|| Err(given_up.clone()));
             state.done.insert(request.number, result);
         }
         if let Some(runner) = self.runner.take() {
@@ -267,16 +315,20 @@ impl Drop for Lead<'_> {
     }
 }
 
-/// The requests of the next step: those of one token first, then prompts, while rows, page numbers, scores
+/// The requests of the next step: those of one token first, then prompts, but for who was passed over too
+/// often, while rows, page numbers, scores
 /// and logits have room.
 fn take_step(queue: &mut VecDeque<Request>, model: &Model) -> Vec<Request> {
-    let (singles, prompts): (Vec<_>, Vec<_>) = queue
-        .drain(..)
-        .partition(|request| request.tokens.len() == 1);
+    let mut order: Vec<_> = queue.drain(..).collect();
+    // A stable order: among those of one kind whoever asked first goes first.
+    order.sort_by_key(|request| match request.passed_over >= PASSED_OVER_MAX {
+        true => 0,
+        false => 1 + usize::from(request.tokens.len() > 1),
+    });
     let (mut rows, mut pages, mut wanted, mut sees) = (0, 0, 0, 0);
     let mut step = Vec::new();
     let mut first = true;
-    for request in singles.into_iter().chain(prompts) {
+    for mut request in order {
         let after = (
             rows + request.tokens.len(),
             pages + request.pages.len(),
@@ -293,6 +345,7 @@ fn take_step(queue: &mut VecDeque<Request>, model: &Model) -> Vec<Request> {
             (rows, pages, wanted, sees) = after;
             step.push(request);
         } else {
+            request.passed_over += 1;
             queue.push_back(request);
         }
     }
@@ -335,35 +388,10 @@ impl Sequence for GpuSequence {
 
     fn fork(&self, positions: usize) -> Result<Box<dyn Sequence>, BackendError> {
         let shared = &self.shared;
-        let (mut state, mut runner) = shared.runner();
-        if state.reopened != self.reopened {
-            shared.give_back(&mut state, runner);
-            return Err(lost_before());
-        }
-        let needed = state
-            .pages
-            .needed(Pages::fork_needs(self.context_tokens, positions));
-        let forked = make_room(shared, &mut state, &mut runner, needed).map(|()| {
-            state
-                .pages
-                .fork(&self.table, self.context_tokens, positions)
-        });
-        let copied = match forked {
-            Err(error) => Err(error),
-            Ok((table, None)) => Ok(table),
-            Ok((mut table, Some((from, to)))) => match runner.model.copy_page(from, to) {
-                Ok(()) => Ok(table),
-                Err(error) => {
-                    state.pages.close(&mut table);
-                    Err(error)
-                }
-            },
-        };
-        shared.give_back(&mut state, runner);
-        drop(state);
-        Ok(Box::new(GpuSequence {
+        let table = shared.lease().fork(self, positions)?;
+        Ok(Box::new(Self {
             shared: Arc::clone(shared),
-            table: copied?,
+            table,
             context_tokens: self.context_tokens,
             reopened: self.reopened,
         }))
@@ -393,6 +421,7 @@ impl GpuSequence {
             pages: self.table.pages().to_vec(),
             wants_logits,
             reopened: self.reopened,
+            passed_over: 0,
         })
     }
 }

@@ -271,31 +271,63 @@ fn sessions_share_batches_and_forks_share_pages() {
     });
 }
 
+/// What the first tokens give on both devices, or the error.
+fn both(gpu: &Arc<Gpu>, file: &builder::File) -> [Result<Vec<u32>, String>; 2] {
+    [on(gpu), on_cpu()].map(|options| {
+        let model = Arc::new(file.load(&options).unwrap());
+        let mut session = session(&model, 50, Sampling::default());
+        let appended = session.append(&tokens(5));
+        if appended.is_err() {
+            assert!(session.next().is_err(), "a session that failed goes on");
+        }
+        appended.map_err(|error| error.to_string())?;
+        Ok(bits(&mut session))
+    })
+}
+
+/// F32 weights times a factor.
+fn scaled(file: &mut builder::File, name: &str, factor: f32) {
+    let tensor = file.tensor(name);
+    let values = tensor.data.as_chunks::<4>().0.iter();
+    tensor.data = values
+        .flat_map(|bytes| (f32::from_le_bytes(*bytes) * factor).to_le_bytes())
+        .collect();
+}
+
 #[test]
-fn what_is_not_finite_is_named_as_on_the_cpu() {
+fn what_overflows_is_what_overflows_on_the_cpu() {
     let Some(gpu) = gpu(GpuOptions::default()) else {
         return;
     };
-    // A scale so large that the products of the first feed-forward part overflow.
-    let mut file = mixed(SMALL, [F32; 7]);
-    for part in [
-        "blk.0.ffn_down.weight",
-        "blk.0.ffn_gate.weight",
-        "blk.0.ffn_up.weight",
-    ] {
-        let tensor = file.tensor(part);
-        tensor.data = (0..tensor.data.len() / 4)
-            .flat_map(|_| 1e30f32.to_le_bytes())
-            .collect();
-    }
-    let error = |options: &LoadOptions| {
-        let model = Arc::new(file.load(options).unwrap());
-        let mut session = session(&model, 50, Sampling::default());
-        let error = session.append(&tokens(5)).unwrap_err().to_string();
-        assert!(session.next().is_err(), "a session that failed goes on");
-        error
+    // Heads of 32 scale scores by a factor, which must not bring infinity back.
+    let sizes = Sizes {
+        embedding: 64,
+        feed_forward: 64,
+        heads: 2,
+        kv_heads: 1,
+        layers: 1,
     };
-    assert_eq!(error(&on(&gpu)), error(&on_cpu()));
+    let names = |parts: &[&str]| -> Vec<String> {
+        parts
+            .iter()
+            .map(|part| format!("blk.0.{part}.weight"))
+            .collect()
+    };
+    for (matrices, factor) in [
+        (names(&["ffn_down", "ffn_gate", "ffn_up"]), 1e30),
+        (names(&["attn_q", "attn_k"]), 1e19),
+        (names(&["attn_output"]), 1e38),
+        // Squares of states overflow: the norm's factor is 0, and nothing is wrong.
+        (names(&["ffn_down"]), 1e21),
+        (names(&["ffn_gate"]), 1e20),
+    ] {
+        let mut file = mixed(sizes, [F32; 7]);
+        for name in &matrices {
+            scaled(&mut file, name, factor);
+        }
+        let [found, wanted] = both(&gpu, &file);
+        assert_eq!(found, wanted, "{matrices:?} times {factor}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 // The float operations of the exact profile (docs/exact-arithmetic.md, rules 1, 2, 8 and 9), in integers:
 // no floating-point type appears in any kernel, so no rule of a driver on rounding, fusing or flushing
-// applies. In and out: bits of f32 values that are normal or +0 ("F"). An infinity stays recognisable where
-// one arises, and every kernel that reads values looks for it; what is computed from one has no meaning.
+// applies. In and out: bits of f32 values that are normal or +0 ("F"). An infinity stays one through sums and
+// products, also where a CPU would make NaN of it, and every kernel that reads values looks for it.
 
 const NOT_FINITE: u32 = 0x7f800000u;
 const MAGNITUDE: u32 = 0x7fffffffu;
@@ -35,6 +35,9 @@ fn f_add(a_in: u32, b_in: u32) -> u32 {
     let swap = (a_in & MAGNITUDE) < (b_in & MAGNITUDE);
     let a = select(a_in, b_in, swap);
     let b = select(b_in, a_in, swap);
+    if (a & MAGNITUDE) >= NOT_FINITE {
+        return a;
+    }
     if (b & MAGNITUDE) == 0u {
         return select(a, 0u, (a & MAGNITUDE) <= 0x800000u);
     }
@@ -76,6 +79,9 @@ fn f_sub(a: u32, b: u32) -> u32 {
 }
 
 fn f_mul(a: u32, b: u32) -> u32 {
+    if max(a & MAGNITUDE, b & MAGNITUDE) >= NOT_FINITE {
+        return ((a ^ b) & 0x80000000u) | NOT_FINITE;
+    }
     if (a & MAGNITUDE) == 0u || (b & MAGNITUDE) == 0u {
         return 0u;
     }
@@ -98,13 +104,13 @@ fn f_mul(a: u32, b: u32) -> u32 {
     return f_pack((a ^ b) & 0x80000000u, exponent, high);
 }
 
-// Dividing by 0 gives infinity; nothing in the rules does.
+// Dividing by 0 gives infinity, and by infinity 0.
 fn f_div(a: u32, b: u32) -> u32 {
-    if (a & MAGNITUDE) == 0u {
-        return 0u;
-    }
-    if (b & MAGNITUDE) == 0u {
+    if (b & MAGNITUDE) == 0u || (a & MAGNITUDE) >= NOT_FINITE {
         return ((a ^ b) & 0x80000000u) | NOT_FINITE;
+    }
+    if (a & MAGNITUDE) == 0u || (b & MAGNITUDE) >= NOT_FINITE {
+        return 0u;
     }
     var rest = f_mantissa(a);
     let divisor = f_mantissa(b);
@@ -131,8 +137,8 @@ fn f_div(a: u32, b: u32) -> u32 {
 
 // Of a value that is not negative. Bit by bit: the root of mantissa · 2^25 has 25 bits.
 fn f_sqrt(a: u32) -> u32 {
-    if (a & MAGNITUDE) == 0u {
-        return 0u;
+    if (a & MAGNITUDE) == 0u || (a & MAGNITUDE) >= NOT_FINITE {
+        return a;
     }
     let exponent = f_exponent(a) - 127;
     let odd = u32(exponent & 1);
@@ -235,11 +241,7 @@ fn silu_gate(gate: u32, up: u32) -> u32 {
 }
 
 fn gelu_gate(gate: u32, up: u32) -> u32 {
-    let squared = f_mul(gate, gate);
-    var z = f_mul(gate, f_add(0x3fcc422au, f_mul(0x3d922279u, squared)));
-    if squared >= NOT_FINITE {
-        z = (gate & 0x80000000u) | NOT_FINITE;
-    }
+    let z = f_mul(gate, f_add(0x3fcc422au, f_mul(0x3d922279u, f_mul(gate, gate))));
     return f_mul(f_div(gate, f_add(0x3f800000u, f_exp(f_sub(0u, z)))), up);
 }
 
