@@ -59,7 +59,7 @@ pub(crate) fn sign(
         models: manifest.model_digests(),
         output: Digest::salted(&salt, Domain::Output, &outcome.output),
         exit: outcome.exit,
-        determinism: determinism(&outcome.exit, graphs),
+        determinism: determinism(&outcome.exit, graphs, outcome.memory_was_short),
         profile: profile.digest(),
         fuel_used: outcome.used.fuel,
         inference_units_used: outcome.used.inference_units,
@@ -101,9 +101,11 @@ pub(crate) fn sign(
 ///
 /// Where the stack overflows depends on how large the frames are that this CPU's code has:
 /// another machine may get further. What runs graphs of tensors is a library of this machine's,
-/// with kernels for its CPU: other machines round differently.
-fn determinism(exit: &ExitStatus, graphs: bool) -> Determinism {
+/// with kernels for its CPU: other machines round differently. A job that heard that this machine's memory
+/// was short may have gone on another way than it would elsewhere.
+fn determinism(exit: &ExitStatus, graphs: bool, memory_was_short: bool) -> Determinism {
     match exit {
+        _ if memory_was_short => Determinism::NotRerunnable,
         ExitStatus::Trapped {
             trap: Trap::StackOverflow,
         } => Determinism::NotRerunnable,
@@ -142,4 +144,39 @@ fn profile(
         clock_policy: Label::new(CLOCK_POLICY)?,
         limits: manifest.job.limits,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_depends_on_this_machine_promises_no_re_run() {
+        let done = ExitStatus::Done;
+        let overflow = ExitStatus::Trapped {
+            trap: Trap::StackOverflow,
+        };
+        for (exit, graphs, memory_was_short, expected) in [
+            (&done, false, false, Determinism::Exact),
+            (&done, true, false, Determinism::Tolerant),
+            // The guest heard that memory was short, and went on.
+            (&done, false, true, Determinism::NotRerunnable),
+            (&overflow, false, false, Determinism::NotRerunnable),
+            (
+                &ExitStatus::DeviceLost,
+                false,
+                false,
+                Determinism::NotRerunnable,
+            ),
+            (
+                &ExitStatus::HostFailure,
+                true,
+                false,
+                Determinism::NotRerunnable,
+            ),
+        ] {
+            let found = determinism(exit, graphs, memory_was_short);
+            assert_eq!(found, expected, "{exit:?} {graphs} {memory_was_short}");
+        }
+    }
 }

@@ -321,6 +321,9 @@ pub struct Outcome {
     pub inference_engine: Option<String>,
     /// The GPU that a model of the job ran on, if one did.
     pub gpu: Option<GpuInfo>,
+    /// Whether the job was told that this machine had no memory for its inference. Another machine might have
+    /// had it, so its receipt promises no re-run.
+    pub memory_was_short: bool,
     /// CPU threads that its inference used.
     pub inference_threads: u32,
     /// What runs graphs of tensors here, by [`ModelSource::graph_arithmetic`].
@@ -432,6 +435,7 @@ impl SandboxedJob {
             cancel: run.cancel.inference.clone(),
             engine: None,
             gpu: None,
+            memory_was_short: false,
         };
         let limits = &documents.manifest.job.limits;
         let nonce = &documents.request.body.nonce;
@@ -485,6 +489,7 @@ async fn execute(
         graph_arithmetic: guest.models.source.graph_arithmetic(),
         inference_engine: guest.models.engine,
         gpu: guest.models.gpu,
+        memory_was_short: guest.models.memory_was_short,
         output: guest.output,
         transcript: guest.transcript,
     }

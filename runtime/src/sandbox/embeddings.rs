@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use tussah_inference::{EmbedError, Model, OverLong};
+use tussah_inference::{BackendError, EmbedError, Model, OverLong};
 
 use super::{
     Event,
@@ -22,9 +22,7 @@ fn embed_error(error: EmbedError) -> wasmtime::Result<Error> {
         EmbedError::TooManyTexts { .. } | EmbedError::Tokenize(_) => ErrorCode::InvalidArgument,
         EmbedError::TooLong { .. } => ErrorCode::ContextFull,
         EmbedError::Cancelled => return Err(Stop::Cancelled.into()),
-        EmbedError::Backend(tussah_inference::BackendError::OutOfMemory { .. }) => {
-            ErrorCode::OutOfMemory
-        }
+        EmbedError::Backend(BackendError::OutOfMemory { .. }) => ErrorCode::OutOfMemory,
         EmbedError::Backend(_) => ErrorCode::ModelFailed,
     };
     Ok(refuse(code, chain(&error)))
@@ -60,6 +58,11 @@ impl Guest {
         let (model, cancel) = (Arc::clone(model), self.models.cancel.clone());
         let embedded = blocking(move || model.embed(&slices(&texts), over_long, &cancel)).await?;
         self.limiter.release_model_memory(memory_bytes);
+        let short = matches!(
+            embedded,
+            Err(EmbedError::Backend(BackendError::OutOfMemory { .. }))
+        );
+        self.models.memory_was_short |= short;
         match embedded {
             Ok(embedded) => {
                 self.limiter.add_inference_units(embedded.inference_units)?;

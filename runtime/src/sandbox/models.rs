@@ -60,6 +60,8 @@ pub(crate) struct Models {
     pub(crate) engine: Option<String>,
     /// The GPU that a model was loaded onto, for the same.
     pub(crate) gpu: Option<GpuInfo>,
+    /// Whether the guest was told that this machine had no memory: another one might have had it.
+    pub(crate) memory_was_short: bool,
 }
 
 /// What a guest is told, or why its job ends.
@@ -93,6 +95,18 @@ pub(crate) fn guest_error(error: SessionError) -> wasmtime::Result<Error> {
         | SessionError::Sampling(_) => ErrorCode::InvalidArgument,
     };
     Ok(refuse(code, chain(&error)))
+}
+
+impl Models {
+    /// As [`guest_error`], and remembers what no other machine would have said.
+    pub(crate) fn guest_error(&mut self, error: SessionError) -> wasmtime::Result<Error> {
+        let short = matches!(
+            error,
+            SessionError::Backend(BackendError::OutOfMemory { .. })
+        );
+        self.memory_was_short |= short;
+        guest_error(error)
+    }
 }
 
 /// An error with its causes, in one line.

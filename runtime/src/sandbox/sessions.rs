@@ -18,7 +18,7 @@ use super::{
     bindings::tussah::job::types::ErrorCode,
     guest::Guest,
     limiter::Stop,
-    models::{Answer, blocking, chain, guest_error, refuse},
+    models::{Answer, blocking, chain, refuse},
 };
 
 /// A guest's handle of a session.
@@ -95,7 +95,7 @@ impl Guest {
             Ok(session) => session,
             Err(error) => {
                 self.limiter.release_model_memory(memory_bytes);
-                return Ok(Err(guest_error(error)?));
+                return Ok(Err(self.models.guest_error(error)?));
             }
         };
         let tokens_max = opening.generated_tokens_max.unwrap_or(u32::MAX);
@@ -164,7 +164,7 @@ impl Guest {
         self.events.event(Event::Tokens { prompt, generated });
         match result {
             Ok(value) => Ok(Ok(value)),
-            Err(error) => Ok(Err(guest_error(error)?)),
+            Err(error) => Ok(Err(self.models.guest_error(error)?)),
         }
     }
 
