@@ -32,7 +32,7 @@ pub use stack::{StackReader, StackValue};
 pub use toncenter::{Toncenter, ToncenterConfig};
 
 /// A network that runs contracts.
-pub trait Chain {
+pub trait Chain: Sync {
     /// Which network it is; vouchers are bound to it.
     fn network(&self) -> NetworkId;
 
@@ -78,6 +78,23 @@ pub trait Chain {
         address: &StdAddr,
         after_lt: u64,
     ) -> impl Future<Output = Result<Vec<Transaction>, ChainError>> + Send;
+
+    /// The newest of them, at most `count_max`, the oldest first. Anybody can send an account any
+    /// number of small messages; this is what reading them can be made to cost.
+    ///
+    /// # Errors
+    /// [`ChainError`] if the network does not say.
+    fn newest_transactions(
+        &self,
+        address: &StdAddr,
+        after_lt: u64,
+        count_max: usize,
+    ) -> impl Future<Output = Result<Vec<Transaction>, ChainError>> + Send {
+        async move {
+            let mut all = self.transactions(address, after_lt).await?;
+            Ok(all.split_off(all.len().saturating_sub(count_max)))
+        }
+    }
 }
 
 /// An account as of some block.

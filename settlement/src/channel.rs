@@ -9,7 +9,7 @@ use tycho_types::cell::Cell;
 use tycho_types::models::{StateInit, StdAddr};
 
 use crate::cells::{self, BuilderExt};
-use crate::chain::{ChainError, StackReader, StackValue};
+use crate::chain::{Chain, ChainError, StackReader, StackValue};
 use crate::contracts::channel_code;
 
 /// What two parties agree on before there is a channel; none of it can change.
@@ -39,6 +39,33 @@ pub struct ProviderSide {
 }
 
 impl ProviderSide {
+    /// The get-method that [`ProviderSide::from_stack`] reads.
+    pub const METHOD: &str = "channel_provider";
+
+    /// Reads an answer.
+    ///
+    /// # Errors
+    /// [`ChainError::Answer`] if it is not what a channel answers.
+    pub fn from_stack(stack: Vec<StackValue>) -> Result<Self, ChainError> {
+        let mut stack = StackReader::new(Self::METHOD, stack);
+        let key = PublicKey::from_bytes(stack.bytes32()?);
+        let side = Self {
+            key: key.map_err(|_| stack.wrong())?,
+            payout: stack.address()?,
+        };
+        stack.end()?;
+        Ok(side)
+    }
+
+    /// Asks the chain for the present part of the channel at an address.
+    ///
+    /// # Errors
+    /// [`ChainError`] if it does not say, or there is no channel.
+    pub async fn at<C: Chain>(chain: &C, address: &StdAddr) -> Result<Self, ChainError> {
+        let answer = chain.run_get_method(address, Self::METHOD, Vec::new());
+        Self::from_stack(answer.await?)
+    }
+
     fn cell(&self) -> Cell {
         cells::cell(|b| {
             b.bytes(self.key.as_bytes())?;

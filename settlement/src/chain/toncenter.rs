@@ -152,6 +152,54 @@ impl<C: Clock> Toncenter<C> {
         }
         Ok(cells)
     }
+
+    /// From the newest transaction back, until `after_lt` or `count_max` of them; the oldest
+    /// first, and whether these are all.
+    async fn walk(
+        &self,
+        address: &StdAddr,
+        after_lt: u64,
+        count_max: usize,
+    ) -> Result<(Vec<Transaction>, bool), ChainError> {
+        let (mut found, mut from, mut page_max) = (Vec::new(), None::<Link>, PAGE);
+        while found.len() < count_max {
+            let count = page_max.min(count_max - found.len());
+            let page = match self.page(address, from, count).await {
+                Err(ChainError::Toncenter(ToncenterError::TooLarge { .. })) if count > 1 => {
+                    page_max = (count / 4).max(1);
+                    continue;
+                }
+                page => page?,
+            };
+            if page.is_empty() {
+                return match from {
+                    None => Ok((found, true)),
+                    Some(link) => Err(broken(address, link.lt)),
+                };
+            }
+            for cell in page {
+                let raw = cell.parse::<tycho_types::models::Transaction>()?;
+                let is_next =
+                    from.is_none_or(|link| (link.lt, &link.hash) == (raw.lt, cell.repr_hash()));
+                if !is_next || raw.account != address.address || raw.prev_trans_lt >= raw.lt {
+                    return Err(broken(address, from.map_or(raw.lt, |link| link.lt)));
+                }
+                if raw.lt > after_lt {
+                    found.push(describe(address, &cell)?);
+                }
+                if raw.prev_trans_lt <= after_lt {
+                    found.reverse();
+                    return Ok((found, true));
+                }
+                from = Some(Link {
+                    lt: raw.prev_trans_lt,
+                    hash: raw.prev_trans_hash,
+                });
+            }
+        }
+        found.reverse();
+        Ok((found, false))
+    }
 }
 
 /// A transaction's place: each names the one before it.
@@ -241,46 +289,23 @@ impl<C: Clock> Chain for Toncenter<C> {
         address: &StdAddr,
         after_lt: u64,
     ) -> Result<Vec<Transaction>, ChainError> {
-        let (mut found, mut from, mut count) = (Vec::new(), None::<Link>, PAGE);
-        while found.len() < TRANSACTIONS_MAX {
-            let page = match self.page(address, from, count).await {
-                Err(ChainError::Toncenter(ToncenterError::TooLarge { .. })) if count > 1 => {
-                    count = (count / 4).max(1);
-                    continue;
-                }
-                page => page?,
-            };
-            if page.is_empty() {
-                return match from {
-                    None => Ok(found),
-                    Some(link) => Err(broken(address, link.lt)),
-                };
+        match self.walk(address, after_lt, TRANSACTIONS_MAX).await? {
+            (found, true) => Ok(found),
+            (_, false) => Err(ToncenterError::TooMany {
+                account: address.clone(),
+                transactions_max: TRANSACTIONS_MAX,
             }
-            for cell in page {
-                let raw = cell.parse::<tycho_types::models::Transaction>()?;
-                let is_next =
-                    from.is_none_or(|link| (link.lt, &link.hash) == (raw.lt, cell.repr_hash()));
-                if !is_next || raw.account != address.address || raw.prev_trans_lt >= raw.lt {
-                    return Err(broken(address, from.map_or(raw.lt, |link| link.lt)));
-                }
-                if raw.lt > after_lt {
-                    found.push(describe(address, &cell)?);
-                }
-                if raw.prev_trans_lt <= after_lt {
-                    found.reverse();
-                    return Ok(found);
-                }
-                from = Some(Link {
-                    lt: raw.prev_trans_lt,
-                    hash: raw.prev_trans_hash,
-                });
-            }
+            .into()),
         }
-        Err(ToncenterError::TooMany {
-            account: address.clone(),
-            transactions_max: TRANSACTIONS_MAX,
-        }
-        .into())
+    }
+
+    async fn newest_transactions(
+        &self,
+        address: &StdAddr,
+        after_lt: u64,
+        count_max: usize,
+    ) -> Result<Vec<Transaction>, ChainError> {
+        Ok(self.walk(address, after_lt, count_max).await?.0)
     }
 }
 

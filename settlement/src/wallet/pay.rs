@@ -9,6 +9,7 @@ use tycho_types::models::{MsgInfo, OwnedMessage, StdAddr};
 
 use super::{OutMessage, Wallet, WalletError};
 use crate::chain::embedded::external_message;
+use crate::chain::toncenter::ToncenterError;
 use crate::chain::{
     Account, AccountStatus, Chain, ChainError, Clock, Confirmation, Sent, StackReader, Transaction,
     confirm, delivered,
@@ -59,10 +60,19 @@ pub enum PayError {
         /// How many there were.
         messages: usize,
     },
+    /// The message was handed over, and the chain does not say what became of it. It may be paid:
+    /// whoever repeats the transfer without looking may pay twice.
+    #[error("it is not known whether {wallet} has paid")]
+    Unknown {
+        /// The wallet.
+        wallet: StdAddr,
+        /// What the chain answered instead.
+        source: Box<ChainError>,
+    },
     /// The transfer cannot be made.
     #[error(transparent)]
     Wallet(#[from] WalletError),
-    /// The chain.
+    /// The chain, before anything was handed over.
     #[error(transparent)]
     Chain(#[from] ChainError),
 }
@@ -84,7 +94,7 @@ pub async fn seqno(chain: &impl Chain, wallet: &Wallet) -> Result<u32, ChainErro
 /// deployed with it.
 ///
 /// # Errors
-/// [`PayError`]; with [`PayError::Chain`] after the sending it is not known whether it was paid.
+/// [`PayError`]; with [`PayError::Unknown`] alone something may be paid that is not known of.
 pub async fn pay(
     chain: &impl Chain,
     clock: &impl Clock,
@@ -114,8 +124,18 @@ pub async fn pay(
         after_lt: account.last_lt,
         valid_until,
     };
-    chain.send_boc(sent.message.clone()).await?;
-    let transaction = match confirm(chain, clock, &sent).await? {
+    match chain.send_boc(sent.message.clone()).await {
+        Ok(()) => {}
+        // It cannot be called back: the chain will tell.
+        Err(error) if may_have_arrived(&error) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let unknown = |error| PayError::Unknown {
+        wallet: address.clone(),
+        source: Box::new(error),
+    };
+    let confirmed = confirm(chain, clock, &sent).await;
+    let transaction = match confirmed.map_err(unknown)? {
         Confirmation::Accepted(transaction) => *transaction,
         Confirmation::Expired => return Err(PayError::Expired),
     };
@@ -129,12 +149,23 @@ pub async fn pay(
     let mut arrived = Vec::with_capacity(messages.len());
     for (index, after_lt) in before.into_iter().enumerate() {
         let message = &transaction.out_messages[index];
-        arrived.push(delivered(chain, clock, message, after_lt).await?);
+        let there = delivered(chain, clock, message, after_lt).await;
+        arrived.push(there.map_err(unknown)?);
     }
     Ok(Paid {
         transaction,
         arrived,
     })
+}
+
+/// Whether a message is perhaps under way although its sending failed: the answer was lost, or is
+/// none.
+fn may_have_arrived(error: &ChainError) -> bool {
+    let garbled = matches!(
+        error,
+        ChainError::Toncenter(ToncenterError::Answer { .. } | ToncenterError::TooLarge { .. })
+    );
+    garbled || error.is_transient()
 }
 
 fn check_funds(

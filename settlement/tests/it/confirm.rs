@@ -24,8 +24,10 @@ pub(crate) struct Network {
     pub(crate) chain: Mutex<EmbeddedChain>,
     /// Seconds of the chain's time in a second of ours.
     pace: u32,
-    failures: AtomicU32,
+    pub(crate) failures: AtomicU32,
     pub(crate) losses: AtomicU32,
+    /// Sendings whose answer breaks off after the message has arrived.
+    pub(crate) breaks: AtomicU32,
     waited_ms: Mutex<u64>,
 }
 
@@ -36,6 +38,7 @@ impl Network {
             pace,
             failures: AtomicU32::new(0),
             losses: AtomicU32::new(0),
+            breaks: AtomicU32::new(0),
             waited_ms: Mutex::default(),
         }
     }
@@ -46,13 +49,17 @@ impl Network {
             return Ok(());
         }
         self.failures.store(left - 1, Relaxed);
-        Err(ToncenterError::Transport {
-            host: "test".to_owned(),
-            method: "getTransactions",
-            source: "it hung up".into(),
-        }
-        .into())
+        Err(hung_up("getTransactions"))
     }
+}
+
+fn hung_up(method: &'static str) -> ChainError {
+    ToncenterError::Transport {
+        host: "test".to_owned(),
+        method,
+        source: "it hung up".into(),
+    }
+    .into()
 }
 
 impl Chain for Network {
@@ -69,7 +76,12 @@ impl Chain for Network {
             self.losses.fetch_sub(1, Relaxed);
             return Ok(());
         }
-        self.chain.send_boc(message).await
+        self.chain.send_boc(message).await?;
+        if self.breaks.load(Relaxed) > 0 {
+            self.breaks.fetch_sub(1, Relaxed);
+            return Err(hung_up("sendBoc"));
+        }
+        Ok(())
     }
 
     async fn account(&self, address: &Address) -> Result<Account, ChainError> {

@@ -134,3 +134,27 @@ fn what_cannot_be_paid_costs_nothing_or_says_what_went_out() {
     );
     assert!(balance() < 400_000_000);
 }
+
+/// Whoever is told that a payment failed will repeat it by hand.
+#[test]
+fn a_payment_whose_answer_was_lost_is_found_on_chain() {
+    let (network, wallet, owner) = funded(WalletVersion::V5R1, 10 * GRAM);
+    let has = |address: &Address| {
+        let chain = network.chain.lock().unwrap();
+        chain.account_now(address).unwrap().balance.get()
+    };
+    let before = has(&owner);
+    let messages = [message(&owner, GRAM, Cell::default())];
+    network.breaks.store(1, Relaxed);
+    let paid = now(pay(&network, &network, &wallet, &key(5), &messages)).unwrap();
+    assert_eq!(paid.arrived.len(), 1);
+    assert_eq!(now(seqno(&network, &wallet)).unwrap(), 1);
+    assert!((GRAM - FEE..=GRAM).contains(&(has(&owner) - before)));
+
+    // Where the chain does not answer any more, nobody claims to know.
+    network.breaks.store(1, Relaxed);
+    network.failures.store(100, Relaxed);
+    let error = now(pay(&network, &network, &wallet, &key(5), &messages)).unwrap_err();
+    assert!(matches!(error, PayError::Unknown { .. }), "{error}");
+    assert_eq!(now(seqno(&network, &wallet)).unwrap(), 2);
+}

@@ -421,6 +421,24 @@ fn a_message_sent_twice_is_not_refused() {
     assert_eq!(asked.len(), 1);
 }
 
+/// Strangers decide how many transactions an account has; who wants the newest reads no more.
+#[test]
+fn the_newest_transactions_are_one_page() {
+    let real = sample("transactions")["result"].take();
+    let owner: Address = "0:ffbd85ffba92089f5263a510ae89b7a8b0bc8bbea7c76102fb7154a4e84de04b"
+        .parse()
+        .unwrap();
+    let one = Value::Array(vec![real[0].clone()]);
+    let (found, asked, _) = with([ok(&one)], async |chain| {
+        chain.newest_transactions(&owner, 1, 1).await
+    });
+    let found = found.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(real[0]["transaction_id"]["lt"], found[0].lt.to_string());
+    assert_eq!(asked.len(), 1);
+    assert_eq!(asked[0]["params"]["limit"], 1);
+}
+
 #[test]
 fn transactions_that_are_not_the_accounts_are_refused() {
     let real = sample("transactions")["result"].take();
