@@ -113,6 +113,58 @@ impl ChannelView {
     }
 }
 
+/// Why a book is not the one that the channel went on with.
+#[derive(Debug, thiserror::Error)]
+pub enum PostedError {
+    /// The chain has receipts that the book lacks: to go on would fill their places anew.
+    #[error("{posted} receipts are posted on chain, and the book has {held}: it is an older copy")]
+    Older {
+        /// Receipts that the chain has.
+        posted: u64,
+        /// Receipts that the book has.
+        held: u64,
+    },
+    /// The chain has other receipts.
+    #[error("the root that is posted over {receipts} receipts is not the book's")]
+    OtherRoot {
+        /// Receipts that the chain has.
+        receipts: u64,
+    },
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// That what was posted is in the book.
+pub(crate) fn check_posted(
+    connection: &Connection,
+    entry: &Entry,
+    posted: &Commitment,
+) -> Result<(), PostedError> {
+    let (held, receipts) = (entry.view.commitment.receipts, posted.receipts);
+    if receipts > held {
+        return Err(older(receipts, held));
+    }
+    match entry.tree(connection).commitment_at(receipts) {
+        Ok(ours) if ours == *posted => Ok(()),
+        Err(TreeError::Store(error)) => Err(error.into()),
+        Ok(_) | Err(TreeError::Proof(_)) => Err(PostedError::OtherRoot { receipts }),
+    }
+}
+
+/// The same by the number that was seen last, which is all that a book keeps of it.
+pub(crate) fn check_not_behind(view: &ChannelView) -> Result<(), PostedError> {
+    let (held, posted) = (view.commitment.receipts, view.posted_receipts);
+    if posted > held {
+        return Err(older(posted, held));
+    }
+    Ok(())
+}
+
+const fn older(posted: u64, held: u64) -> PostedError {
+    PostedError::Older { posted, held }
+}
+
 /// The channel's address as documents carry it.
 pub(crate) fn document_address(address: &Address) -> ChannelAddress {
     ChannelAddress {

@@ -16,7 +16,7 @@ use tussah_settlement::Cell;
 use tussah_settlement::provider;
 use tussah_settlement::voucher::{ChannelId, Claim, SignedVoucher, Voucher};
 
-use crate::channel::{self, Added, ChannelRecord, ChannelView, Entry, Look, place};
+use crate::channel::{self, Added, ChannelRecord, ChannelView, Entry, Look, PostedError, place};
 use crate::clock::Clock;
 use crate::rows::{Columns, amount, int, sum};
 use crate::store::{Role, Store, StoreError};
@@ -132,6 +132,9 @@ pub enum ClientError {
         /// What was to be promised.
         asked: Nanograms,
     },
+    /// The chain is further on than the book, or has other receipts.
+    #[error(transparent)]
+    Posted(#[from] PostedError),
     /// No such receipt.
     #[error(transparent)]
     Tree(#[from] TreeError),
@@ -384,6 +387,18 @@ impl ClientBook {
         })
     }
 
+    /// That all that was posted on chain is in the book. To be asked before the book is gone on
+    /// from: one that was brought back from an older copy lacks what came after it.
+    ///
+    /// # Errors
+    /// [`ClientError::Posted`] if it is not.
+    pub fn check_posted(&self, id: &ChannelId, posted: &Commitment) -> Result<(), ClientError> {
+        self.store.read(|connection| {
+            let entry = entry(connection, id)?;
+            Ok(channel::check_posted(connection, &entry, posted)?)
+        })
+    }
+
     /// A receipt's digest, and the proof that it is among the first `receipts`.
     ///
     /// # Errors
@@ -464,6 +479,7 @@ fn issue(connection: &Connection, id: &ChannelId, request: &Request) -> Result<(
     if known.is_some() {
         return Ok(());
     }
+    channel::check_not_behind(&entry.view)?;
     if index > next || index < entry.view.commitment.receipts {
         return Err(ClientError::NotNext { next, asked: index });
     }

@@ -17,7 +17,7 @@ mod rows;
 mod store;
 mod tree;
 
-pub use channel::{ChannelRecord, ChannelView, Look};
+pub use channel::{ChannelRecord, ChannelView, Look, PostedError};
 pub use client::{ClientBook, ClientError, Conflict, Delivery};
 pub use clock::Clock;
 pub use provider::{AdmitRules, Grant, ProviderBook, ProviderError, Unfinished};

@@ -19,7 +19,7 @@ use tussah_manifest::{
 use tussah_settlement::channel::ChannelStatus;
 use tussah_settlement::voucher::{ChannelId, Claim, SignedVoucher};
 
-use crate::channel::{self, Added, ChannelRecord, ChannelView, Look};
+use crate::channel::{self, Added, ChannelRecord, ChannelView, Look, PostedError};
 use crate::clock::Clock;
 use crate::rows::Columns;
 use crate::store::{Role, Store, StoreError};
@@ -175,6 +175,9 @@ pub enum ProviderError {
         /// The voucher's number of receipts.
         receipts: u64,
     },
+    /// The chain is further on than the book, or has other receipts.
+    #[error(transparent)]
+    Posted(#[from] PostedError),
     /// No such receipt, or not in the tree yet.
     #[error(transparent)]
     Tree(#[from] TreeError),
@@ -382,6 +385,18 @@ impl ProviderBook {
                 (entry.number, key.as_bytes()),
             )?;
             Ok(())
+        })
+    }
+
+    /// That all that was posted on chain is in the book. To be asked before the book is gone on
+    /// from: one that was brought back from an older copy lacks what came after it.
+    ///
+    /// # Errors
+    /// [`ProviderError::Posted`] if it is not.
+    pub fn check_posted(&self, id: &ChannelId, posted: &Commitment) -> Result<(), ProviderError> {
+        self.store.read(|connection| {
+            let entry = entry(connection, id)?;
+            Ok(channel::check_posted(connection, &entry, posted)?)
         })
     }
 

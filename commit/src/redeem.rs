@@ -20,6 +20,10 @@ use crate::provider::{ProviderBook, ProviderError, entry};
 use crate::rows::{Columns, amount, int, less};
 use crate::store::StoreError;
 
+/// Transactions that one look at a channel reads, at most. Where strangers have sent it more small
+/// messages than that since the last look, ours is known by the amount alone.
+const SCANNED_MAX: usize = 256;
+
 /// When a voucher is redeemed without being asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RedeemPolicy {
@@ -104,7 +108,8 @@ impl ProviderBook {
             let other = id.address.to_string();
             return Err(ProviderError::OtherChannel(other).into());
         }
-        let transactions = chain.transactions(&id.address, seen_lt).await?;
+        let newest = chain.newest_transactions(&id.address, seen_lt, SCANNED_MAX);
+        let transactions = newest.await?;
         let id = id.clone();
         let view = self.store.write(move |connection| {
             let number = entry(connection, &id)?.number;

@@ -105,6 +105,7 @@ pub(super) fn admit(
     if index != next {
         return Err(ProviderError::NotNext { next, asked: index });
     }
+    channel::check_not_behind(&entry.view)?;
     check_end(&entry.view, rules, now)?;
     let granted = body.price_nanograms_max.min(rules.grant_max);
     check_risk(&entry.view, granted)?;

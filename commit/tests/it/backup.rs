@@ -158,3 +158,55 @@ fn file_of_one_job() -> Vec<u8> {
     })
     .clone()
 }
+
+/// A disk that was restored, not a file that was taken in: nobody checked it, until now.
+#[test]
+fn a_book_that_the_chain_is_ahead_of_is_not_gone_on_from() {
+    let (world, folder) = (World::open(), tempfile::tempdir().unwrap());
+    let (id, old, other) = (
+        world.id(),
+        tempfile::tempdir().unwrap(),
+        tempfile::tempdir().unwrap(),
+    );
+    pay(&world, folder.path(), 10_000_000);
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, old.path().join(path.file_name().unwrap())).unwrap();
+    }
+    pay(&world, folder.path(), 10_000_000);
+    // As many receipts, and others.
+    for _ in 0..2 {
+        pay(&world, other.path(), 5);
+    }
+    let provider = world.provider(folder.path());
+    wait(provider.tend(&*world.chain, id, &world.provider_key, AT_ONCE)).unwrap();
+    let posted = world.state().commitment;
+    assert_eq!(posted.receipts, 2);
+    provider.check_posted(id, &posted).unwrap();
+    world
+        .client(folder.path())
+        .check_posted(id, &posted)
+        .unwrap();
+
+    let (client, provider) = (world.client(old.path()), world.provider(old.path()));
+    let words = "2 receipts are posted on chain, and the book has 1: it is an older copy";
+    let refused = client.check_posted(id, &posted).unwrap_err();
+    assert_eq!(refused.to_string(), words);
+    let refused = provider.check_posted(id, &posted).unwrap_err();
+    assert_eq!(refused.to_string(), words);
+    // Whoever does not ask first takes no request either, once the chain was looked at: its place
+    // has a claim that another one would contradict.
+    client.see(id, &world.look()).unwrap();
+    wait(provider.see(&*world.chain, id)).unwrap();
+    let request = world.request(1, 1, 100);
+    let refused = client.issue(id, &request).unwrap_err();
+    assert_eq!(refused.to_string(), words);
+    let refused = provider.admit(id, &request, RULES).unwrap_err();
+    assert_eq!(refused.to_string(), words);
+
+    let refused = world.client(other.path()).check_posted(id, &posted);
+    assert_eq!(
+        refused.unwrap_err().to_string(),
+        "the root that is posted over 2 receipts is not the book's"
+    );
+}

@@ -1,8 +1,14 @@
 //! From the newest voucher to the chain: when, how often, and what is paid.
 
+use std::sync::Mutex;
+
 use tussah_commit::{ClientBook, ProviderBook, RedeemPolicy, Tended};
 use tussah_manifest::Nanograms;
+use tussah_settlement::chain::toncenter::ToncenterError;
+use tussah_settlement::chain::{EmbeddedChain, StackValue};
 use tussah_settlement::channel::{self, ChannelStatus};
+use tussah_settlement::voucher::NetworkId;
+use tussah_settlement::{Account, Address, Cell, Chain, ChainError, Transaction};
 
 use crate::fixture::*;
 
@@ -210,4 +216,84 @@ fn the_payout_is_what_was_redeemed_less_its_way() {
     assert!(view.owed.get() - paid_out < 1_000_000, "{paid_out}");
     let view = wait(paid.provider.see(&*paid.world.chain, paid.world.id())).unwrap();
     assert_eq!(view.owed, Nanograms::ZERO);
+}
+
+/// A server that reads so many transactions and no more, as all do.
+struct Dusty<'a>(&'a Mutex<EmbeddedChain>);
+
+impl Chain for Dusty<'_> {
+    fn network(&self) -> NetworkId {
+        self.0.network()
+    }
+
+    async fn time(&self) -> Result<u32, ChainError> {
+        self.0.time().await
+    }
+
+    async fn send_boc(&self, message: Cell) -> Result<(), ChainError> {
+        self.0.send_boc(message).await
+    }
+
+    async fn account(&self, address: &Address) -> Result<Account, ChainError> {
+        self.0.account(address).await
+    }
+
+    async fn run_get_method(
+        &self,
+        address: &Address,
+        method: &str,
+        arguments: Vec<StackValue>,
+    ) -> Result<Vec<StackValue>, ChainError> {
+        self.0.run_get_method(address, method, arguments).await
+    }
+
+    async fn transactions(
+        &self,
+        account: &Address,
+        after_lt: u64,
+    ) -> Result<Vec<Transaction>, ChainError> {
+        let all = self.0.transactions(account, after_lt).await?;
+        if all.len() < 300 {
+            return Ok(all);
+        }
+        Err(ToncenterError::TooMany {
+            account: account.clone(),
+            transactions_max: 300,
+        }
+        .into())
+    }
+
+    async fn newest_transactions(
+        &self,
+        address: &Address,
+        after_lt: u64,
+        count_max: usize,
+    ) -> Result<Vec<Transaction>, ChainError> {
+        let newest = self.0.newest_transactions(address, after_lt, count_max);
+        newest.await
+    }
+}
+
+#[test]
+fn small_change_from_strangers_does_not_stop_a_provider() {
+    let paid = Paid::new();
+    let (id, key) = (paid.world.id(), &paid.world.provider_key);
+    let chain = Dusty(&paid.world.chain);
+    let tend = || wait(paid.provider.tend(&chain, id, key, DAILY)).unwrap();
+    paid.job(60_000_000);
+    assert!(matches!(tend(), Tended::Sent { .. }));
+    let stranger = paid.world.record.terms.client.clone();
+    for number in 0..300 {
+        paid.world
+            .deliver(&stranger, GRAM / 100, None, channel::top_up(number));
+    }
+    // Its own message is buried, and known by the amount.
+    assert_eq!(tend(), Tended::Idle);
+    assert_eq!(paid.world.state().redeemed, nano(60_000_000));
+    assert_eq!(paid.provider.posted(id).unwrap(), Vec::<u64>::new());
+    paid.job(60_000_000);
+    assert!(matches!(tend(), Tended::Sent { .. }));
+    assert_eq!(tend(), Tended::Idle);
+    assert_eq!(paid.provider.posted(id).unwrap().len(), 1);
+    assert_eq!(paid.world.state().redeemed, nano(120_000_000));
 }
