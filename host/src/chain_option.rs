@@ -124,11 +124,51 @@ fn present(network: &Mutex<Network>) -> MutexGuard<'_, Network> {
 
 /// For clap: an address, with flags or raw.
 pub(crate) fn address(text: &str) -> Result<Address, String> {
+    recipient(text).map(|recipient| recipient.address)
+}
+
+/// An address that money will go to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Recipient {
+    address: Address,
+    /// Its flags say that it is not for the main network.
+    test_only: bool,
+}
+
+/// For clap: the same, and what its flags say of the network.
+pub(crate) fn recipient(text: &str) -> Result<Recipient, String> {
     if let Ok(friendly) = text.parse::<FriendlyAddress>() {
-        return Ok(friendly.address);
+        return Ok(Recipient {
+            address: friendly.address,
+            test_only: friendly.test_only,
+        });
     }
     let raw = text.parse::<Address>();
-    raw.map_err(|_| format!("`{text}` is no address: 48 characters, or 0: and 64 hex digits"))
+    let address =
+        raw.map_err(|_| format!("`{text}` is no address: 48 characters, or 0: and 64 hex digits"))?;
+    Ok(Recipient {
+        address,
+        test_only: false,
+    })
+}
+
+impl Recipient {
+    /// The address, where money of this network can be meant for it.
+    ///
+    /// # Errors
+    /// A usage failure if it is marked as test only, and this is the main network.
+    pub(crate) fn on(&self, network: NetworkId) -> Result<Address, Failure> {
+        if !self.test_only || network != NetworkId::MAINNET {
+            return Ok(self.address.clone());
+        }
+        let shown = FriendlyAddress {
+            address: self.address.clone(),
+            bounceable: false,
+            test_only: true,
+        };
+        let message = format!("{shown} is marked as test only, and this is the main network");
+        Err(Failure::usage(message).help("give the account's address on the main network"))
+    }
 }
 
 /// Runs a command that waits for a chain.
@@ -172,7 +212,8 @@ pub(crate) fn chain_failure(error: ChainError) -> Failure {
     }
 }
 
-/// Sends messages from a wallet to one contract, and waits until it has taken all of them.
+/// Sends messages from a wallet to one contract, and waits until it has taken all of them; what
+/// each did there, in their order.
 ///
 /// # Errors
 /// A usage failure with the contract's own reason if it refused one; what it carried came back.
@@ -181,9 +222,10 @@ pub(crate) async fn pay(
     (wallet, key): &(Wallet, SigningKey),
     messages: &[OutMessage],
     contract: &str,
-) -> Result<(), Failure> {
+) -> Result<Vec<Transaction>, Failure> {
     let paid = wallet::pay(chain, &SystemClock::default(), wallet, key, messages).await;
-    for transaction in paid.map_err(pay_failure)?.arrived {
+    let arrived = paid.map_err(pay_failure)?.arrived;
+    for transaction in &arrived {
         if transaction.exit_code == Some(0) && !transaction.aborted {
             continue;
         }
@@ -197,13 +239,22 @@ pub(crate) async fn pay(
         let message = format!("{contract} refused a message: {reason}");
         return Err(Failure::usage(message).help("the money came back, less fees"));
     }
-    Ok(())
+    Ok(arrived)
 }
 
 /// What a payment's error is to whoever typed the command.
 fn pay_failure(error: PayError) -> Failure {
     match error {
         PayError::Chain(error) => chain_failure(error),
+        PayError::Unknown { wallet, source } => {
+            let unknown = PayError::Unknown {
+                wallet: wallet.clone(),
+                source,
+            };
+            Failure::host(unknown).help(format!(
+                "look before you pay again: `tussah chain show {wallet}` lists what it sent"
+            ))
+        }
         PayError::Expired => Failure::host(error).help("try again"),
         PayError::Funds { wallet, has, needs } => {
             let (has, needs) = (grams(has), grams(needs));
@@ -271,5 +322,64 @@ impl Chain for OpenChain {
                 .chain()
                 .transactions_after(address, after_lt),
         }
+    }
+
+    async fn newest_transactions(
+        &self,
+        address: &Address,
+        after_lt: u64,
+        count_max: usize,
+    ) -> Result<Vec<Transaction>, ChainError> {
+        match self {
+            Self::Toncenter(chain) => {
+                let newest = chain.newest_transactions(address, after_lt, count_max);
+                newest.await
+            }
+            Self::Embedded(network) => {
+                let mut all = present(network)
+                    .chain()
+                    .transactions_after(address, after_lt)?;
+                Ok(all.split_off(all.len().saturating_sub(count_max)))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_for_tests_gets_no_money_of_the_main_network() {
+        let raw = format!("0:{}", "11".repeat(32));
+        let address: Address = raw.parse().unwrap();
+        let text = |test_only| {
+            let address = address.clone();
+            let bounceable = false;
+            let flagged = FriendlyAddress {
+                address,
+                bounceable,
+                test_only,
+            };
+            flagged.to_string()
+        };
+        for (text, network, taken, reason) in [
+            (text(true), NetworkId::MAINNET, false, "for tests, and real"),
+            (text(true), NetworkId::TESTNET, true, "for tests"),
+            (text(true), NetworkId::LOCALNET, true, "for tests, here"),
+            (text(false), NetworkId::MAINNET, true, "for everything"),
+            (text(false), NetworkId::TESTNET, true, "for everything"),
+            (raw.clone(), NetworkId::MAINNET, true, "without flags"),
+        ] {
+            let on = recipient(&text).unwrap().on(network);
+            let on = on.map_err(|failure| failure.exit);
+            let expected = if taken {
+                Ok(address.clone())
+            } else {
+                Err(Exit::USAGE)
+            };
+            assert_eq!(on, expected, "{reason}");
+        }
+        assert!(recipient("nonsense").is_err());
     }
 }

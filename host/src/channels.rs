@@ -17,8 +17,8 @@ use std::{
 };
 
 use tussah_commit::{
-    AdmitRules, ChannelRecord, ClientBook, ClientError, Clock, Look, ProviderBook, ProviderError,
-    RedeemError, RedeemPolicy, StoreError,
+    AdmitRules, ChannelRecord, ClientBook, ClientError, Clock, Look, PostedError, ProviderBook,
+    ProviderError, RedeemError, RedeemPolicy, StoreError,
 };
 use tussah_manifest::{Nanograms, SigningKey};
 use tussah_settlement::channel::ChannelStatus;
@@ -113,6 +113,11 @@ impl Channels {
             chain_time,
             folder,
         })
+    }
+
+    /// The second that the books take for now.
+    pub(crate) fn now(&self) -> u32 {
+        seconds(&self.chain_time)
     }
 
     fn path(&self, address: &Address, suffix: &str) -> PathBuf {
@@ -232,6 +237,24 @@ impl Channels {
         }
         Ok(known)
     }
+
+    /// That both roles' books have what is posted: to go on from an older copy would put a second
+    /// receipt, with a second claim, where the chain has one.
+    ///
+    /// # Errors
+    /// Not verified if the chain is further on than a book, or has other receipts.
+    pub(crate) fn require_current(&self, known: &Known) -> Result<(), Failure> {
+        let posted = &known.look.state.commitment;
+        if known.is_client {
+            let checked = self.client.check_posted(&known.id, posted);
+            checked.map_err(|error| client_failure(error).context("the client's book"))?;
+        }
+        if known.is_provider {
+            let checked = self.provider.check_posted(&known.id, posted);
+            checked.map_err(|error| provider_failure(error).context("the provider's book"))?;
+        }
+        Ok(())
+    }
 }
 
 impl Known {
@@ -302,7 +325,11 @@ fn never_opened(address: &Address) -> Failure {
 /// The books' clock. Deadlines are in the chain's time, which can be ahead of this machine's.
 fn now(chain_time: &Arc<AtomicU32>) -> Box<dyn Clock> {
     let chain_time = Arc::clone(chain_time);
-    Box::new(move || clock::seconds().max(chain_time.load(Ordering::Relaxed)))
+    Box::new(move || seconds(&chain_time))
+}
+
+fn seconds(chain_time: &AtomicU32) -> u32 {
+    clock::seconds().max(chain_time.load(Ordering::Relaxed))
 }
 
 /// A file that is whole before it has its name.
@@ -328,6 +355,7 @@ pub(crate) fn client_failure(error: ClientError) -> Failure {
         ClientError::Equivocation { .. } | ClientError::Receipt(_) | ClientError::Signature(_) => {
             Failure::not_verified(error)
         }
+        ClientError::Posted(error) => posted_failure(error),
         ClientError::Underfunded { total, capacity } => underfunded(total, capacity),
         other => Failure::usage(other),
     }
@@ -351,8 +379,18 @@ pub(crate) fn provider_failure(error: ProviderError) -> Failure {
             Failure::new(Exit::LIMIT, message)
                 .help("lower --price-max, or open a channel with a higher --in-flight")
         }
+        ProviderError::Posted(error) => posted_failure(error),
         ProviderError::Underfunded { total, capacity } => underfunded(total, capacity),
         other => Failure::usage(other),
+    }
+}
+
+fn posted_failure(error: PostedError) -> Failure {
+    match error {
+        PostedError::Store(error) => store_failure(error),
+        other => Failure::not_verified(other).help(
+            "take in the newest file of `tussah channel export` with `tussah channel import`",
+        ),
     }
 }
 

@@ -4,13 +4,12 @@
 //! channel, a voucher over it, what it cost. Every step is on disk before the next, so that a run
 //! that was cut off leaves a place that the next one fills with a receipt of failure.
 
-use std::collections::BTreeMap;
+mod books;
+
+use std::time::Duration;
 
 use tussah_commit::{RedeemError, Tended};
-use tussah_manifest::{
-    Channel, ChannelAddress, Consensus, Determinism, Digest, Domain, Evidence, ExitStatus, Label,
-    Nanograms, Nonce, Receipt, Request, Version,
-};
+use tussah_manifest::{Channel, ChannelAddress, ExitStatus, Nanograms, Nonce, Receipt, Request};
 use tussah_runtime::SignedRun;
 use tussah_settlement::Address;
 use tussah_settlement::voucher::ChannelId;
@@ -27,13 +26,23 @@ use crate::{
     wallets::random,
 };
 
+pub(crate) use books::Books;
+
 /// A channel that a run is paid through.
 #[derive(Debug)]
 pub(crate) struct Payment {
     channels: Channels,
     known: Known,
     chain: OpenChain,
-    _held: Held,
+    held: Held,
+}
+
+/// A run that may begin.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) request: Request,
+    /// From now until it has to have stopped: the channel ends soon after.
+    pub(crate) time_max: Duration,
 }
 
 /// What a run cost.
@@ -45,8 +54,6 @@ pub(crate) struct Cost {
     pub(crate) vouchered: Nanograms,
     /// The run's place in the channel.
     pub(crate) index: u64,
-    /// Why the voucher was not redeemed, where it was time for that.
-    pub(crate) unredeemed: Option<String>,
 }
 
 impl Payment {
@@ -69,14 +76,19 @@ impl Payment {
         known.require_client()?;
         known.require_provider()?;
         known.require_open()?;
+        channels.require_current(&known)?;
         let payment = Self {
             channels,
             known,
             chain,
-            _held: held,
+            held,
         };
-        payment.recover()?;
+        payment.books().recover()?;
         Ok(payment)
+    }
+
+    const fn books(&self) -> Books<'_> {
+        Books::new(&self.channels, &self.known, &self.held)
     }
 
     fn id(&self) -> &ChannelId {
@@ -93,7 +105,7 @@ impl Payment {
         home: &Home,
         job: &Job,
         asked: Option<Nanograms>,
-    ) -> Result<Request, Failure> {
+    ) -> Result<Admitted, Failure> {
         let price_max = price_cap(job.manifest.job.price_nanograms_max, asked)?;
         let (client, provider) = (&self.channels.client, &self.channels.provider);
         let index = provider.next_index(self.id()).map_err(provider_failure)?;
@@ -110,8 +122,12 @@ impl Payment {
         let request = road::request(home, job, nonce, channel, price_max)?;
         client.issue(self.id(), &request).map_err(client_failure)?;
         let admitted = provider.admit(self.id(), &request, RULES);
-        admitted.map_err(provider_failure)?;
-        Ok(request)
+        let grant = admitted.map_err(provider_failure)?;
+        let seconds = grant.stop_at.saturating_sub(self.channels.now());
+        Ok(Admitted {
+            request,
+            time_max: Duration::from_secs(u64::from(seconds)),
+        })
     }
 
     /// Prices the run's receipt and pays for it.
@@ -132,8 +148,7 @@ impl Payment {
         let key = &self.channels.provider_key;
         let (consensus, evidence) = (consensus.clone(), run.receipt.evidence.clone());
         run.receipt = Receipt::sign(consensus, evidence, key).map_err(Failure::host)?;
-        let vouchered = self.finish(&run.receipt)?;
-        let unredeemed = self.redeem()?;
+        let vouchered = self.books().finish(&run.receipt)?;
         let Channel::Ton { index, .. } = request.body.channel else {
             return Err(Failure::host("the request names no channel"));
         };
@@ -141,13 +156,15 @@ impl Payment {
             price: run.receipt.consensus.price_nanograms,
             vouchered,
             index,
-            unredeemed,
         })
     }
 
     /// Redeems the voucher where that is due; or says why it was not. It is on the disk, and the
     /// next run tries again.
-    fn redeem(&self) -> Result<Option<String>, Failure> {
+    ///
+    /// # Errors
+    /// A host failure if the provider's book cannot be used.
+    pub(crate) fn redeem(&self) -> Result<Option<String>, Failure> {
         let (provider, key) = (&self.channels.provider, &self.channels.provider_key);
         block_on(async {
             let tended = provider.tend(&self.chain, self.id(), key, BY_ITSELF).await;
@@ -176,83 +193,8 @@ impl Payment {
     /// # Errors
     /// A host failure if a book cannot be written.
     pub(crate) fn give_up(&self, request: &Request) -> Result<(), Failure> {
-        let receipt = self.failed(request)?;
-        self.finish(&receipt).map(drop)
-    }
-
-    fn finish(&self, receipt: &Receipt) -> Result<Nanograms, Failure> {
-        let provider = &self.channels.provider;
-        let finished = provider.finish(self.id(), receipt, &self.channels.provider_key);
-        finished.map_err(provider_failure)?;
-        self.deliver()
-    }
-
-    /// What the provider's role has and the client's lacks; and a voucher for all of it.
-    fn deliver(&self) -> Result<Nanograms, Failure> {
-        let (client, provider) = (&self.channels.client, &self.channels.provider);
-        let has = client.view(self.id()).map_err(client_failure)?;
-        let has = has.commitment.receipts;
-        let deliveries = provider.deliveries(self.id(), has, u64::MAX);
-        for (receipt, claim) in deliveries.map_err(provider_failure)? {
-            let delivered = client.deliver(self.id(), &receipt, &claim);
-            delivered.map_err(client_failure)?;
-        }
-        let key = &self.channels.client_key;
-        let voucher = client.voucher(self.id(), Nanograms::ZERO, key);
-        let voucher = voucher.map_err(client_failure)?;
-        let accepted = provider.accept(self.id(), &voucher);
-        accepted.map_err(provider_failure)?;
-        Ok(voucher.voucher.amount)
-    }
-
-    fn recover(&self) -> Result<(), Failure> {
-        let provider = &self.channels.provider;
-        let unfinished = provider.unfinished(self.id()).map_err(provider_failure)?;
-        for job in unfinished {
-            let receipt = self.failed(&job.request)?;
-            let finished = provider.finish(self.id(), &receipt, &self.channels.provider_key);
-            finished.map_err(provider_failure)?;
-        }
-        let view = provider.view(self.id()).map_err(provider_failure)?;
-        if view.commitment.receipts > 0 {
-            self.deliver()?;
-        }
-        Ok(())
-    }
-
-    /// A receipt that says that nothing was run, and costs nothing.
-    fn failed(&self, request: &Request) -> Result<Receipt, Failure> {
-        let body = &request.body;
-        let label = |text: &str| Label::new(text).map_err(Failure::host);
-        let consensus = Consensus {
-            version: Version::V1,
-            job: body.job_id(),
-            module: body.module,
-            manifest: body.manifest,
-            models: BTreeMap::new(),
-            output: Digest::salted(&body.nonce.derive_salt(), Domain::Output, &[]),
-            exit: ExitStatus::HostFailure,
-            determinism: Determinism::NotRerunnable,
-            // There was no run, so there is no profile of one.
-            profile: Digest::from_bytes([0; 32]),
-            fuel_used: 0,
-            inference_units_used: 0,
-            price_nanograms: Nanograms::ZERO,
-            channel: body.channel,
-        };
-        let evidence = Evidence {
-            host_build: label(concat!("tussah ", env!("CARGO_PKG_VERSION")))?,
-            wasm_engine: label("none")?,
-            inference_engine: label("none")?,
-            kernels: None,
-            adapter: None,
-            driver: None,
-            threads: 0,
-            wall_ns: 0,
-            gpu_ns: None,
-            transcript: Digest::from_bytes([0; 32]),
-        };
-        Receipt::sign(consensus, evidence, &self.channels.provider_key).map_err(Failure::host)
+        let books = self.books();
+        books.finish(&books.failed(request)?).map(drop)
     }
 }
 

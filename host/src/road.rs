@@ -5,9 +5,10 @@
 //! cache come from the home folder.
 
 use std::{
-    io::Write,
+    io::{self, Write},
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use tussah_inference::exact_profile;
@@ -35,7 +36,7 @@ use crate::{
 /// The most linear memory a job may ask for here: what 32-bit addresses reach.
 pub(crate) const MEMORY_BYTES_MAX: u64 = 4 << 30;
 /// How often Ctrl-C is looked for while a job runs.
-const INTERRUPT_INTERVAL: std::time::Duration = std::time::Duration::from_millis(20);
+const INTERRUPT_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A job with all that its run needs.
 #[derive(Debug)]
@@ -52,6 +53,8 @@ pub(crate) struct Settings {
     /// 0 is one a CPU.
     pub(crate) threads: u32,
     pub(crate) onnx: OnnxArguments,
+    /// After so long the job is cancelled.
+    pub(crate) time_max: Option<Duration>,
 }
 
 /// A request for a run on this machine that nobody pays for, signed with its client key.
@@ -116,6 +119,7 @@ pub(crate) fn run(
     })
     .map_err(Failure::host)?;
     let cancel = Cancel::new();
+    let (begun, time_max) = (Instant::now(), settings.time_max);
     let models = Arc::new(StoredModels::new(
         blobs.clone(),
         settings.placement,
@@ -146,7 +150,8 @@ pub(crate) fn run(
     let interrupt = interrupt.clone();
     executor.block_on(async move {
         let watcher = tokio::spawn(async move {
-            while !interrupt.requested() {
+            let is_over = || time_max.is_some_and(|time_max| begun.elapsed() >= time_max);
+            while !interrupt.requested() && !is_over() {
                 tokio::time::sleep(INTERRUPT_INTERVAL).await;
             }
             cancel.cancel();
@@ -236,6 +241,22 @@ pub(crate) fn opening_path(receipt: &Path) -> PathBuf {
     let mut path = receipt.as_os_str().to_owned();
     path.push(".opening");
     path.into()
+}
+
+/// Makes sure that a receipt and its opening can be written, before anything is run or paid.
+///
+/// # Errors
+/// A failure if the folder is not there or cannot be written to, or a name is a folder's.
+pub(crate) fn require_writable(receipt: &Path) -> Result<(), Failure> {
+    for path in [receipt, &opening_path(receipt)] {
+        if path.is_dir() {
+            let error = io::Error::from(io::ErrorKind::IsADirectory);
+            return Err(file_failure("write", path, error));
+        }
+        // Gone again at once: a run can be killed, and would leave it behind.
+        stage(path, &[], 0o600)?;
+    }
+    Ok(())
 }
 
 /// Writes a receipt and, for the owner alone, its opening. Both or neither.

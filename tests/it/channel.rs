@@ -1,6 +1,6 @@
 //! Payment channels by the command line: a deposit, paid runs, the root on chain, the payout.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use serde_json::Value;
 
@@ -114,6 +114,13 @@ fn a_channels_life(bank: &Bank<'_>) {
     the_chain_holds_the_receipts(bank, &verify);
 
     // The payout account is not deployed: only the owner has it paid all the same.
+    paid.channel("withdraw", &["--wallet", "main"])
+        .expect(2)
+        .says("no code runs at the payout account");
+    bank.funded("other", "1");
+    paid.channel("withdraw", &["--wallet", "other", "--undeployed"])
+        .expect(2)
+        .says("only the channel's owner");
     paid.done("withdraw", &["--wallet", "main", "--undeployed"]);
     let paid_out = bank.balance("cold");
     assert!(
@@ -323,6 +330,120 @@ fn books_go_to_another_machine_and_never_back() {
         .says("the file is damaged");
 }
 
+/// What is restored from a copy of the disk was checked by nobody.
+#[test]
+fn books_that_the_chain_is_ahead_of_are_not_gone_on_from() {
+    let Some(sandbox) = Sandbox::with_wasm() else {
+        return;
+    };
+    let bank = Bank::localnet(&sandbox);
+    bank.funded("main", "20");
+    let paid = Paid::open(&bank, &[]);
+    paid.pay("0", "r0.cbor");
+    let (channels, snapshot) = (sandbox.home().join("channels"), sandbox.work().join("old"));
+    copy_folder(&channels, &snapshot);
+    paid.pay("1", "r1.cbor");
+    paid.done("redeem", &[]);
+    for role in ["client", "provider"] {
+        paid.done("export", &["--role", role, "--out", role]);
+    }
+    fs::remove_dir_all(&channels).unwrap();
+    copy_folder(&snapshot, &channels);
+
+    let words = "2 receipts are posted on chain, and the book has 1";
+    let pay = ["--price-max", "0.4", "--receipt", "second.cbor"];
+    paid.run(&pay).expect(3).says(words);
+    paid.channel("redeem", &[]).expect(3).says("channel import");
+    paid.channel("close", &["--wallet", "main"])
+        .expect(3)
+        .says("--one-sided");
+    // What tells the two apart, and what helps, goes on working.
+    let status = paid.done("status", &[]);
+    assert_eq!(status["provider"]["receipts"], "1");
+    paid.done("export", &["--role", "client", "--out", "behind"]);
+    for role in ["client", "provider"] {
+        bank.json(&["channel", "import", role, "--role", role]);
+    }
+    paid.pay("2", "r2.cbor");
+    assert_eq!(paid.done("redeem", &[])["posted_receipts"], "3");
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+    }
+}
+
+/// A payment that comes back is a failure, although the channel took the message.
+#[test]
+fn a_payout_that_bounces_is_no_success() {
+    let Some(sandbox) = Sandbox::with_wasm() else {
+        return;
+    };
+    let bank = Bank::localnet(&sandbox);
+    bank.funded("main", "20");
+    // An account with code that takes no payments: another channel.
+    let other = Paid::open(&bank, &[]);
+    let paid = Paid::open(&bank, &["--payout", &other.channel]);
+    let price = paid.pay("0", "r0.cbor");
+    let owed = nanograms(&paid.done("redeem", &[])["owed_nanograms"]);
+    paid.channel("withdraw", &["--wallet", "main"])
+        .expect(2)
+        .says("did not take the payment");
+    // It is owed again, less what the way cost.
+    let again = nanograms(&paid.done("status", &[])["owed_nanograms"]);
+    assert!(again < owed && again > owed - price / 2, "{again} {owed}");
+    // The owner can have it stay where it is sent.
+    let paid_out = paid.done("withdraw", &["--wallet", "main", "--undeployed"]);
+    assert_eq!(paid_out["owed_nanograms"], "0");
+}
+
+/// What a refused or cut-off run leaves in the books does not keep both sides from agreeing.
+#[test]
+fn a_refused_run_does_not_stand_in_the_way_of_a_close() {
+    let Some(sandbox) = Sandbox::with_wasm() else {
+        return;
+    };
+    let bank = Bank::localnet(&sandbox);
+    bank.funded("main", "20");
+    let paid = Paid::open(&bank, &[]);
+    let price = paid.pay("0", "r0.cbor");
+    paid.run(&["--price-max", "0.6"])
+        .expect(4)
+        .says("the channel allows");
+    let closed = paid.done("close", &["--wallet", "main"]);
+    assert_eq!(closed["status"], "closed");
+    assert_eq!(nanograms(&closed["redeemed_nanograms"]), price);
+}
+
+/// Whoever cannot have the receipt does not pay for it.
+#[test]
+fn a_receipt_that_cannot_be_written_is_not_paid_for() {
+    let Some(sandbox) = Sandbox::with_wasm() else {
+        return;
+    };
+    let bank = Bank::localnet(&sandbox);
+    bank.funded("main", "20");
+    let paid = Paid::open(&bank, &[]);
+    fs::create_dir_all(sandbox.work().join("folder.opening")).unwrap();
+    for (target, reason) in [
+        ("missing/r.cbor", "there is no such folder"),
+        ("folder", "its opening has a folder's name"),
+        (".", "it is a folder"),
+    ] {
+        let ended = paid.run(&["--price-max", "0.4", "--receipt", target]);
+        assert_eq!(ended.code, 2, "{reason}: {ended:?}");
+    }
+    let status = paid.done("status", &[]);
+    for role in ["client", "provider"] {
+        assert_eq!(status[role]["receipts"], "0");
+        assert_eq!(status[role]["promised_nanograms"], "0");
+    }
+    assert_eq!(sandbox.leftovers(), Vec::<std::path::PathBuf>::new());
+}
+
 #[test]
 #[cfg(unix)]
 fn a_run_that_was_cut_off_leaves_its_place_to_a_failure() {
@@ -351,6 +472,10 @@ fn a_run_that_was_cut_off_leaves_its_place_to_a_failure() {
     paid.run(&["--price-max", "0.4"])
         .expect(5)
         .says("another run is being paid through channel");
+    // Nor is the channel closed under its feet.
+    paid.channel("close", &["--wallet", "main"])
+        .expect(5)
+        .says("another run is being paid through channel");
     child.kill().unwrap();
     child.wait().unwrap();
 
@@ -362,4 +487,15 @@ fn a_run_that_was_cut_off_leaves_its_place_to_a_failure() {
         assert_eq!(status[role]["promised_nanograms"], "0");
         assert_eq!(status[role]["vouchered_nanograms"], price.to_string());
     }
+
+    // The next one is killed too, and then nobody runs anything: a close fills its place as well.
+    let mut child = bank.command(&run).spawn().unwrap();
+    let stdout = child.stdout.as_mut().unwrap();
+    stdout.read_exact(&mut first).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let closed = paid.done("close", &["--wallet", "main"]);
+    assert_eq!(closed["status"], "closed");
+    assert_eq!(closed["posted_receipts"], "3");
+    assert_eq!(nanograms(&closed["redeemed_nanograms"]), price);
 }

@@ -130,6 +130,7 @@ impl Arguments {
             placement: Devices::new(self.device.clone()).place(need, ui)?,
             threads: self.threads,
             onnx: self.onnx.clone(),
+            time_max: None,
         };
         let request = opening.request.clone();
         let events = Arc::new(NoEvents);

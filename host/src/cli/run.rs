@@ -12,7 +12,7 @@ use std::{
 
 use clap::Args;
 use serde::Serialize;
-use tussah_manifest::Nanograms;
+use tussah_manifest::{ExitStatus, Nanograms};
 use tussah_runtime::SignedRun;
 use tussah_settlement::Address;
 
@@ -150,6 +150,13 @@ struct PaidView {
     unredeemed: Option<String>,
 }
 
+/// A run that was paid.
+struct Paid {
+    cost: Cost,
+    /// Why the voucher was not redeemed, where it was time for that.
+    unredeemed: Option<String>,
+}
+
 #[derive(Serialize)]
 struct UsedView {
     fuel: u64,
@@ -220,16 +227,23 @@ impl Arguments {
         if !self.dry_run {
             road::keep(&sources.blobs, &job)?;
         }
+        if let Some(path) = &self.receipt {
+            road::require_writable(path)?;
+        }
         let payment = self.payment(sources)?;
-        let request = match &payment {
-            Some(payment) => payment.request(&sources.home, &job, self.price_max)?,
-            None => road::local_request(&sources.home, &job)?,
+        let (request, time_max) = match &payment {
+            Some(payment) => {
+                let admitted = payment.request(&sources.home, &job, self.price_max)?;
+                (admitted.request, Some(admitted.time_max))
+            }
+            None => (road::local_request(&sources.home, &job)?, None),
         };
         let (input_bytes, limits) = (job.input.len(), job.manifest.job.limits);
         let settings = Settings {
             placement,
             threads: self.threads,
             onnx: self.onnx.clone(),
+            time_max,
         };
         let events = Arc::new(Shown::new(*ui, self.json || self.dry_run));
         let shown: Arc<Shown> = Arc::clone(&events);
@@ -246,7 +260,7 @@ impl Arguments {
             (Ok(run), None) => (run, None),
             (Ok(mut run), Some(payment)) => {
                 let cost = payment.settle(&request, &mut run)?;
-                (run, Some(cost))
+                (run, Some((payment, cost)))
             }
             (Err(failure), payment) => {
                 // Its place in the channel is taken: a receipt says that nothing was run.
@@ -266,8 +280,25 @@ impl Arguments {
         if let Some(path) = &self.receipt {
             road::write_receipt(path, &run)?;
         }
+        // Last, since it waits for a chain; all that is needed for it is on the disk.
+        let paid = match cost {
+            Some((payment, cost)) => Some(Paid {
+                unredeemed: payment.redeem()?,
+                cost,
+            }),
+            None => None,
+        };
         delivered?;
-        self.report(ui, &run, cost)
+        let is_late =
+            run.receipt.consensus.exit == ExitStatus::Cancelled && !sources.interrupt.requested();
+        let exit = match road::exit_of(&run.receipt.consensus.exit) {
+            Exit::INTERRUPTED if is_late => {
+                ui.warn("the run was stopped: its channel's deadline is near");
+                Exit::LIMIT
+            }
+            exit => exit,
+        };
+        self.report(ui, &run, paid.as_ref(), exit)
     }
 
     fn payment(&self, sources: &Sources) -> Result<Option<Payment>, Failure> {
@@ -280,11 +311,16 @@ impl Arguments {
         }
     }
 
-    fn report(&self, ui: &Ui, run: &SignedRun, cost: Option<Cost>) -> Result<Exit, Failure> {
+    fn report(
+        &self,
+        ui: &Ui,
+        run: &SignedRun,
+        paid: Option<&Paid>,
+        exit: Exit,
+    ) -> Result<Exit, Failure> {
         let consensus = &run.receipt.consensus;
-        let exit = road::exit_of(&consensus.exit);
         if ui.json() {
-            ui.document(&self.view(run, cost.as_ref()))?;
+            ui.document(&self.view(run, paid))?;
             return Ok(exit);
         }
         if let Some(error) = &run.outcome.error {
@@ -299,14 +335,14 @@ impl Arguments {
             ui::count(used.inference_units),
             ui::size(used.memory_bytes),
         ));
-        if let Some(cost) = &cost {
+        if let Some(Paid { cost, unredeemed }) = paid {
             ui.note(&format!(
                 "cost {}, receipt {} of the channel, {} vouchered in all",
                 grams::grams(cost.price),
                 cost.index,
                 grams::grams(cost.vouchered),
             ));
-            if let Some(reason) = &cost.unredeemed {
+            if let Some(reason) = unredeemed {
                 ui.warn(reason);
             }
         }
@@ -324,7 +360,7 @@ impl Arguments {
         Ok(exit)
     }
 
-    fn view<'a>(&'a self, run: &'a SignedRun, cost: Option<&Cost>) -> View<'a> {
+    fn view<'a>(&'a self, run: &'a SignedRun, paid: Option<&Paid>) -> View<'a> {
         let consensus = &run.receipt.consensus;
         let output = std::str::from_utf8(&run.outcome.output).ok();
         let used = &run.outcome.used;
@@ -354,11 +390,11 @@ impl Arguments {
                 host_calls: used.host_calls,
             },
             wall_ms: run.outcome.wall.as_millis(),
-            paid: cost.map(|cost| PaidView {
-                index: cost.index.to_string(),
-                price_nanograms: cost.price,
-                vouchered_nanograms: cost.vouchered,
-                unredeemed: cost.unredeemed.clone(),
+            paid: paid.map(|paid| PaidView {
+                index: paid.cost.index.to_string(),
+                price_nanograms: paid.cost.price,
+                vouchered_nanograms: paid.cost.vouchered,
+                unredeemed: paid.unredeemed.clone(),
             }),
             receipt_path: self.receipt.as_deref(),
             receipt: &run.receipt,

@@ -242,11 +242,11 @@ async fn show_account(chain: &OpenChain, address: &Address, ui: &Ui) -> Result<E
     let transactions = match account.last_lt {
         0 => Vec::new(),
         _ => chain
-            .transactions(address, 0)
+            .newest_transactions(address, 0, LISTED)
             .await
             .map_err(chain_failure)?,
     };
-    let newest = transactions.iter().rev().take(LISTED);
+    let newest = transactions.iter().rev();
     if ui.json() {
         let mut document = object(&rows);
         let list = newest.map(|t| transaction_json(t, chain.network()));

@@ -10,10 +10,11 @@ use tussah_settlement::{Address, Cell, Chain};
 use super::{CHANNEL, status, to_channel};
 use crate::{
     chain_option::{ChainOption, address, block_on, chain_failure, pay},
-    channels::{Channels, Known, client_failure},
+    channels::{Channels, Held, Known, client_failure},
     exit_code::Exit,
     failure::Failure,
     home::Home,
+    paid::Books,
     ui::Ui,
     wallets::{PassphraseOption, unlock_on, wallet_name},
 };
@@ -58,10 +59,13 @@ impl Arguments {
             let state = &known.look.state;
             let is_over = state.status == ChannelStatus::Closed || now >= state.deadline;
             let both = known.is_client && known.is_provider && !self.one_sided;
+            // Held to the end: no run begins on a close that is signed.
+            let mut held = None;
             let bodies = if is_over {
                 vec![channel::refund(1)]
             } else if both {
-                vec![agreed(&channels, &known)?, channel::refund(2)]
+                let held = held.insert(channels.hold(&self.address)?);
+                vec![agreed(&channels, &known, held)?, channel::refund(2)]
             } else if state.status == ChannelStatus::Open {
                 vec![channel::start_close(1)]
             } else {
@@ -86,12 +90,14 @@ impl Arguments {
 }
 
 /// The close on the newest voucher that the client signed, by both.
-fn agreed(channels: &Channels, known: &Known) -> Result<Cell, Failure> {
+fn agreed(channels: &Channels, known: &Known, held: &Held) -> Result<Cell, Failure> {
+    let one_sided = "or close with --one-sided, which needs no book";
+    channels.require_current(known).map_err(|failure| {
+        let help = failure.help.clone().unwrap_or_default();
+        failure.help(format!("{help}, {one_sided}"))
+    })?;
+    Books::new(channels, known, held).recover()?;
     let view = channels.client.view(&known.id).map_err(client_failure)?;
-    if view.promised > Nanograms::ZERO {
-        let message = "jobs of this channel have no receipt yet";
-        return Err(Failure::usage(message).help("wait for them, or close with --one-sided"));
-    }
     let voucher = match view.voucher {
         Some(signed) => signed.voucher,
         None => Voucher {

@@ -2,13 +2,15 @@
 
 use clap::Args;
 use tussah_manifest::Nanograms;
-use tussah_settlement::Address;
-use tussah_settlement::channel;
+use tussah_settlement::chain::{SystemClock, delivered};
+use tussah_settlement::channel::{self, ProviderSide};
+use tussah_settlement::message::{self, ShownMessage};
+use tussah_settlement::{Account, AccountStatus, Address, Cell, Chain, Transaction};
 
 use super::{CHANNEL, status, to_channel};
 use crate::{
-    chain_option::{ChainOption, address, block_on, pay},
-    channels::Channels,
+    chain_option::{ChainOption, OpenChain, address, block_on, chain_failure, pay},
+    channels::{Channels, Known},
     exit_code::Exit,
     failure::Failure,
     grams,
@@ -86,17 +88,70 @@ impl WithdrawArguments {
                     .help("`tussah channel redeem` posts the newest voucher"));
             }
             let wallet = unlock_on(home, &chain, &self.wallet, &self.passphrase)?;
+            let side = ProviderSide::at(&chain, &self.address).await;
+            let payout = side.map_err(chain_failure)?.payout;
+            let before = chain.account(&payout).await.map_err(chain_failure)?;
+            self.check(&known, &wallet.0.address(), (&payout, &before))?;
             let body = channel::withdraw(1, !self.undeployed);
-            pay(
-                &chain,
-                &wallet,
-                &[to_channel(&known, Nanograms::ZERO, body)],
-                CHANNEL,
-            )
-            .await?;
+            let message = to_channel(&known, Nanograms::ZERO, body);
+            let withdrawn = pay(&chain, &wallet, &[message], CHANNEL).await?;
+            let after = (&payout, before.last_lt);
+            for transaction in &withdrawn {
+                require_paid(&chain, transaction, after).await?;
+            }
             let known = channels.find(&chain, &self.address).await?;
             status::show(&channels, &known, ui)?;
             Ok(Exit::DONE)
         })
     }
+
+    /// That the payment will not come back, as far as that can be told.
+    fn check(
+        &self,
+        known: &Known,
+        wallet: &Address,
+        (payout, account): (&Address, &Account),
+    ) -> Result<(), Failure> {
+        let owner = &known.agreed.terms.owner;
+        if self.undeployed && wallet != owner {
+            let message = format!("only the channel's owner, {owner}, can use --undeployed");
+            return Err(Failure::usage(message).help("give the owner's wallet with --wallet"));
+        }
+        if self.undeployed || matches!(account.status, AccountStatus::Active(_)) {
+            return Ok(());
+        }
+        let message = format!("no code runs at the payout account {payout}: it would not be paid");
+        Err(Failure::usage(message)
+            .help("deploy it, or have the owner's wallet pay it all the same: --undeployed"))
+    }
+}
+
+/// Waits until the payment is where it should be, or back.
+async fn require_paid(
+    chain: &OpenChain,
+    withdrawn: &Transaction,
+    (payout, after_lt): (&Address, u64),
+) -> Result<(), Failure> {
+    let clock = SystemClock::default();
+    let messages = withdrawn.out_messages.iter();
+    for payment in messages.filter(|cell| is(cell, |shown| shown.name == Some("Payout"))) {
+        let paid = delivered(chain, &clock, payment, after_lt).await;
+        let paid = paid.map_err(chain_failure)?;
+        let mut answers = paid.out_messages.iter();
+        let Some(back) = answers.find(|cell| is(cell, |shown| shown.bounced)) else {
+            continue;
+        };
+        // What the status shows is what is owed again.
+        let back = delivered(chain, &clock, back, withdrawn.lt).await;
+        back.map_err(chain_failure)?;
+        let message = format!("the payout account {payout} did not take the payment");
+        return Err(Failure::usage(message).help(
+            "it is owed again, less fees; from now on only the channel's owner can have it tried",
+        ));
+    }
+    Ok(())
+}
+
+fn is(cell: &Cell, what: impl Fn(&ShownMessage) -> bool) -> bool {
+    message::show(cell).is_ok_and(|shown| what(&shown))
 }

@@ -2,13 +2,13 @@
 
 use clap::Args;
 use tussah_manifest::{Nanograms, PublicKey};
+use tussah_settlement::Chain;
 use tussah_settlement::channel::{self, ProviderSide, Terms};
 use tussah_settlement::wallet::OutMessage;
-use tussah_settlement::{Address, Chain};
 
 use super::{CHANNEL, status};
 use crate::{
-    chain_option::{ChainOption, address, block_on, chain_failure, pay},
+    chain_option::{ChainOption, Recipient, block_on, chain_failure, pay, recipient},
     channels::{Agreed, Channels, PriceOption},
     exit_code::Exit,
     failure::Failure,
@@ -46,11 +46,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "KEY", requires = "owner")]
     provider: Option<PublicKey>,
     /// The provider's account, which can change its key and payout; the wallet if not given.
-    #[arg(long, value_name = "ADDRESS", value_parser = address)]
-    owner: Option<Address>,
+    #[arg(long, value_name = "ADDRESS", value_parser = recipient)]
+    owner: Option<Recipient>,
     /// The account that is paid; the owner's if not given.
-    #[arg(long, value_name = "ADDRESS", value_parser = address)]
-    payout: Option<Address>,
+    #[arg(long, value_name = "ADDRESS", value_parser = recipient)]
+    payout: Option<Recipient>,
     /// Days until the channel expires.
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3_650))]
     days: u32,
@@ -83,21 +83,26 @@ impl Arguments {
             let (mut salt, mut drawn) = ([0; 8], [0; 32]);
             wallets::random(&mut salt)?;
             wallets::random(&mut drawn)?;
+            let (client, network) = (wallet.0.address(), chain.network());
             let owner = match &self.owner {
-                Some(owner) => owner.clone(),
-                None => wallet.0.address(),
+                Some(owner) => owner.on(network)?,
+                None => client.clone(),
+            };
+            let payout = match &self.payout {
+                Some(payout) => payout.on(network)?,
+                None => owner.clone(),
             };
             let agreed = Agreed {
-                network: chain.network(),
+                network,
                 side: ProviderSide {
                     key: match self.provider {
                         Some(key) => key,
                         None => channels.provider_key.public_key(),
                     },
-                    payout: self.payout.clone().unwrap_or_else(|| owner.clone()),
+                    payout,
                 },
                 terms: Terms {
-                    client: wallet.0.address(),
+                    client,
                     owner,
                     client_key: channels.client_key.public_key(),
                     challenge_seconds: self.challenge_hours * 3_600,

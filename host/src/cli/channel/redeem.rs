@@ -49,6 +49,8 @@ impl Arguments {
             let chain = self.chain.open().await?;
             let known = channels.find(&chain, &self.address).await?;
             known.require_provider()?;
+            channels.require_current(&known)?;
+            let mut by_wallet = false;
             for _ in 0..LOOKS_MAX {
                 let key = &channels.provider_key;
                 let tended = channels.provider.tend(&chain, &known.id, key, AT_ONCE);
@@ -64,8 +66,13 @@ impl Arguments {
                         continue;
                     }
                     Tended::Waiting => tokio::time::sleep(LOOK_INTERVAL).await,
+                    // The channel has taken it; a server may not know that yet.
+                    Tended::Small { .. } if by_wallet => {
+                        tokio::time::sleep(LOOK_INTERVAL).await;
+                    }
                     Tended::Small { body, gain } => {
                         self.by_wallet(home, &chain, &known, body, gain).await?;
+                        by_wallet = true;
                     }
                     Tended::Late { lost } => {
                         let lost = grams(lost);
@@ -98,6 +105,6 @@ impl Arguments {
         };
         let wallet = unlock_on(home, chain, name, &self.passphrase)?;
         let message = to_channel(known, Nanograms::ZERO, body);
-        pay(chain, &wallet, &[message], CHANNEL).await
+        pay(chain, &wallet, &[message], CHANNEL).await.map(drop)
     }
 }

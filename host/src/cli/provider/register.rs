@@ -10,7 +10,7 @@ use tussah_settlement::{Address, Chain};
 
 use super::{Listed, read_offer};
 use crate::{
-    chain_option::{ChainOption, address, block_on, pay},
+    chain_option::{ChainOption, Recipient, block_on, pay, recipient},
     exit_code::Exit,
     failure::Failure,
     grams,
@@ -54,8 +54,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "GRAM", default_value = "0", value_parser = grams::parse)]
     bond: Nanograms,
     /// The account that the bond goes back to; the wallet if not given.
-    #[arg(long, value_name = "ADDRESS", value_parser = address)]
-    payout: Option<Address>,
+    #[arg(long, value_name = "ADDRESS", value_parser = recipient)]
+    payout: Option<Recipient>,
     /// Days from the wish to leave until the bond can be taken.
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=365))]
     exit_days: u32,
@@ -85,7 +85,7 @@ impl Arguments {
         }
         let listing = Listing {
             payout: match &self.payout {
-                Some(payout) => payout.clone(),
+                Some(payout) => payout.on(offer.network)?,
                 None => wallets::load(&home, &self.wallet)?.wallet().address(),
             },
             key: offer.key,
