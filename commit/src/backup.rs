@@ -2,11 +2,13 @@
 //!
 //! In: a book, or a file that was one. Out: the file's bytes, or the book's rows again.
 //! It holds receipts, requests and the newest voucher, and no secret key. A file is a stranger's
-//! until its digest, its encoding, every signature and the tree's root were checked. It never
+//! until its digest, its encoding, every signature, the tree's root, who signed what and what
+//! answers what were checked. It never
 //! takes a book back: one with fewer receipts or a smaller voucher than the book, or with fewer
 //! receipts than the chain, is refused.
 
 mod rows;
+mod rules;
 
 use minicbor::bytes::ByteArray;
 use tussah_manifest::{
@@ -49,6 +51,28 @@ pub enum BackupError {
     /// What is in it does not fit together.
     #[error("the exported book is refused: {0}")]
     Wrong(String),
+    /// A receipt that the channel cannot have.
+    #[error("the exported book is refused: receipt {index}: {why}")]
+    Receipt {
+        /// Its place.
+        index: u64,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// A request that the channel cannot have.
+    #[error("the exported book is refused: the request for index {index}: {why}")]
+    Request {
+        /// Its place.
+        index: u64,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// The chain holds other receipts.
+    #[error("the root that is posted over {receipts} receipts is not the file's")]
+    OtherRoot {
+        /// Receipts that are posted.
+        receipts: u64,
+    },
     /// The other side's book.
     #[error("this is a {found}'s book, and a {expected}'s is wanted")]
     OtherRole {
@@ -169,15 +193,22 @@ impl Document for Content {
     const BYTES_MAX: usize = 1 << 30;
 }
 
+/// A request of a file.
+#[derive(Debug)]
+struct Asked {
+    index: u64,
+    granted: Nanograms,
+    request: Request,
+}
+
 /// A file whose content was checked.
 #[derive(Debug)]
 pub struct Backup {
     role: Role,
     record: ChannelRecord,
-    provider_key: PublicKey,
     tree: ReceiptTree,
     receipts: Vec<(Claim, Receipt)>,
-    requests: Vec<(u64, Nanograms, Request)>,
+    requests: Vec<Asked>,
     voucher: Option<(SignedVoucher, u32)>,
     conflicts: Vec<(PublicKey, Claim)>,
 }
@@ -233,6 +264,9 @@ impl Backup {
             if receipt.consensus.channel != place(id, index) {
                 return Err(bad(&"it names another place"));
             }
+            if receipt.consensus.price_nanograms > Nanograms::MAX {
+                return Err(bad(&"it costs more than there is"));
+            }
             if last >= Some(index) {
                 return Err(bad(&"the indices do not ascend"));
             }
@@ -245,23 +279,8 @@ impl Backup {
         if tree.len() != content.receipts {
             return Err(wrong("receipts are missing"));
         }
-        let mut requests = Vec::new();
-        for kept in &content.requests {
-            let request = Request::from_bytes(&kept.bytes)?;
-            request
-                .verify()
-                .map_err(|error| wrong(&error.to_string()))?;
-            let Channel::Ton { index, .. } = request.body.channel else {
-                return Err(wrong("a local request"));
-            };
-            let ours = request.body.channel == place(id, index)
-                && request.body.client_key == record.terms.client_key
-                && kept.granted <= request.body.price_nanograms_max;
-            if !ours {
-                return Err(wrong("a request of another channel or client"));
-            }
-            requests.push((index, kept.granted, request));
-        }
+        let requests = requests(&content, &record)?;
+        rules::check(role, &receipts, &requests)?;
         let mut conflicts = Vec::new();
         for kept in &content.conflicts {
             let claim = Claim {
@@ -273,7 +292,8 @@ impl Backup {
             claim
                 .verify(&kept.key)
                 .map_err(|error| wrong(&error.to_string()))?;
-            if kept.index >= tree.len() {
+            let first = receipts.iter().find(|(first, _)| first.index == kept.index);
+            if first.is_none_or(|(first, _)| first.receipt == kept.receipt) {
                 return Err(wrong("a claim that contradicts no receipt"));
             }
             conflicts.push((kept.key, claim));
@@ -281,7 +301,6 @@ impl Backup {
         let voucher = voucher(&content, &record, &tree)?;
         Ok(Self {
             role,
-            provider_key: content.provider_key,
             tree,
             receipts,
             requests,
@@ -293,7 +312,7 @@ impl Backup {
 
     fn next_index(&self) -> u64 {
         let receipts = self.receipts.iter().map(|(claim, _)| claim.index + 1);
-        let requests = self.requests.iter().map(|(index, ..)| index + 1);
+        let requests = self.requests.iter().map(|asked| asked.index + 1);
         receipts.chain(requests).max().unwrap_or(0)
     }
 
@@ -305,6 +324,35 @@ impl Backup {
 
 fn wrong(what: &str) -> BackupError {
     BackupError::Wrong(what.to_owned())
+}
+
+fn requests(content: &Content, record: &ChannelRecord) -> Result<Vec<Asked>, BackupError> {
+    let mut requests = Vec::new();
+    for kept in &content.requests {
+        let request = Request::from_bytes(&kept.bytes)?;
+        request
+            .verify()
+            .map_err(|error| wrong(&error.to_string()))?;
+        let body = &request.body;
+        let Channel::Ton { index, .. } = body.channel else {
+            return Err(wrong("a local request"));
+        };
+        if body.channel != place(&record.id, index) || body.client_key != record.terms.client_key {
+            return Err(wrong("a request of another channel or client"));
+        }
+        if body.price_nanograms_max > Nanograms::MAX || kept.granted > body.price_nanograms_max {
+            return Err(BackupError::Request {
+                index,
+                why: "more is granted than it may cost, or than there is",
+            });
+        }
+        requests.push(Asked {
+            index,
+            granted: kept.granted,
+            request,
+        });
+    }
+    Ok(requests)
 }
 
 fn record(content: &Content) -> Result<ChannelRecord, BackupError> {
@@ -388,7 +436,13 @@ fn export(store: &Store, role: Role, id: &ChannelId) -> Result<Vec<u8>, BackupEr
     Ok(file)
 }
 
-fn import(store: &Store, role: Role, backup: Backup, look: &Look) -> Result<(), BackupError> {
+fn import(
+    store: &Store,
+    role: Role,
+    backup: Backup,
+    look: &Look,
+    key: &PublicKey,
+) -> Result<(), BackupError> {
     if backup.role != role {
         return Err(BackupError::OtherRole {
             found: backup.role.name(),
@@ -405,13 +459,17 @@ fn import(store: &Store, role: Role, backup: Backup, look: &Look) -> Result<(), 
             what: format!("{posted} receipts are posted, and it holds {held}"),
         });
     }
-    let look = look.clone();
+    if posted > 0 && backup.tree.commitment_at(posted) != Ok(look.state.commitment) {
+        return Err(BackupError::OtherRoot { receipts: posted });
+    }
+    rules::check_keys(&backup, posted, key)?;
+    let (look, key) = (look.clone(), *key);
     store.write(move |connection| {
         channel::add(connection, &backup.record, &look)?;
         let entry = channel::find(connection, &backup.record.id)?
             .ok_or(StoreError::Damaged("a channel that was just added"))?;
         rows::check_newer(connection, &entry, &backup)?;
-        rows::replace(connection, &entry, &backup)
+        rows::replace(connection, &entry, &backup, &key)
     })
 }
 
@@ -424,16 +482,17 @@ impl ProviderBook {
         export(&self.store, Role::Provider, id)
     }
 
-    /// Takes a channel's file in, which must not be older than the book or than the chain.
+    /// Takes a channel's file in, which must not be older than the book or than the chain. `key`
+    /// is the provider's present one, by the chain: what a file says of it nobody signed.
     ///
     /// A provider that has lost its book takes the newest file that it has, and asks its client for
     /// receipts that the file lacks before it admits anything: to sign another receipt for a place
     /// that has one costs its bond.
     ///
     /// # Errors
-    /// [`BackupError::Older`], [`BackupError::OtherRole`], [`BackupError::Wrong`]; nothing changed.
-    pub fn import(&self, backup: Backup, look: &Look) -> Result<(), BackupError> {
-        import(&self.store, Role::Provider, backup, look)
+    /// [`BackupError`]: what is wrong with it, or what it would take back; nothing changed.
+    pub fn import(&self, backup: Backup, look: &Look, key: &PublicKey) -> Result<(), BackupError> {
+        import(&self.store, Role::Provider, backup, look, key)
     }
 }
 
@@ -446,11 +505,12 @@ impl ClientBook {
         export(&self.store, Role::Client, id)
     }
 
-    /// Takes a channel's file in, which must not be older than the book or than the chain.
+    /// Takes a channel's file in, which must not be older than the book or than the chain. `key`
+    /// is the provider's present one, by the chain: what a file says of it nobody signed.
     ///
     /// # Errors
-    /// [`BackupError::Older`], [`BackupError::OtherRole`], [`BackupError::Wrong`]; nothing changed.
-    pub fn import(&self, backup: Backup, look: &Look) -> Result<(), BackupError> {
-        import(&self.store, Role::Client, backup, look)
+    /// [`BackupError`]: what is wrong with it, or what it would take back; nothing changed.
+    pub fn import(&self, backup: Backup, look: &Look, key: &PublicKey) -> Result<(), BackupError> {
+        import(&self.store, Role::Client, backup, look, key)
     }
 }

@@ -11,7 +11,7 @@ use tussah_settlement::chain::embedded::external_message;
 use tussah_settlement::chain::external_hash;
 use tussah_settlement::channel::ChannelStatus;
 use tussah_settlement::voucher::{ChannelId, SignedVoucher};
-use tussah_settlement::{Cell, Chain, ChainError, Transaction};
+use tussah_settlement::{Cell, Chain, ChainError, ContractError, Transaction};
 
 use rusqlite::{Connection, OptionalExtension};
 
@@ -167,7 +167,19 @@ impl ProviderBook {
         if !self.plan(id, signed, hash, now, policy)? {
             return Ok(Tended::Waiting);
         }
-        chain.send_boc(message).await?;
+        match chain.send_boc(message).await {
+            Ok(()) => {}
+            // It has to gain more than it costs, too, which the network's gas price decides.
+            Err(error) if error.contract_error() == Some(ContractError::StepTooSmall) => {
+                let id = id.clone();
+                self.store.write(move |connection| {
+                    let number = entry(connection, &id)?.number;
+                    Ok::<_, ProviderError>(forget_posting(connection, number)?)
+                })?;
+                return Ok(Tended::Small { body, gain });
+            }
+            Err(error) => return Err(error.into()),
+        }
         Ok(Tended::Sent {
             amount: signed.voucher.amount,
             message: hash,

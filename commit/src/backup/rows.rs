@@ -3,7 +3,7 @@
 //! In: a transaction. Out: what a file holds of it, or the rows that a checked file stands for.
 
 use rusqlite::Connection;
-use tussah_manifest::{Document, Version};
+use tussah_manifest::{Document, PublicKey, Version};
 
 use super::{
     Backup, BackupError, Content, KeptConflict, KeptReceipt, KeptRequest, KeptVoucher, wrong,
@@ -129,6 +129,7 @@ pub(super) fn replace(
     connection: &Connection,
     entry: &Entry,
     backup: &Backup,
+    key: &PublicKey,
 ) -> Result<(), BackupError> {
     for table in ["receipt", "node", "request", "posting"] {
         connection.execute(
@@ -138,7 +139,7 @@ pub(super) fn replace(
     }
     connection.execute(
         "UPDATE channel SET receipts = 0, earned = 0, provider_key = ?2 WHERE id = ?1",
-        (entry.number, backup.provider_key.as_bytes()),
+        (entry.number, key.as_bytes()),
     )?;
     let id = &backup.record.id;
     let again = || -> Result<Entry, BackupError> {
@@ -151,16 +152,17 @@ pub(super) fn replace(
         channel::keep_receipt(connection, &emptied, claim, price, &bytes)?;
     }
     channel::grow(connection, &emptied)?;
-    for (index, granted, request) in &backup.requests {
+    for asked in &backup.requests {
+        let request = &asked.request;
         connection.execute(
             "INSERT INTO request (channel, idx, job, price_max, granted, bytes)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             (
                 entry.number,
-                int(*index)?,
+                int(asked.index)?,
                 request.body.job_id().as_bytes(),
                 amount(request.body.price_nanograms_max)?,
-                amount(*granted)?,
+                amount(asked.granted)?,
                 request.to_bytes(),
             ),
         )?;

@@ -72,6 +72,10 @@ impl World {
     }
 
     pub(crate) fn open_with(deposit: u64) -> Self {
+        Self::open_on(deposit, STEP_MIN)
+    }
+
+    pub(crate) fn open_on(deposit: u64, redeem_step_min: u64) -> Self {
         let mut chain = EmbeddedChain::new(START).unwrap();
         let [client, owner, payout] = [11, 12, 13].map(|seed| account(&mut chain, seed));
         let (client_key, provider_key) = (key(1), key(2));
@@ -80,7 +84,7 @@ impl World {
             owner,
             client_key: client_key.public_key(),
             challenge_seconds: CHALLENGE,
-            redeem_step_min: nano(STEP_MIN),
+            redeem_step_min: nano(redeem_step_min),
             salt: 7,
         };
         let side = ProviderSide {

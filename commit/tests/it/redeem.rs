@@ -21,7 +21,11 @@ struct Paid {
 
 impl Paid {
     fn new() -> Self {
-        let (world, folder) = (World::open(), tempfile::tempdir().unwrap());
+        Self::on(World::open())
+    }
+
+    fn on(world: World) -> Self {
+        let folder = tempfile::tempdir().unwrap();
         Self {
             client: world.client(folder.path()),
             provider: world.provider(folder.path()),
@@ -152,6 +156,22 @@ fn a_close_is_answered_with_the_newest_voucher() {
     paid.world.advance(CHALLENGE);
     let lost = nano(7_000_000);
     assert_eq!(paid.tend(DAILY), Tended::Late { lost });
+}
+
+/// Terms may name a step below the gas of redeeming; the contract takes no such message.
+#[test]
+fn a_gain_below_its_gas_is_left_to_a_wallet() {
+    let paid = Paid::on(World::open_on(DEPOSIT, 1));
+    paid.job(1_000);
+    for _ in 0..2 {
+        let Tended::Small { gain, .. } = paid.tend(AT_ONCE) else {
+            panic!("not small");
+        };
+        assert_eq!(gain, nano(1_000));
+    }
+    paid.job(60_000_000);
+    assert!(matches!(paid.tend(AT_ONCE), Tended::Sent { .. }));
+    assert_eq!(paid.world.state().redeemed, nano(60_001_000));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use tussah_commit::Look;
 use tussah_commit::backup::{Backup, BackupError};
 use tussah_manifest::Digest;
 use tussah_settlement::Address;
+use tussah_settlement::channel::ProviderSide;
 
 use super::status;
 use crate::{
@@ -116,6 +117,8 @@ impl ImportArguments {
             let (id, record) = (backup.id().clone(), backup.record());
             require_network(id.network, &chain)?;
             let look = Look::at(&chain, &id.address).await.map_err(chain_failure)?;
+            let side = ProviderSide::at(&chain, &id.address).await;
+            let key = side.map_err(chain_failure)?.key;
             let agreed = Agreed {
                 network: id.network,
                 terms: record.terms.clone(),
@@ -124,8 +127,8 @@ impl ImportArguments {
                 prices: self.prices.prices(),
             };
             match self.role {
-                Role::Client => channels.client.import(backup, &look),
-                Role::Provider => channels.provider.import(backup, &look),
+                Role::Client => channels.client.import(backup, &look, &key),
+                Role::Provider => channels.provider.import(backup, &look, &key),
             }
             .map_err(backup_failure)?;
             if !channels.addresses()?.contains(&id.address) {
