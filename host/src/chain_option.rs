@@ -4,7 +4,7 @@
 //! its network, and a server that is on another one is refused; a URL's server is believed.
 
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use clap::Args;
@@ -24,6 +24,7 @@ use crate::{
     exit_code::Exit,
     failure::{Failure, file_failure},
     grams::grams,
+    wallets,
 };
 
 /// What to type where no chain was named.
@@ -37,14 +38,58 @@ pub(crate) struct ChainOption {
     /// http://127.0.0.1:8081/api/v2, or `embedded:FOLDER` for one that needs no server.
     #[arg(long, value_name = "CHAIN", env = "TUSSAH_CHAIN")]
     chain: String,
-    /// The key that the server knows you by; without it one question a second is answered.
-    #[arg(
-        long,
-        value_name = "KEY",
-        env = "TUSSAH_CHAIN_KEY",
-        hide_env_values = true
-    )]
-    api_key: Option<String>,
+    #[command(flatten)]
+    key: ApiKeyOption,
+}
+
+/// By which key a chain's server knows us. It is no argument, where every process of the machine
+/// would see it, and what stands in the environment goes to nobody but toncenter.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct ApiKeyOption {
+    /// The file whose first line is the key that the chain's server knows you by; toncenter's own
+    /// may stand in TUSSAH_CHAIN_KEY. Without one a question a second is answered.
+    #[arg(long, value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
+}
+
+/// The variable with toncenter's key.
+const KEY_VARIABLE: &str = "TUSSAH_CHAIN_KEY";
+
+impl ApiKeyOption {
+    fn read(&self, url: &str) -> Result<Option<Zeroizing<String>>, Failure> {
+        if let Some(file) = &self.api_key_file {
+            return wallets::first_line(file).map(Some);
+        }
+        let key = std::env::var(KEY_VARIABLE).ok().map(Zeroizing::new);
+        key_for(url, key)
+    }
+}
+
+/// The key of the environment, where it is meant for this server.
+fn key_for(
+    url: &str,
+    key: Option<Zeroizing<String>>,
+) -> Result<Option<Zeroizing<String>>, Failure> {
+    let Some(key) = key.filter(|key| !key.is_empty()) else {
+        return Ok(None);
+    };
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    };
+    let host = host.to_ascii_lowercase();
+    if url.starts_with("https://") && (host == "toncenter.com" || host.ends_with(".toncenter.com"))
+    {
+        return Ok(Some(key));
+    }
+    if matches!(host.as_str(), "localhost" | "[::1]") || host.starts_with("127.") {
+        return Ok(None); // A localnet asks for none.
+    }
+    let message = format!("{KEY_VARIABLE} is for toncenter.com, and this is {host}");
+    Err(Failure::usage(message)
+        .help("give this server's key with --api-key-file, or leave the variable empty"))
 }
 
 /// A chain that a command talks to.
@@ -58,8 +103,8 @@ pub(crate) enum OpenChain {
 
 impl ChainOption {
     /// The option as a command that has flags of its own for it says it.
-    pub(crate) const fn new(chain: String, api_key: Option<String>) -> Self {
-        Self { chain, api_key }
+    pub(crate) const fn new(chain: String, key: ApiKeyOption) -> Self {
+        Self { chain, key }
     }
 
     /// Opens the chain, and asks it which network it is.
@@ -69,7 +114,7 @@ impl ChainOption {
     /// does not answer.
     pub(crate) async fn open(&self) -> Result<OpenChain, Failure> {
         if let Some(folder) = self.chain.strip_prefix("embedded:") {
-            let network = embedded(Path::new(folder))?;
+            let network = embedded(Path::new(folder), IfNone::Refuse)?;
             return Ok(OpenChain::Embedded(Box::new(Mutex::new(network))));
         }
         let (url, network) = match self.chain.as_str() {
@@ -81,7 +126,7 @@ impl ChainOption {
                 return Err(Failure::usage(message).help(NAME_ONE));
             }
         };
-        let mut config = ToncenterConfig::new(url, self.api_key.clone().map(Zeroizing::new));
+        let mut config = ToncenterConfig::new(url, self.key.read(url)?);
         config.network = network;
         let chain = Toncenter::connect(config).await;
         Ok(OpenChain::Toncenter(Box::new(
@@ -90,14 +135,29 @@ impl ChainOption {
     }
 }
 
-/// The chain in a folder; a new one if there is none in it yet. Its time is this machine's.
+/// What to do where a folder has no chain. One that a mistyped name made would be an empty one, in
+/// which nothing that was paid can be found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IfNone {
+    Make,
+    Refuse,
+}
+
+/// The chain in a folder. Its time is this machine's.
 ///
 /// # Errors
-/// A usage failure if there is no name; a host failure if the folder cannot be used, or another
-/// process has it.
-pub(crate) fn embedded(folder: &Path) -> Result<Network, Failure> {
+/// A usage failure if there is no name, or no chain and none is to be made; a host failure if the
+/// folder cannot be used, or another process has it.
+pub(crate) fn embedded(folder: &Path, if_none: IfNone) -> Result<Network, Failure> {
     if folder.as_os_str().is_empty() {
         return Err(Failure::usage("`embedded:` names no folder").help(NAME_ONE));
+    }
+    if if_none == IfNone::Refuse && !Network::is_in(folder) {
+        let folder = folder.display();
+        let message = format!("there is no chain in {folder}");
+        return Err(Failure::usage(message).help(format!(
+            "`tussah chain faucet ADDRESS GRAM --chain embedded:{folder}` makes one"
+        )));
     }
     std::fs::create_dir_all(folder).map_err(|error| file_failure("make", folder, error))?;
     Network::open(folder, Box::new(clock::seconds)).map_err(|error| match error {
@@ -196,7 +256,7 @@ pub(crate) fn chain_failure(error: ChainError) -> Failure {
         }
         ChainError::Toncenter(ToncenterError::Refused { code: 429, .. }) => (
             Exit::HOST_FAILED,
-            Some("give an API key with --api-key, or wait"),
+            Some("give an API key with --api-key-file, or wait"),
         ),
         ChainError::NotAccepted { .. }
         | ChainError::NoCode(_)
@@ -381,5 +441,30 @@ mod tests {
             assert_eq!(on, expected, "{reason}");
         }
         assert!(recipient("nonsense").is_err());
+    }
+
+    #[test]
+    fn the_environments_key_goes_to_toncenter_alone() {
+        let key = || Some(Zeroizing::new("secret".to_owned()));
+        for (url, sent, reason) in [
+            (ToncenterConfig::MAINNET, Ok(true), "toncenter"),
+            (ToncenterConfig::TESTNET, Ok(true), "toncenter, for tests"),
+            ("https://toncenter.com:443/api/v2", Ok(true), "with a port"),
+            ("http://127.0.0.1:8081/api/v2", Ok(false), "a localnet"),
+            ("http://localhost/api/v2", Ok(false), "a localnet by name"),
+            ("http://[::1]:8081/api/v2", Ok(false), "a localnet by IPv6"),
+            ("https://toncenter.com.evil.org/", Err(()), "looks alike"),
+            ("https://eviltoncenter.com/", Err(()), "looks alike"),
+            ("https://evil.org/toncenter.com", Err(()), "in its path"),
+            ("https://a@evil.org/.toncenter.com", Err(()), "a user"),
+            ("https://evil.org?.toncenter.com", Err(()), "in its query"),
+            ("http://toncenter.com/api/v2", Err(()), "not secret"),
+            ("https://example.org/api/v2", Err(()), "somebody else"),
+        ] {
+            let found = key_for(url, key());
+            let found = found.map(|key| key.is_some()).map_err(drop);
+            assert_eq!(found, sent, "{reason}");
+            assert!(matches!(key_for(url, None), Ok(None)), "no key: {reason}");
+        }
     }
 }

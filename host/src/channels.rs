@@ -52,6 +52,9 @@ pub(crate) const AT_ONCE: RedeemPolicy = RedeemPolicy {
     resend_seconds: 60,
 };
 
+/// Of the file that says that both sides have signed a close.
+const CLOSE_SUFFIX: &str = "close";
+
 /// What the provider's role does by itself after each job.
 pub(crate) const BY_ITSELF: RedeemPolicy = RedeemPolicy {
     value_min: match Nanograms::new(1_000_000_000) {
@@ -62,6 +65,15 @@ pub(crate) const BY_ITSELF: RedeemPolicy = RedeemPolicy {
     before_deadline_seconds: 3_600,
     resend_seconds: 60,
 };
+
+/// Why a channel whose terms are here is not one of a chain's.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Absent {
+    #[error("channel {0} was never opened")]
+    NeverOpened(Address),
+    #[error("the channel is on network {own}, and this chain is network {other}")]
+    OtherNetwork { own: i32, other: i32 },
+}
 
 /// A channel on chain, in the books of the roles that this host has in it.
 #[derive(Debug)]
@@ -153,6 +165,25 @@ impl Channels {
     /// A failure if the file cannot be written; nothing is left behind.
     pub(crate) fn keep(&self, address: &Address, agreed: &Agreed) -> Result<(), Failure> {
         write_whole(&self.path(address, "json"), agreed.to_json()?.as_bytes())
+    }
+
+    /// Records that both sides sign the channel's close: whoever has the signatures can bring them
+    /// to the chain at any time, so from now on nothing is to be earned in it.
+    ///
+    /// # Errors
+    /// A failure if that cannot be written; then nothing is to be signed.
+    pub(crate) fn sign_close(&self, address: &Address) -> Result<(), Failure> {
+        write_whole(&self.path(address, CLOSE_SUFFIX), b"")
+    }
+
+    /// # Errors
+    /// A usage failure if both sides have signed the channel's close.
+    pub(crate) fn require_unsigned_close(&self, address: &Address) -> Result<(), Failure> {
+        if !self.path(address, CLOSE_SUFFIX).exists() {
+            return Ok(());
+        }
+        let message = format!("both sides have signed the close of channel {address}");
+        Err(Failure::usage(message).help("`tussah channel close` sends it again"))
     }
 
     /// The addresses of all channels that there are terms of.
@@ -313,13 +344,12 @@ pub(crate) fn require_network<C: Chain>(own: NetworkId, chain: &C) -> Result<(),
     if own == other {
         return Ok(());
     }
-    let message = format!("the channel is on network {own}, and this chain is network {other}");
-    Err(Failure::usage(message).help("name the chain that you mean with --chain"))
+    Err(Failure::usage(Absent::OtherNetwork { own, other })
+        .help("name the chain that you mean with --chain"))
 }
 
 fn never_opened(address: &Address) -> Failure {
-    Failure::usage(format!("channel {address} was never opened"))
-        .help("open one with `tussah channel open`")
+    Failure::usage(Absent::NeverOpened(address.clone())).help("open one with `tussah channel open`")
 }
 
 /// The books' clock. Deadlines are in the chain's time, which can be ahead of this machine's.

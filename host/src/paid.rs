@@ -76,6 +76,7 @@ impl Payment {
         known.require_client()?;
         known.require_provider()?;
         known.require_open()?;
+        channels.require_unsigned_close(address)?;
         channels.require_current(&known)?;
         let payment = Self {
             channels,

@@ -122,6 +122,11 @@ impl Network {
         Ok(network)
     }
 
+    /// Whether there is a network in this folder.
+    pub fn is_in(folder: &Path) -> bool {
+        Store::is_in(folder)
+    }
+
     /// A new network that ends with this process.
     ///
     /// # Errors

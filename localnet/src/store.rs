@@ -73,6 +73,11 @@ pub(crate) struct Store {
 }
 
 impl Store {
+    /// Whether a network was ever saved in the folder.
+    pub(crate) fn is_in(folder: &Path) -> bool {
+        folder.join(FILE).exists()
+    }
+
     /// Takes the folder, which must be there.
     pub(crate) fn open(folder: &Path) -> Result<Self, StoreError> {
         let path = folder.join(LOCK_FILE);

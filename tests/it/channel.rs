@@ -245,6 +245,10 @@ fn a_channel_is_topped_up_and_crumbs_are_redeemed_by_a_wallet() {
     };
     let bank = Bank::localnet(&sandbox);
     bank.funded("main", "20");
+    let step = ["channel", "open", "main", "--deposit", "1", "--redeem-step"];
+    bank.run(&[&step[..], &["0.0005"]].concat())
+        .expect(2)
+        .says("the least step");
     let paid = Paid::open(&bank, &["--redeem-step", "4"]);
     let before = nanograms(&paid.done("status", &[])["capacity_nanograms"]);
     let after = paid.done("top-up", &["--wallet", "main", "--amount", "3"]);
@@ -271,7 +275,17 @@ fn a_channel_is_topped_up_and_crumbs_are_redeemed_by_a_wallet() {
         .says("send the wallet more, or pay less");
     // Terms without an account: the money never left.
     let text = bank.run(&["channel", "status"]).expect(0);
-    assert!(text.stderr.contains("was never opened"), "{text:?}");
+    assert!(text.stdout.contains("was never opened"), "{text:?}");
+    // What cannot be shown is not left out, least of all without a word.
+    let channels = sandbox.home().join("channels");
+    let name = all[0]["raw_address"].as_str().unwrap().replace(':', "_");
+    fs::write(channels.join(format!("{name}.json")), "{}").unwrap();
+    let listed = bank.run(&["channel", "status", "--json"]).expect(2).json();
+    let listed = listed.as_array().unwrap();
+    assert_eq!(listed.len(), 2);
+    let errors = listed.iter().map(|channel| channel["error"].as_str());
+    let errors: Vec<&str> = errors.map(Option::unwrap).collect();
+    assert!(errors.iter().any(|error| error.contains("is damaged")));
 }
 
 #[test]
@@ -416,6 +430,77 @@ fn a_refused_run_does_not_stand_in_the_way_of_a_close() {
     let closed = paid.done("close", &["--wallet", "main"]);
     assert_eq!(closed["status"], "closed");
     assert_eq!(nanograms(&closed["redeemed_nanograms"]), price);
+}
+
+/// Signatures that both gave cannot be taken back, so nothing more is earned on them.
+#[test]
+fn a_signed_close_ends_a_channel_even_where_it_was_not_sent() {
+    let Some(sandbox) = Sandbox::with_wasm() else {
+        return;
+    };
+    let bank = Bank::localnet(&sandbox);
+    let main = bank.funded("main", "6");
+    bank.funded("other", "1");
+    let paid = Paid::open(&bank, &[]);
+    paid.channel("close", &["--wallet", "other"])
+        .expect(2)
+        .says("wallet `other` is not the channel's client");
+    paid.done("top-up", &["--wallet", "main", "--amount", "0.8"]);
+    paid.channel("close", &["--wallet", "main"])
+        .expect(2)
+        .says("send the wallet more");
+    paid.run(&["--price-max", "0.4"])
+        .expect(2)
+        .says("both sides have signed the close");
+    bank.json(&["chain", "faucet", &main, "1"]);
+    let closed = paid.done("close", &["--wallet", "main"]);
+    assert_eq!(closed["status"], "closed");
+}
+
+/// A job that would go on past the deadline could not be paid for any more.
+#[test]
+fn a_run_is_stopped_before_its_channels_deadline() {
+    const STOP_BEFORE: u64 = 600;
+    let Some(sandbox) = Sandbox::with_wasm() else {
+        return;
+    };
+    let bank = Bank::localnet(&sandbox);
+    bank.funded("main", "20");
+    let paid = Paid::open(&bank, &[]);
+    if !sandbox.work().join("plain").exists() {
+        sandbox.plain_source(); // Where another test had the job built.
+    }
+    let source = "#[tussah_sdk::job]\nfn run(_: String) -> Result<(), tussah_sdk::Error> {\n    \
+                  loop {\n        std::hint::black_box(());\n    }\n}\n";
+    sandbox.file("plain/src/lib.rs", source);
+    let limits = sandbox.work().join("plain/tussah.toml");
+    let text = fs::read_to_string(&limits).unwrap();
+    let text = text.replace(
+        "fuel_max = 10_000_000_000",
+        "fuel_max = 900_000_000_000_000",
+    );
+    fs::write(&limits, text).unwrap();
+    let built = sandbox.build(Path::new("plain")).expect(0).json();
+    let job = built["manifest"]["path"].as_str().unwrap();
+
+    // Long enough to begin, on a slow machine too.
+    let deadline = paid.done("status", &[])["deadline"].as_u64().unwrap();
+    let now = bank.json(&["chain", "advance", "1"])["now"]
+        .as_u64()
+        .unwrap();
+    let ahead = deadline - STOP_BEFORE - 25 - now;
+    bank.json(&["chain", "advance", &ahead.to_string()]);
+    let run = ["run", job, "--channel", &paid.channel, "--price-max", "0.4"];
+    let ended = bank.run(&[&run[..], &["--receipt", "r.cbor"]].concat());
+    ended.expect(4).says("its channel's deadline is near");
+    let shown = bank.json(&["receipt", "show", "r.cbor"]);
+    assert_eq!(shown["consensus"]["exit"]["kind"], "cancelled");
+    // What it used is paid, and there is time left to have it.
+    let price = nanograms(&shown["consensus"]["price_nanograms"]);
+    assert!(price > 0);
+    let redeemed = paid.done("redeem", &[]);
+    assert_eq!(nanograms(&redeemed["redeemed_nanograms"]), price);
+    bank.run(&run).expect(2).says("takes no more jobs");
 }
 
 /// Whoever cannot have the receipt does not pay for it.

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     bank::{Bank, GRAM, nanograms},
-    fixture::{Sandbox, repository},
+    fixture::{Ended, Sandbox, repository},
 };
 
 /// Words with the key that npm `@ton/crypto` makes of them, without a password.
@@ -139,6 +139,37 @@ fn a_balance_is_what_the_chain_says() {
     bank.run(&[&nowhere[..], &["embedded:"]].concat())
         .expect(2)
         .says("names no folder");
+    // A mistyped folder is no new, empty chain.
+    bank.run(&[&nowhere[..], &["embedded:typo"]].concat())
+        .expect(2)
+        .says("there is no chain in typo");
+    assert!(!sandbox.work().join("typo").exists());
+    // A key in the environment is nobody's but toncenter's.
+    let elsewhere = [&nowhere[..], &["https://example.invalid/api/v2"]].concat();
+    let mut balance = bank.command(&elsewhere);
+    let balance = balance.env("TUSSAH_CHAIN_KEY", "secret");
+    Ended::from(balance.output().unwrap())
+        .expect(2)
+        .says("TUSSAH_CHAIN_KEY is for toncenter.com");
+}
+
+/// Words that nobody has seen are nobody's wallet.
+#[test]
+fn a_wallet_whose_words_cannot_be_shown_is_not_made() {
+    let sandbox = Sandbox::new();
+    let bank = Bank::embedded(&sandbox);
+    for json in [&["--json"][..], &[]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let new = ["wallet", "new", "main", "--network", "testnet"];
+        let mut new = bank.command(&[&new[..], json].concat());
+        let ended = Ended::from(new.stdout(writer).output().unwrap()).expect(5);
+        if json.is_empty() {
+            ended.says("so no wallet was made");
+        }
+        assert!(!sandbox.home().join("wallets/main.json").exists());
+    }
+    bank.wallet("main");
 }
 
 #[test]

@@ -18,7 +18,7 @@ use tussah_settlement::Address;
 
 use crate::{
     blobs::Blobs,
-    chain_option::{ChainOption, address},
+    chain_option::{ApiKeyOption, ChainOption, address},
     device::{DeviceArgument, Devices, Need},
     exit_code::Exit,
     failure::Failure,
@@ -95,14 +95,8 @@ pub(crate) struct Arguments {
     /// `embedded:FOLDER`.
     #[arg(long, value_name = "CHAIN", env = "TUSSAH_CHAIN")]
     chain: Option<String>,
-    /// The key that the chain's server knows you by.
-    #[arg(
-        long,
-        value_name = "KEY",
-        env = "TUSSAH_CHAIN_KEY",
-        hide_env_values = true
-    )]
-    api_key: Option<String>,
+    #[command(flatten)]
+    api_key: ApiKeyOption,
     /// Print JSON when done: output, exit, usage, receipt.
     #[arg(long)]
     pub(super) json: bool,

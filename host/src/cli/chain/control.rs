@@ -15,7 +15,7 @@ use tussah_settlement::FriendlyAddress;
 use tussah_settlement::voucher::NetworkId;
 
 use crate::{
-    chain_option::{self, address, chain_failure},
+    chain_option::{self, IfNone, address, chain_failure},
     exit_code::Exit,
     failure::Failure,
     grams,
@@ -153,7 +153,7 @@ impl Where {
     fn embedded(&self) -> Result<Option<Network>, Failure> {
         let folder = self.chain.strip_prefix("embedded:");
         folder
-            .map(|folder| chain_option::embedded(Path::new(folder)))
+            .map(|folder| chain_option::embedded(Path::new(folder), IfNone::Make))
             .transpose()
     }
 

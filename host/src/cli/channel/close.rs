@@ -77,6 +77,7 @@ impl Arguments {
                     .help("run the command again then, to take back what is left"));
             };
             let wallet = unlock_on(home, &chain, &self.wallet, &self.passphrase)?;
+            self.require_party(&known, &wallet.0.address(), is_over || both)?;
             let messages: Vec<_> = bodies
                 .into_iter()
                 .map(|body| to_channel(&known, Nanograms::ZERO, body))
@@ -86,6 +87,18 @@ impl Arguments {
             status::show(&channels, &known, ui)?;
             Ok(Exit::DONE)
         })
+    }
+
+    /// That the channel takes the wallet's messages: it refunds the client alone, and its
+    /// provider's owner may start the window too.
+    fn require_party(&self, known: &Known, wallet: &Address, refunds: bool) -> Result<(), Failure> {
+        let (client, owner) = (&known.agreed.terms.client, &known.agreed.terms.owner);
+        if wallet == client || (!refunds && wallet == owner) {
+            return Ok(());
+        }
+        let name = &self.wallet;
+        let message = format!("wallet `{name}` is not the channel's client, {client}");
+        Err(Failure::usage(message).help("give the wallet that opened the channel with --wallet"))
     }
 }
 
@@ -109,6 +122,7 @@ fn agreed(channels: &Channels, known: &Known, held: &Held) -> Result<Cell, Failu
             },
         },
     };
+    channels.sign_close(&known.id.address)?;
     let client = voucher.agree_to_close(&channels.client_key);
     let provider = voucher.agree_to_close(&channels.provider_key);
     Ok(voucher.close_message(&client, &provider))

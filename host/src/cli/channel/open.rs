@@ -22,6 +22,12 @@ use crate::{
 /// comes back with the rest when the channel is closed.
 const BESIDE_NANOGRAMS: u64 = 100_000_000;
 
+/// The smallest step, 0.001 GRAM: about twice what an external redeem costs.
+const STEP_MIN: Nanograms = match Nanograms::new(1_000_000) {
+    Some(step) => step,
+    None => Nanograms::MAX,
+};
+
 const EXAMPLES: &str = "\
 Examples:
   tussah channel open main --deposit 5 --chain testnet
@@ -60,8 +66,8 @@ pub(crate) struct Arguments {
     /// GRAM that may be unpaid at any time.
     #[arg(long, value_name = "GRAM", default_value = "0.5", value_parser = grams::parse)]
     in_flight: Nanograms,
-    /// GRAM that the provider redeems at least at once, at the channel's gas.
-    #[arg(long, value_name = "GRAM", default_value = "0.005", value_parser = grams::parse)]
+    /// GRAM that the provider redeems at least at once, at the channel's gas; 0.001 or more.
+    #[arg(long, value_name = "GRAM", default_value = "0.005", value_parser = redeem_step)]
     redeem_step: Nanograms,
     #[command(flatten)]
     prices: PriceOption,
@@ -72,6 +78,18 @@ pub(crate) struct Arguments {
     /// Print JSON.
     #[arg(long)]
     pub(super) json: bool,
+}
+
+/// For clap: a step that is worth its gas, which the channel keeps back from what it credits.
+fn redeem_step(text: &str) -> Result<Nanograms, String> {
+    let step = grams::parse(text)?;
+    if step < STEP_MIN {
+        let least = grams::grams(STEP_MIN);
+        return Err(format!(
+            "to redeem costs about half of {least}, the least step"
+        ));
+    }
+    Ok(step)
 }
 
 impl Arguments {

@@ -9,7 +9,7 @@ use tussah_settlement::{Address, FriendlyAddress};
 
 use crate::{
     chain_option::{ChainOption, address, block_on},
-    channels::{Channels, Known, client_failure, provider_failure},
+    channels::{Absent, Channels, Known, client_failure, provider_failure},
     exit_code::Exit,
     failure::Failure,
     grams::grams,
@@ -20,7 +20,10 @@ use crate::{
 const EXAMPLES: &str = "\
 Examples:
   tussah channel status --chain testnet            All channels of this host, by address
-  tussah channel status 0:83ae… --chain testnet    One, as the chain has it now";
+  tussah channel status 0:83ae… --chain testnet    One, as the chain has it now
+
+Where one of all channels cannot be shown, the reason stands in its place. The exit code is that of
+the first such reason, unless it is that the channel was never opened or is on another network.";
 
 /// Show channels.
 #[derive(Debug, Args)]
@@ -52,6 +55,21 @@ struct View {
     client: Option<BookView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     provider: Option<BookView>,
+}
+
+/// A channel that there are terms of.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Listed {
+    Shown(Box<View>),
+    Unknown(Unknown),
+}
+
+/// One that cannot be shown, and why.
+#[derive(Serialize)]
+struct Unknown {
+    raw_address: String,
+    error: String,
 }
 
 /// What one role's book has.
@@ -164,25 +182,39 @@ impl Arguments {
                 show(&channels, &known, ui)?;
                 return Ok(Exit::DONE);
             }
-            let mut views = Vec::new();
+            let (mut listed, mut exit) = (Vec::new(), Exit::DONE);
             for address in channels.addresses()? {
-                match channels.find(&chain, &address).await {
-                    Ok(known) => views.push(View::new(&channels, &known)?),
-                    // Another network's, or one whose opening never arrived.
-                    Err(failure) if failure.exit == Exit::USAGE => {
-                        ui.note(&format!("{address}: {}", failure.error));
+                let view = match channels.find(&chain, &address).await {
+                    Ok(known) => View::new(&channels, &known),
+                    Err(failure) => Err(failure),
+                };
+                listed.push(match view {
+                    Ok(view) => Listed::Shown(Box::new(view)),
+                    Err(failure) => {
+                        if !failure.error.is::<Absent>() && exit == Exit::DONE {
+                            exit = failure.exit;
+                        }
+                        Listed::Unknown(Unknown {
+                            raw_address: address.to_string(),
+                            error: failure.chain().join(": "),
+                        })
                     }
-                    Err(failure) => return Err(failure),
-                }
+                });
             }
             if ui.json() {
-                ui.document(&views)?;
-                return Ok(Exit::DONE);
+                ui.document(&listed)?;
+                return Ok(exit);
             }
-            for view in &views {
-                view.lines(ui)?;
+            for channel in &listed {
+                match channel {
+                    Listed::Shown(view) => view.lines(ui)?,
+                    Listed::Unknown(unknown) => {
+                        ui.line(&format!("{:<21} {}", "channel", unknown.raw_address))?;
+                        ui.line(&format!("{:<21} {}", "error", unknown.error))?;
+                    }
+                }
             }
-            Ok(Exit::DONE)
+            Ok(exit)
         })
     }
 }

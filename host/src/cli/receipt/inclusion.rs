@@ -18,7 +18,7 @@ use tussah_settlement::{
 };
 
 use crate::{
-    chain_option::{ChainOption, OpenChain, block_on, chain_failure},
+    chain_option::{ApiKeyOption, ChainOption, OpenChain, block_on, chain_failure},
     channels::{Channels, client_failure, provider_failure},
     failure::Failure,
     home::Home,
@@ -35,14 +35,8 @@ pub(super) struct InclusionOption {
     /// toncenter API v2, or `embedded:FOLDER`. Without it only the signature is checked.
     #[arg(long, value_name = "CHAIN")]
     chain: Option<String>,
-    /// The key that the chain's server knows you by.
-    #[arg(
-        long,
-        value_name = "KEY",
-        env = "TUSSAH_CHAIN_KEY",
-        hide_env_values = true
-    )]
-    api_key: Option<String>,
+    #[command(flatten)]
+    api_key: ApiKeyOption,
     /// What this command printed with --json where the channel's book is; this host's own book if
     /// not given.
     #[arg(long, value_name = "FILE", requires = "chain")]

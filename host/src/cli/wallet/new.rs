@@ -2,7 +2,7 @@
 
 use clap::Args;
 use serde::Serialize;
-use tussah_settlement::wallet::{Mnemonic, MnemonicError};
+use tussah_settlement::wallet::{Mnemonic, MnemonicError, Wallet};
 
 use super::{KindOption, View, lock};
 use crate::{
@@ -20,6 +20,9 @@ Examples:
 
 The 24 words go to standard output, once: they are the wallet, in any program that knows TON,
 and nobody can restore them. Their key is kept in TUSSAH_HOME under the passphrase.";
+
+/// What is lost where the words cannot be shown: nothing.
+const UNSEEN: &str = "the words could not be shown, so no wallet was made";
 
 /// Draw a new wallet.
 #[derive(Debug, Args)]
@@ -40,7 +43,7 @@ pub(crate) struct Arguments {
 #[derive(Serialize)]
 struct NewView<'a> {
     #[serde(flatten)]
-    wallet: View,
+    wallet: &'a View,
     words: &'a str,
 }
 
@@ -65,17 +68,28 @@ impl Arguments {
             DrawError::Source(failure) => failure,
             DrawError::Words(error) => Failure::host(error),
         })?;
-        let view = lock(home, &self.name, &mnemonic, &self.kind, &passphrase)?;
+        let (version, network) = self.kind.kind();
+        let wallet = Wallet {
+            version,
+            key: mnemonic.key().public_key(),
+            network,
+        };
+        // Before there is a file: one whose words nobody has seen could hold money.
+        self.show(&View::new(&self.name, &wallet), &mnemonic, ui)
+            .map_err(|failure| Failure::host(failure.error).context(UNSEEN))?;
+        lock(home, &self.name, &mnemonic, &self.kind, &passphrase)?;
+        Ok(Exit::DONE)
+    }
+
+    fn show(&self, view: &View, mnemonic: &Mnemonic, ui: &Ui) -> Result<(), Failure> {
         if ui.json() {
-            ui.document(&NewView {
+            return ui.document(&NewView {
                 wallet: view,
                 words: mnemonic.words(),
-            })?;
-            return Ok(Exit::DONE);
+            });
         }
         ui.warn("these 24 words are the wallet: write them down, they are not shown again");
         ui.line(mnemonic.words())?;
-        ui.line(&view.address)?;
-        Ok(Exit::DONE)
+        ui.line(&view.address)
     }
 }
