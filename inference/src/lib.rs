@@ -68,7 +68,8 @@ pub use text_stream::{
     TextStream,
 };
 pub use tokenizer::{
-    AddBos, EncodeOptions, TokenId, TokenizeError, Tokenizer, TokenizerError, VOCABULARY_MAX,
+    AddBos, Casing, EncodeOptions, TOKENIZER_ALLOCATION_FACTOR, TokenId, TokenizeError, Tokenizer,
+    TokenizerError, VOCABULARY_MAX, WordPieceSpecials,
 };
 
 /// The name and version of the exact engine's arithmetic, as receipts state it.

@@ -24,11 +24,15 @@ use special::Specials;
 use spm::Spm;
 use texts::{Index, Texts};
 use vocabulary::Kind;
-pub(crate) use wordpiece::Casing;
+pub use wordpiece::Casing;
 use wordpiece::WordPiece;
 
 /// A vocabulary may have at most this many tokens; the largest published one has 262,144.
 pub const VOCABULARY_MAX: usize = 1 << 20;
+/// What reading a tokenizer allocates stays below this many times the size of its file, besides some
+/// tables of a fixed size: a byte of a control token takes a node in two tries, of 60 bytes at most while
+/// they grow.
+pub const TOKENIZER_ALLOCATION_FACTOR: usize = 128;
 
 /// Token texts that end a generation wherever they are control tokens, besides the ids that the
 /// metadata names; llama.cpp goes by such a list too.
@@ -148,13 +152,25 @@ enum Scheme {
 }
 
 /// The texts of an encoder's special tokens.
-#[derive(Debug)]
-pub(crate) struct WordPieceSpecials {
-    pub(crate) unknown: String,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WordPieceSpecials {
+    /// Stands for a word that no pieces make up.
+    pub unknown: String,
     /// Goes before a text.
-    pub(crate) first: String,
+    pub first: String,
     /// Goes behind it.
-    pub(crate) last: String,
+    pub last: String,
+}
+
+impl Default for WordPieceSpecials {
+    /// BERT's own.
+    fn default() -> Self {
+        Self {
+            unknown: "[UNK]".to_owned(),
+            first: "[CLS]".to_owned(),
+            last: "[SEP]".to_owned(),
+        }
+    }
 }
 
 /// Text to token ids and back, for one model.
@@ -223,7 +239,11 @@ impl Tokenizer {
 
     /// Reads the vocabulary of an encoder: one token a line, and the texts of three special ones.
     /// Encoding puts `[CLS]` in front and `[SEP]` behind, unless told not to.
-    pub(crate) fn from_vocab_txt(
+    ///
+    /// # Errors
+    /// [`TokenizerError::WordPiece`]: not UTF-8, too many lines, a line twice, or a special token that is
+    /// missing.
+    pub fn from_vocab_txt(
         file: &[u8],
         casing: Casing,
         special: &WordPieceSpecials,

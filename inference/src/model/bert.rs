@@ -321,14 +321,15 @@ fn tokenizer(archive: &Archive, config: &Config) -> Result<(Tokenizer, usize), M
         strip_accents: options.strip_accents.unwrap_or(lower_case),
         split_ideographs: options.tokenize_chinese_chars.unwrap_or(true),
     };
-    let text = |special: Option<Special>, default: &str| match special {
+    let text = |special: Option<Special>, default: String| match special {
         Some(Special::Text(content) | Special::Record { content }) => content,
-        None => default.to_owned(),
+        None => default,
     };
+    let default = WordPieceSpecials::default();
     let specials = WordPieceSpecials {
-        unknown: text(options.unk_token, "[UNK]"),
-        first: text(options.cls_token, "[CLS]"),
-        last: text(options.sep_token, "[SEP]"),
+        unknown: text(options.unk_token, default.unknown),
+        first: text(options.cls_token, default.first),
+        last: text(options.sep_token, default.last),
     };
     let lines = archive.get("vocab.txt").unwrap_or_default();
     let tokenizer = Tokenizer::from_vocab_txt(lines, casing, &specials)?;

@@ -17,13 +17,15 @@ const WORD_CHARACTERS_MAX: usize = 100;
 /// What a piece begins with that does not begin a word.
 const CONTINUES: &[u8] = b"##";
 
-/// Which steps a model takes.
+/// Which steps an encoder's tokenizer takes before it looks for words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Casing {
-    pub(crate) lower_case: bool,
-    pub(crate) strip_accents: bool,
+pub struct Casing {
+    /// Whether letters are lower-cased.
+    pub lower_case: bool,
+    /// Whether marks over letters are left out.
+    pub strip_accents: bool,
     /// Whether every ideograph is a word of its own.
-    pub(crate) split_ideographs: bool,
+    pub split_ideographs: bool,
 }
 
 /// The vocabulary's index and the steps.

@@ -7,6 +7,7 @@
 #[expect(dead_code, reason = "the other test binary needs more of it")]
 mod builder;
 mod templates;
+mod tokenizers;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
