@@ -3,6 +3,7 @@
 //! exact engines on CPUs and GPUs. It knows nothing of text, sampling or files.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::tokenizer::TokenId;
 
@@ -67,6 +68,12 @@ pub(crate) trait Sequence: fmt::Debug + Send {
         position: usize,
         logits: Option<&mut [f32]>,
     ) -> Result<(), BackendError>;
+
+    /// Time that its steps took on a GPU, its share by rows where others were in them; `None` on CPUs, where
+    /// the adapter counts no time, or after a step that could not be timed. A fork begins at zero.
+    fn gpu_time(&self) -> Option<Duration> {
+        None
+    }
 
     /// A copy that shares nothing, of the first `positions` positions.
     fn fork(&self, positions: usize) -> Result<Box<dyn Sequence>, BackendError>;

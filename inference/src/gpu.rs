@@ -10,10 +10,12 @@
 //!                  ├ weights ── matrices, as integers, in planes of a buffer
 //!                  ├ product ── WGSL for matrices times vectors
 //!                  └ kernels ── WGSL for all else
+//! clock ── how long a step took
 //! device ── the opened adapter, and what went wrong; self_test ── whether it keeps the arithmetic
 //! ```
 
 mod builder;
+mod clock;
 mod compiler;
 mod device;
 mod kernels;

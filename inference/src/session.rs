@@ -3,6 +3,7 @@
 //! workers; it never outgrows its context, and stops between steps when its token is cancelled.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::backend::{BackendError, Sequence, zeroed};
 use crate::cancel::CancelToken;
@@ -316,6 +317,13 @@ impl Session {
     /// What has been used so far; a fork begins with what its origin had used.
     pub fn usage(&self) -> Usage {
         self.usage
+    }
+
+    /// Time that this session's steps took on a GPU, by the GPU's own clock; of a step that it shared with
+    /// others its share by tokens. `None` on a CPU, where the adapter counts no time, or after a step that
+    /// could not be timed. Not part of [`Usage`]: it is another at every run. A fork begins at zero.
+    pub fn gpu_time(&self) -> Option<Duration> {
+        self.sequence.gpu_time()
     }
 
     /// What [`Session::append`] of so many tokens will add to [`Usage::inference_units`], from shapes alone:

@@ -4,6 +4,8 @@
 //! which anyone may see, and its opening, which only client and provider may. Nothing in
 //! the consensus part depends on this machine, the time or the build.
 
+use std::time::Duration;
+
 use tussah_manifest::{
     Consensus, Determinism, Digest, Domain, EncodingError, Evidence, ExitStatus, Label, LabelError,
     Manifest, ModelFormat, Nanograms, Opening, Profile, Receipt, SigningKey, Trap, Version,
@@ -78,8 +80,8 @@ pub(crate) fn sign(
         adapter: gpu.map(|gpu| Label::lossy(&gpu.name)),
         driver: gpu.map(|gpu| Label::lossy(&format!("{} {}", gpu.interface, gpu.driver))),
         threads: outcome.inference_threads,
-        wall_ns: u64::try_from(outcome.wall.as_nanos()).unwrap_or(u64::MAX),
-        gpu_ns: None,
+        wall_ns: nanos(outcome.wall),
+        gpu_ns: outcome.gpu_time.map(nanos),
         transcript: outcome.transcript.digest(),
     };
     let receipt = Receipt::sign(consensus, evidence, key)?;
@@ -95,6 +97,11 @@ pub(crate) fn sign(
         opening,
         outcome,
     })
+}
+
+/// 64 bits of nanoseconds are 584 years; no run is longer.
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// How closely a re-run must match.

@@ -321,6 +321,9 @@ pub struct Outcome {
     pub inference_engine: Option<String>,
     /// The GPU that a model of the job ran on, if one did.
     pub gpu: Option<GpuInfo>,
+    /// Time that its sessions took on that GPU, by the GPU's own clock; `None` where there was none, where it
+    /// counts no time, or where a part could not be timed: a step that failed, or one that the job's end cut off.
+    pub gpu_time: Option<Duration>,
     /// Whether the job was told that this machine had no memory for its inference. Another machine might have
     /// had it, so its receipt promises no re-run.
     pub memory_was_short: bool,
@@ -435,6 +438,7 @@ impl SandboxedJob {
             cancel: run.cancel.inference.clone(),
             engine: None,
             gpu: None,
+            gpu_time: Some(Duration::ZERO),
             memory_was_short: false,
         };
         let limits = &documents.manifest.job.limits;
@@ -488,6 +492,7 @@ async fn execute(
         inference_threads: guest.models.source.threads(),
         graph_arithmetic: guest.models.source.graph_arithmetic(),
         inference_engine: guest.models.engine,
+        gpu_time: guest.models.gpu_time.filter(|_| guest.models.gpu.is_some()),
         gpu: guest.models.gpu,
         memory_was_short: guest.models.memory_was_short,
         output: guest.output,

@@ -67,6 +67,10 @@ fn a_summary_is_the_same_on_gpu_and_cpu() {
     );
     assert!(evidence["driver"].as_str().unwrap().len() > "vulkan ".len());
     assert_eq!(on_cpu["receipt"]["evidence"]["adapter"], Value::Null);
+    assert_eq!(on_cpu["receipt"]["evidence"]["gpu_ns"], Value::Null);
+    let counts_time = sandbox.adapter(&gpu).unwrap()["timestamps"] == true;
+    let gpu_ns: Option<u64> = evidence["gpu_ns"].as_str().map(|ns| ns.parse().unwrap());
+    assert_eq!(gpu_ns.is_some_and(|ns| ns > 0), counts_time, "{evidence}");
     let shown = sandbox.run(&["receipt", "show", "gpu.cbor"]).expect(0);
     assert!(shown.stdout.contains(adapter), "{shown:?}");
 

@@ -206,16 +206,7 @@ impl Sandbox {
     #[expect(clippy::print_stdout, reason = "the test's own report")]
     pub(crate) fn gpu(&self) -> Option<String> {
         let wanted = std::env::var("TUSSAH_TEST_GPU").unwrap_or_else(|_| "llvmpipe".to_owned());
-        let doctor = self.run(&["doctor", "--json"]).json();
-        let adapters = doctor["checks"].as_array().unwrap().iter();
-        let mut adapters = adapters
-            .flat_map(|check| check["adapters"].as_array())
-            .flatten();
-        let found = adapters.any(|adapter| {
-            let name = adapter["name"].as_str().unwrap().to_lowercase();
-            name.contains(&wanted.to_lowercase())
-        });
-        if found {
+        if self.adapter(&wanted).is_some() {
             return Some(wanted);
         }
         let required = std::env::var_os("REQUIRE_GPU").is_some_and(|value| value == "1");
@@ -225,6 +216,20 @@ impl Sandbox {
         );
         println!("skipped: there is no adapter `{wanted}`; run `cargo xtask setup`");
         None
+    }
+
+    /// What `doctor` says of the first adapter with that text in its name.
+    pub(crate) fn adapter(&self, named: &str) -> Option<Value> {
+        let doctor = self.run(&["doctor", "--json"]).json();
+        let checks = doctor["checks"].as_array().unwrap().iter();
+        let mut adapters = checks
+            .flat_map(|check| check["adapters"].as_array())
+            .flatten();
+        let found = adapters.find(|adapter| {
+            let name = adapter["name"].as_str().unwrap().to_lowercase();
+            name.contains(&named.to_lowercase())
+        });
+        found.cloned()
     }
 
     /// The registry's entry is copied, its 98 MB blob linked.

@@ -160,6 +160,7 @@ fn rows(receipt: &Receipt) -> Vec<(&'static str, String)> {
         ("wasm engine", evidence.wasm_engine.to_string()),
         ("inference", evidence.inference_engine.to_string()),
         ("GPU", gpu(evidence)),
+        ("GPU time", gpu_time(evidence)),
         ("threads", evidence.threads.to_string()),
         (
             "time",
@@ -176,6 +177,14 @@ fn gpu(evidence: &Evidence) -> String {
         (Some(adapter), Some(driver)) => format!("{adapter}, {driver}"),
         (Some(adapter), None) => adapter.to_string(),
         (None, _) => "none".to_owned(),
+    }
+}
+
+fn gpu_time(evidence: &Evidence) -> String {
+    match (evidence.gpu_ns, &evidence.adapter) {
+        (Some(nanos), _) => ui::duration(std::time::Duration::from_nanos(nanos)),
+        (None, Some(_)) => "not measured".to_owned(),
+        (None, None) => "none".to_owned(),
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use wgpu::{Buffer, BufferUsages, CommandEncoderDescriptor, ComputePassDescriptor};
 
@@ -13,6 +14,7 @@ use crate::exact::{Angles, embed};
 use crate::gguf::Gguf;
 use crate::tokenizer::TokenId;
 
+use super::clock::{Clock, TIMES_BYTES, TIMES_WORDS, shares};
 use super::kernels::{PAGES_AT, ROWS_AT, ROWS_MAX, WANTED_AT};
 use super::model::{Model, stage_name};
 
@@ -40,12 +42,43 @@ impl Request {
     }
 }
 
+/// What a request's part of a step came to.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Done {
+    /// Empty where none were wanted.
+    pub(super) logits: Vec<f32>,
+    /// Its share of the step's time, by its rows; `None` where the device counts none.
+    pub(super) time: Option<Duration>,
+}
+
+/// What a step left where it can be read.
+struct Read {
+    status: Vec<u32>,
+    time: Option<Duration>,
+    logits: Vec<f32>,
+}
+
+/// Where what is read back lies: the status, then the times, then the logits.
+struct Readback {
+    status_bytes: u64,
+    times_bytes: u64,
+    logits_bytes: u64,
+}
+
+impl Readback {
+    fn bytes(&self) -> u64 {
+        self.status_bytes + self.times_bytes + self.logits_bytes
+    }
+}
+
 /// The device's side.
 pub(super) struct Runner {
     pub(super) model: Model,
     pub(super) gguf: Arc<Gguf>,
     angles: Angles,
     readback: Option<Buffer>,
+    /// Made with the first step, where the device has one.
+    clock: Option<Option<Clock>>,
     batch: Vec<u32>,
     states: Vec<f32>,
     turns: Vec<(f32, f32)>,
@@ -66,6 +99,7 @@ impl Runner {
             model,
             gguf,
             readback: None,
+            clock: None,
             batch: Vec::new(),
             states: Vec::new(),
             turns: Vec::new(),
@@ -76,10 +110,11 @@ impl Runner {
     pub(super) fn replace(&mut self, model: Model) {
         self.model = model;
         self.readback = None;
+        self.clock = None;
     }
 
     /// Runs one step; an error of the device is everybody's.
-    pub(super) fn step(&mut self, requests: &[Request]) -> Vec<Result<Vec<f32>, BackendError>> {
+    pub(super) fn step(&mut self, requests: &[Request]) -> Vec<Result<Done, BackendError>> {
         match self.try_step(requests) {
             Ok(results) => results,
             Err(error) => requests.iter().map(|_| Err(error.clone())).collect(),
@@ -89,18 +124,21 @@ impl Runner {
     fn try_step(
         &mut self,
         requests: &[Request],
-    ) -> Result<Vec<Result<Vec<f32>, BackendError>>, BackendError> {
+    ) -> Result<Vec<Result<Done, BackendError>>, BackendError> {
         let (rows, wanted) = self.upload(requests);
         self.model.gpu.check()?;
         self.compute(rows, wanted)?;
         let vocabulary = self.model.plan.vocabulary();
         let layers = self.model.plan.layers.len();
-        let (status, logits) = self.read(rows, wanted)?;
+        let read = self.read(rows, wanted)?;
+        let counts: Vec<_> = requests.iter().map(|it| it.tokens.len()).collect();
+        let mut times = read.time.map(|time| shares(time, &counts).into_iter());
         let mut results = Vec::new();
-        let (mut row, mut logits) = (0, logits.chunks_exact(vocabulary));
+        let (mut row, mut logits) = (0, read.logits.chunks_exact(vocabulary));
         for request in requests {
+            let time = times.as_mut().and_then(Iterator::next);
             let count = request.tokens.len();
-            let wrong = status[row..row + count]
+            let wrong = read.status[row..row + count]
                 .iter()
                 .zip(request.position..)
                 .filter(|(status, _)| **status != FINE)
@@ -121,7 +159,10 @@ impl Runner {
                     what: "a logit".to_owned(),
                     position: request.sees() - 1,
                 }),
-                None => Ok(values.to_vec()),
+                None => Ok(Done {
+                    logits: values.to_vec(),
+                    time,
+                }),
             });
         }
         Ok(results)
@@ -176,8 +217,13 @@ impl Runner {
 
     /// Runs all kernels, and copies what is wanted to where it can be read.
     fn compute(&mut self, rows: usize, wanted: usize) -> Result<(), BackendError> {
-        let (status_bytes, logits_bytes) = self.readback_bytes(wanted);
-        let size = status_bytes + logits_bytes;
+        let clock = match self.clock.take() {
+            Some(clock) => clock,
+            None => Clock::of(&self.model.gpu)?,
+        };
+        self.clock = Some(clock);
+        let back = self.back(wanted);
+        let size = back.bytes();
         if self
             .readback
             .as_ref()
@@ -194,44 +240,64 @@ impl Runner {
             return Ok(());
         };
         let number = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
+        let clock = self.clock.as_ref().and_then(Option::as_ref);
         let (gpu, buffers) = (&self.model.gpu, &self.model.buffers);
         let mut encoder = gpu
             .device()
             .create_command_encoder(&CommandEncoderDescriptor::default());
         {
-            let mut pass = encoder.begin_compute_pass(&ComputePassDescriptor::default());
+            let mut pass = encoder.begin_compute_pass(&ComputePassDescriptor {
+                label: None,
+                timestamp_writes: clock.map(Clock::writes),
+            });
             for op in self.model.ops(rows, wanted > 0) {
                 op.record(&mut pass, number(rows), number(wanted));
             }
         }
+        let Readback {
+            status_bytes,
+            times_bytes,
+            logits_bytes,
+        } = back;
         encoder.copy_buffer_to_buffer(&buffers.status, 0, readback, 0, Some(status_bytes));
+        if let Some(clock) = clock {
+            clock.copy(&mut encoder, readback, status_bytes);
+        }
         if logits_bytes > 0 {
-            encoder.copy_buffer_to_buffer(
-                &buffers.logits,
-                0,
-                readback,
-                status_bytes,
-                Some(logits_bytes),
-            );
+            let at = status_bytes + times_bytes;
+            let bytes = Some(logits_bytes);
+            encoder.copy_buffer_to_buffer(&buffers.logits, 0, readback, at, bytes);
         }
         gpu.queue().submit([encoder.finish()]);
         Ok(())
     }
 
-    fn readback_bytes(&self, wanted: usize) -> (u64, u64) {
+    fn back(&self, wanted: usize) -> Readback {
         let logits = wanted * self.model.plan.vocabulary() * size_of::<f32>();
-        ((ROWS_MAX * size_of::<u32>()) as u64, logits as u64)
+        Readback {
+            status_bytes: (ROWS_MAX * size_of::<u32>()) as u64,
+            times_bytes: TIMES_BYTES,
+            logits_bytes: logits as u64,
+        }
     }
 
     /// Waits for the step.
-    fn read(&self, rows: usize, wanted: usize) -> Result<(Vec<u32>, Vec<f32>), BackendError> {
-        let (status_bytes, logits_bytes) = self.readback_bytes(wanted);
+    fn read(&self, rows: usize, wanted: usize) -> Result<Read, BackendError> {
         let Some(readback) = &self.readback else {
-            return Ok((Vec::new(), Vec::new()));
+            return Ok(Read {
+                status: Vec::new(),
+                time: None,
+                logits: Vec::new(),
+            });
         };
-        let words = self.model.gpu.read(readback, status_bytes + logits_bytes)?;
-        let (status, logits) = words.split_at(ROWS_MAX);
-        let logits = logits.iter().map(|bits| f32::from_bits(*bits)).collect();
-        Ok((status[..rows].to_vec(), logits))
+        let words = self.model.gpu.read(readback, self.back(wanted).bytes())?;
+        let (status, rest) = words.split_at(ROWS_MAX);
+        let (times, logits) = rest.split_at(TIMES_WORDS);
+        let clock = self.clock.as_ref().and_then(Option::as_ref);
+        Ok(Read {
+            status: status[..rows].to_vec(),
+            time: clock.and_then(|clock| clock.time(times)),
+            logits: logits.iter().map(|bits| f32::from_bits(*bits)).collect(),
+        })
     }
 }

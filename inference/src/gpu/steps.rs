@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::backend::{Backend, BackendError, Sequence};
 use crate::gguf::Gguf;
@@ -16,7 +17,7 @@ use super::device::Gpu;
 use super::kernels::ROWS_MAX;
 use super::model::{Model, PAGES_MAX};
 use super::pages::{PAGE, Pages, Table};
-use super::runner::{Request, Runner};
+use super::runner::{Done, Request, Runner};
 
 /// Steps that a prompt lets others go before it.
 const PASSED_OVER_MAX: u32 = 4;
@@ -45,7 +46,7 @@ struct State {
     /// Whoever has it runs the steps.
     runner: Option<Runner>,
     queue: VecDeque<Request>,
-    done: HashMap<u64, Result<Vec<f32>, BackendError>>,
+    done: HashMap<u64, Result<Done, BackendError>>,
     pages: Pages,
     next: u64,
     /// How often the device was opened again; sequences of before are lost.
@@ -99,6 +100,7 @@ impl Backend for GpuExact {
             table,
             context_tokens,
             reopened,
+            time: Some(Duration::ZERO),
         }))
     }
 
@@ -204,7 +206,7 @@ impl Shared {
     }
 
     /// Runs a request, in whichever step it falls.
-    fn run(&self, request: Request) -> Result<Vec<f32>, BackendError> {
+    fn run(&self, request: Request) -> Result<Done, BackendError> {
         let number = request.number;
         let mut state = self.lock();
         state.queue.push_back(request);
@@ -291,7 +293,7 @@ struct Lead<'a> {
     shared: &'a Shared,
     runner: Option<Runner>,
     step: Vec<Request>,
-    results: Vec<Result<Vec<f32>, BackendError>>,
+    results: Vec<Result<Done, BackendError>>,
 }
 
 impl Drop for Lead<'_> {
@@ -360,6 +362,8 @@ struct GpuSequence {
     context_tokens: usize,
     /// [`State::reopened`] when it was opened.
     reopened: u64,
+    /// Of its steps on the device; `None` once one is not known.
+    time: Option<Duration>,
 }
 
 impl Sequence for GpuSequence {
@@ -376,7 +380,11 @@ impl Sequence for GpuSequence {
             let seen = self.shared.plan.heads * (position + rest.len());
             let rows = (self.shared.scores_max / seen).clamp(1, rest.len());
             let (now, later) = rest.split_at(rows);
-            found = self.part(now, position, later.is_empty() && logits.is_some())?;
+            // Not known if the step fails.
+            let before = self.time.take();
+            let done = self.part(now, position, later.is_empty() && logits.is_some())?;
+            self.time = before.zip(done.time).map(|(before, step)| before + step);
+            found = done.logits;
             position += rows;
             rest = later;
         }
@@ -394,7 +402,12 @@ impl Sequence for GpuSequence {
             table,
             context_tokens: self.context_tokens,
             reopened: self.reopened,
+            time: Some(Duration::ZERO),
         }))
+    }
+
+    fn gpu_time(&self) -> Option<Duration> {
+        self.time
     }
 }
 
@@ -405,7 +418,7 @@ impl GpuSequence {
         tokens: &[TokenId],
         position: usize,
         wants_logits: bool,
-    ) -> Result<Vec<f32>, BackendError> {
+    ) -> Result<Done, BackendError> {
         let mut state = self.shared.lock();
         if state.reopened != self.reopened {
             return Err(lost_before());

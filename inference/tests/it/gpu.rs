@@ -36,7 +36,7 @@ pub(crate) fn gpu(options: GpuOptions) -> Option<Arc<Gpu>> {
     }
 }
 
-fn on(gpu: &Arc<Gpu>) -> LoadOptions {
+pub(crate) fn on(gpu: &Arc<Gpu>) -> LoadOptions {
     LoadOptions {
         device: Device::Gpu(Arc::clone(gpu)),
         ..LoadOptions::default()

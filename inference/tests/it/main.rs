@@ -17,6 +17,7 @@ mod fixture;
 mod generate;
 mod goldens;
 mod gpu;
+mod gpu_time;
 #[cfg(feature = "onnx")]
 mod onnx;
 mod onnx_files;

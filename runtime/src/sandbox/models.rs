@@ -4,7 +4,7 @@
 //! manifest names, or why not. Models are named, never passed: no bytes of a guest's become
 //! a model. What fails for reasons of this machine ends the job, since it is no result of it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tussah_inference::{
     AddBos, BackendError, CancelToken, ChatMessage, EncodeOptions, GpuInfo, Model, SessionError,
@@ -60,6 +60,8 @@ pub(crate) struct Models {
     pub(crate) engine: Option<String>,
     /// The GPU that a model was loaded onto, for the same.
     pub(crate) gpu: Option<GpuInfo>,
+    /// Time that the job's sessions took on it; `None` once a part of it is not known.
+    pub(crate) gpu_time: Option<Duration>,
     /// Whether the guest was told that this machine had no memory: another one might have had it.
     pub(crate) memory_was_short: bool,
 }

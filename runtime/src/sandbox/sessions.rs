@@ -5,7 +5,7 @@
 //! computed that the job's limit does not cover; a job that is dropped stops its inference
 //! at the next token or chunk.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tussah_inference::{
     Chunk, Model, Sampling, Session, SessionError, SessionOptions, StopStrings, TextStream, TokenId,
@@ -150,12 +150,19 @@ impl Guest {
         let entry = self.table().get_mut(handle)?;
         let mut active = entry.active.take().ok_or(Stop::HostFailure)?;
         let before = active.session.usage();
+        let time_before = active.session.gpu_time();
+        // Not known if the job ends before the work does.
+        let gpu_time = self.models.gpu_time.take();
         let (active, result) = blocking(move || {
             let result = work(&mut active);
             (active, result)
         })
         .await?;
         let after = active.session.usage();
+        self.models.gpu_time = match active.session.model().info().gpu {
+            None => gpu_time,
+            Some(_) => sum(gpu_time, time_before, active.session.gpu_time()),
+        };
         self.table().get_mut(handle)?.active = Some(active);
         self.limiter
             .add_inference_units(after.inference_units - before.inference_units)?;
@@ -266,6 +273,15 @@ impl Guest {
         self.limiter.release_model_memory(entry.memory_bytes);
         Ok(())
     }
+}
+
+/// A sum with what came to it, where all of it is known.
+fn sum(
+    all: Option<Duration>,
+    before: Option<Duration>,
+    after: Option<Duration>,
+) -> Option<Duration> {
+    Some(all? + after?.checked_sub(before?)?)
 }
 
 /// The next piece of text, or none if it would take more than `units_left`.
