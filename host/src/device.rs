@@ -11,10 +11,15 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use tussah_inference::{Device, Gpu, GpuChoice, GpuError, GpuInfo, GpuOptions};
+use tussah_inference::{Device, Gpu, GpuCache, GpuChoice, GpuError, GpuInfo, GpuOptions};
 use tussah_manifest::DeviceRequest;
 
-use crate::{failure::Failure, ui::Ui};
+use crate::{
+    failure::Failure,
+    home::Home,
+    keys::{self, KeyName},
+    ui::Ui,
+};
 
 /// For people who need a driver.
 const DRIVERS: &str =
@@ -105,14 +110,17 @@ impl Need {
 #[derive(Debug)]
 pub(crate) struct Devices {
     wanted: DeviceArgument,
+    /// Where compiled kernels are kept.
+    home: Option<Home>,
     opened: OnceLock<Option<Arc<Gpu>>>,
 }
 
 impl Devices {
-    /// Nothing is opened yet.
-    pub(crate) fn new(wanted: DeviceArgument) -> Self {
+    /// Nothing is opened yet. Without a home folder each start compiles all kernels.
+    pub(crate) fn new(wanted: DeviceArgument, home: Option<Home>) -> Self {
         Self {
             wanted,
+            home,
             opened: OnceLock::new(),
         }
     }
@@ -130,20 +138,20 @@ impl Devices {
                 Err(contradiction("cpu", &self.wanted.to_string()).help("leave --device out"))
             }
             (Cpu, _) | (Auto, DeviceRequest::Cpu) => Ok(Placement::default()),
-            (Auto, DeviceRequest::Gpu) => self.only(&GpuChoice::Best).map_err(|failure| {
+            (Auto, DeviceRequest::Gpu) => self.only(&GpuChoice::Best, ui).map_err(|failure| {
                 failure
                     .context("the job's manifest says `device = \"gpu\"`, and it cannot run here")
             }),
             (Auto, DeviceRequest::Any) if need.models => self.auto(ui),
             (Auto, DeviceRequest::Any) => Ok(Placement::default()),
-            (Gpu, _) => self.only(&GpuChoice::Best),
-            (Named(name), _) => self.only(&GpuChoice::Named(name.clone())),
+            (Gpu, _) => self.only(&GpuChoice::Best, ui),
+            (Named(name), _) => self.only(&GpuChoice::Named(name.clone()), ui),
         }
     }
 
     fn auto(&self, ui: &Ui) -> Result<Placement, Failure> {
         let first = self.opened.get().is_none();
-        let gpu = match self.open(&GpuChoice::Best) {
+        let gpu = match self.open(&GpuChoice::Best, ui) {
             Ok(gpu) => Some(gpu),
             Err(GpuError::None | GpuError::OnlySoftware { .. }) => None,
             Err(error) => {
@@ -162,20 +170,21 @@ impl Devices {
         })
     }
 
-    fn only(&self, choice: &GpuChoice) -> Result<Placement, Failure> {
+    fn only(&self, choice: &GpuChoice, ui: &Ui) -> Result<Placement, Failure> {
         Ok(Placement {
-            gpu: Some(self.open(choice).map_err(failure)?),
+            gpu: Some(self.open(choice, ui).map_err(failure)?),
             gpu_only: true,
         })
     }
 
     /// A process has one `--device`, so the choice is the same each time.
-    fn open(&self, choice: &GpuChoice) -> Result<Arc<Gpu>, GpuError> {
+    fn open(&self, choice: &GpuChoice, ui: &Ui) -> Result<Arc<Gpu>, GpuError> {
         if let Some(gpu) = self.opened.get() {
             return gpu.clone().ok_or(GpuError::None);
         }
         let options = GpuOptions {
             choice: choice.clone(),
+            cache: self.home.as_ref().and_then(|home| cache(home, ui)),
             ..GpuOptions::default()
         };
         let opened = Gpu::open(&options);
@@ -185,6 +194,26 @@ impl Devices {
             Err(_) => {}
         }
         opened
+    }
+}
+
+/// Where kernels are kept. What is wrong with it costs each start their compilation, and is said.
+fn cache(home: &Home, ui: &Ui) -> Option<GpuCache> {
+    let key = keys::load_or_create(home, KeyName::Cache).map_err(|error| error.to_string());
+    let folder = home.folder("cache/gpu").map_err(|error| error.to_string());
+    match key.and_then(|key| Ok((key, folder?))) {
+        Ok((key, folder)) => {
+            let ui = *ui;
+            Some(GpuCache {
+                folder,
+                key: *key,
+                warn: Arc::new(move |text| ui.warn(text)),
+            })
+        }
+        Err(error) => {
+            ui.warn(&format!("compiled GPU kernels are not kept: {error}"));
+            None
+        }
     }
 }
 
@@ -249,7 +278,7 @@ mod tests {
 
     fn place(wanted: &str, request: DeviceRequest, models: bool) -> Result<Placement, Failure> {
         let Ok(wanted) = wanted.parse();
-        Devices::new(wanted).place(Need { request, models }, &Ui::new(true))
+        Devices::new(wanted, None).place(Need { request, models }, &Ui::new(true))
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub(crate) enum KeyName {
     Provider,
     /// Derives the nonces of local runs.
     LocalSecret,
-    /// Authenticates compiled code in the cache.
+    /// Authenticates compiled code and GPU kernels in the cache.
     Cache,
 }
 

@@ -11,6 +11,7 @@
 //!                  ├ product ── WGSL for matrices times vectors
 //!                  └ kernels ── WGSL for all else
 //! clock ── how long a step took
+//! pipelines ── compiled kernels on disk, checked by a MAC
 //! device ── the opened adapter, and what went wrong; self_test ── whether it keeps the arithmetic
 //! ```
 
@@ -21,6 +22,7 @@ mod device;
 mod kernels;
 mod model;
 mod pages;
+mod pipelines;
 mod product;
 mod runner;
 mod self_test;
@@ -28,4 +30,5 @@ mod steps;
 mod weights;
 
 pub use device::{Gpu, GpuChoice, GpuError, GpuInfo, GpuKind, GpuLayout, GpuOptions};
+pub use pipelines::GpuCache;
 pub(crate) use steps::GpuExact;

@@ -127,7 +127,8 @@ impl Arguments {
         };
         let need = Need::anywhere(!job.manifest.job.models.is_empty());
         let settings = Settings {
-            placement: Devices::new(self.device.clone()).place(need, ui)?,
+            placement: Devices::new(self.device.clone(), Some(sources.home.clone()))
+                .place(need, ui)?,
             threads: self.threads,
             onnx: self.onnx.clone(),
             time_max: None,

@@ -163,7 +163,7 @@ struct UsedView {
 
 impl Arguments {
     pub(super) fn run(self, ui: &Ui) -> Result<Exit, Failure> {
-        let devices = Devices::new(self.device.clone());
+        let devices = Devices::new(self.device.clone(), Some(Home::open()?));
         let interrupt = Interrupt::install()?;
         if !self.watch {
             return self.once(ui, &Self::sources(&interrupt)?, &devices);

@@ -16,6 +16,7 @@ use wgpu::{
 
 use crate::backend::BackendError;
 
+use super::pipelines::{GpuCache, Pipelines};
 use super::self_test;
 
 /// What goes to the device at a time.
@@ -125,7 +126,7 @@ pub struct GpuLayout {
 }
 
 /// How to open an adapter.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct GpuOptions {
     /// Which one.
     pub choice: GpuChoice,
@@ -133,6 +134,8 @@ pub struct GpuOptions {
     pub binding_bytes_max: Option<u64>,
     /// The kernels' layout.
     pub layout: GpuLayout,
+    /// Where compiled kernels are kept from one start to the next, if they are.
+    pub cache: Option<GpuCache>,
 }
 
 /// Why there is no device.
@@ -191,6 +194,7 @@ pub struct Gpu {
     int64: bool,
     device: Device,
     queue: Queue,
+    pipelines: Option<Pipelines>,
     /// The first thing that went wrong outside of a call that would have said so.
     fault: Arc<Mutex<Option<Fault>>>,
 }
@@ -247,6 +251,9 @@ impl Gpu {
         let mut features = Features::empty();
         features.set(Features::SHADER_INT64, int64);
         features.set(Features::TIMESTAMP_QUERY, info.timestamps);
+        let cache = options.cache.as_ref();
+        let cache = cache.filter(|_| adapter.features().contains(Features::PIPELINE_CACHE));
+        features.set(Features::PIPELINE_CACHE, cache.is_some());
         let descriptor = DeviceDescriptor {
             label: Some("tussah"),
             required_features: features,
@@ -262,6 +269,7 @@ impl Gpu {
             })?;
         let fault = Arc::new(Mutex::new(None));
         note_faults(&device, &fault);
+        let pipelines = cache.and_then(|it| Pipelines::open(it, &device, &adapter.get_info()));
         let gpu = Self {
             info,
             options: options.clone(),
@@ -269,6 +277,7 @@ impl Gpu {
             int64,
             device,
             queue,
+            pipelines,
             fault,
         };
         let name = || gpu.info.name.clone();
@@ -440,6 +449,13 @@ impl Gpu {
         Ok(words)
     }
 
+    /// Keeps the kernels that were compiled so far for the next start, where there is a place for them.
+    pub(super) fn keep_pipelines(&self) {
+        if let Some(pipelines) = &self.pipelines {
+            pipelines.keep();
+        }
+    }
+
     /// Compiles a kernel whose entry point is `main`.
     pub(super) fn pipeline(
         &self,
@@ -462,7 +478,7 @@ impl Gpu {
                         zero_initialize_workgroup_memory: false,
                         ..PipelineCompilationOptions::default()
                     },
-                    cache: None,
+                    cache: self.pipelines.as_ref().map(Pipelines::cache),
                 })
         })
         .map_err(|error| match error {

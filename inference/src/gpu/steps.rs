@@ -61,6 +61,7 @@ impl GpuExact {
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Self, ModelError> {
         let model = Model::load(&gpu.healthy()?, &gguf, &plan, progress)?;
+        model.gpu.keep_pipelines();
         let mut pages = Pages::default();
         pages.grow(1);
         let shared = Shared {

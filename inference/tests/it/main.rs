@@ -17,6 +17,7 @@ mod fixture;
 mod generate;
 mod goldens;
 mod gpu;
+mod gpu_cache;
 mod gpu_time;
 #[cfg(feature = "onnx")]
 mod onnx;

@@ -136,7 +136,7 @@ impl Arguments {
         let record = store.models.get(&self.name)?;
         let interrupt = Interrupt::install()?;
 
-        let placement = self.placement(ui)?;
+        let placement = self.placement(store, ui)?;
         let started = Instant::now();
         let engine = match self.engine {
             EngineName::Exact => engine::exact(),
@@ -175,9 +175,10 @@ impl Arguments {
     }
 
     /// The oracle is the CPU's: it needs no GPU, and where one is asked for it is refused.
-    fn placement(&self, ui: &Ui) -> Result<Placement, Failure> {
+    fn placement(&self, store: &Store, ui: &Ui) -> Result<Placement, Failure> {
         let models = self.engine == EngineName::Exact;
-        Devices::new(self.device.clone()).place(Need::anywhere(models), ui)
+        let devices = Devices::new(self.device.clone(), Some(store.home.clone()));
+        devices.place(Need::anywhere(models), ui)
     }
 
     fn sampling(&self) -> Result<Sampling, Failure> {
