@@ -198,7 +198,7 @@ impl Compiler {
 
     /// A stage's number and the next one's, as kernels note them.
     pub(super) fn stage(&self, stage: usize) -> Result<Buffer, BackendError> {
-        let first = number(stage);
+        let first = number("the number of a stage", stage)?;
         self.uniform(&[first, first.saturating_add(1), 0, 0])
     }
 }
@@ -333,7 +333,7 @@ impl Compiler {
         let lanes = lanes(&self.gpu, columns);
         let input = target.source.input();
         let rows_of_group = (threads(input) / lanes) as usize;
-        let params = params(parts, target, rows_of_group);
+        let params = params(parts, target, rows_of_group)?;
         let uniform = self.uniform(&params.0)?;
         let gated = target.gate.is_some();
         let mut bound = target.source.bound(target.batch, target.status, gated);
@@ -369,8 +369,11 @@ impl Compiler {
     }
 }
 
-fn number(size: usize) -> u32 {
-    u32::try_from(size).unwrap_or(u32::MAX)
+/// A size as kernels have it, in 32 bits.
+fn number(what: &str, size: usize) -> Result<u32, BackendError> {
+    u32::try_from(size).map_err(|_| BackendError::Device {
+        reason: format!("{what} is {size}, kernels count to 2^32 - 1"),
+    })
 }
 
 /// The parameters of a product, and how many workgroups its matrices take.
@@ -378,21 +381,24 @@ fn params(
     parts: &[(&Matrix, &Run, usize)],
     target: &Target<'_>,
     rows_of_group: usize,
-) -> (Params, u32) {
+) -> Result<(Params, u32), BackendError> {
     let mut params = Params {
-        stride: number(target.stride),
+        stride: number("the length of an output", target.stride)?,
         count_at: u32::from(matches!(target.rows, Count::Wanted)),
-        stage: number(target.gate.map_or(0, |(_, stage)| stage)),
-        input_stage: number(target.source.stage()),
+        stage: number(
+            "the number of a stage",
+            target.gate.map_or(0, |(_, stage)| stage),
+        )?,
+        input_stage: number("the number of a stage", target.source.stage())?,
         ..Params::default()
     };
     let mut groups = 0;
     for (slot, (_, run, output_at)) in params.slots.iter_mut().zip(parts) {
         let planes = run.planes;
         *slot = Slot {
-            rows: number(run.rows),
-            first_group: number(groups),
-            output_at: number(*output_at),
+            rows: number("the height of a matrix", run.rows)?,
+            first_group: number("the count of workgroups", groups)?,
+            output_at: number("the place of an output", *output_at)?,
             extra: planes.extra,
             coefficients: planes.coefficients,
             supers: planes.supers,
@@ -404,7 +410,7 @@ fn params(
             groups += run.rows.div_ceil(rows_of_group);
         }
     }
-    (params, number(groups))
+    Ok((params, number("the count of workgroups", groups)?))
 }
 
 /// Whether a product that brings its vectors into Q16 itself fits the device.
@@ -435,7 +441,8 @@ pub(super) fn fits(gpu: &Gpu, columns: usize, normed: bool, gate: Option<Gate>) 
 /// Threads that share a row: two blocks each, if the layout does not say otherwise.
 pub(super) fn lanes(gpu: &Gpu, columns: usize) -> u32 {
     let wanted = match gpu.layout().lanes {
-        0 => u32::try_from(columns / COLUMNS / 2).unwrap_or(u32::MAX),
+        // More than a workgroup's threads is as good as all of them.
+        0 => u32::try_from(columns / COLUMNS / 2).unwrap_or(THREADS),
         lanes => lanes,
     };
     let lanes = wanted.clamp(1, THREADS);
