@@ -10,11 +10,12 @@
 //!                  ├ weights ── matrices, as integers, in planes of a buffer
 //!                  ├ product ── WGSL for matrices times vectors
 //!                  └ kernels ── WGSL for all else
-//! clock ── how long a step took
+//! clock ── how long a step took; bandwidth ── how fast the device's memory is
 //! pipelines ── compiled kernels on disk, checked by a MAC
 //! device ── the opened adapter, and what went wrong; self_test ── whether it keeps the arithmetic
 //! ```
 
+mod bandwidth;
 mod builder;
 mod clock;
 mod compiler;

@@ -397,6 +397,13 @@ impl Model {
         &self.info
     }
 
+    /// Bytes of the matrices that a step reads, each once, as the file stores them: without the embeddings
+    /// that are only looked up, and without what sessions hold. `None` of an encoder.
+    pub fn weight_bytes(&self) -> Option<u64> {
+        let matrices = self.decoder()?.plan.matrices();
+        Some(matrices.map(|it| (it.rows * it.row_bytes()) as u64).sum())
+    }
+
     /// How many dispatches a GPU takes for a generated token; `None` where none runs it.
     pub fn dispatches_per_token(&self) -> Option<usize> {
         self.decoder()?.backend.dispatches_per_token()

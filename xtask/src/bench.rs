@@ -4,7 +4,7 @@
 //! Never: judges them; a shared machine is no place for a threshold.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use anyhow::{Context, Result};
@@ -42,6 +42,20 @@ pub(crate) struct InferenceArgs {
     /// Tokens to generate after it
     #[arg(long, value_name = "N", default_value_t = 64)]
     generate: u32,
+    /// Streams that run together; several take turns. 1, if not given
+    #[arg(long, value_name = "N")]
+    batch: Vec<u32>,
+    /// llama.cpp's own `llama-bench`, run on the same file in turn with the rest, to compare with
+    #[arg(long, value_name = "PATH")]
+    against: Option<PathBuf>,
+    /// An argument for it besides the model and the lengths, such as -ngl and 0, one at a time
+    #[arg(
+        long,
+        value_name = "WORD",
+        requires = "against",
+        allow_hyphen_values = true
+    )]
+    against_argument: Vec<String>,
     /// How often each is measured
     #[arg(long, value_name = "N", default_value_t = 5)]
     runs: u32,
@@ -99,6 +113,15 @@ fn inference(args: &InferenceArgs) -> Result<()> {
     ] {
         run.args([flag, &count.to_string()]);
     }
+    for streams in &args.batch {
+        run.args(["--batch", &streams.to_string()]);
+    }
+    if let Some(program) = &args.against {
+        run.arg("--against").arg(llama_bench(program)?);
+    }
+    for word in &args.against_argument {
+        run.args(["--against-argument", word]);
+    }
     if let Some(path) = &args.json {
         // Cargo runs from the workspace's root, and the person is somewhere else.
         run.arg("--json").arg(env::current_dir()?.join(path));
@@ -107,6 +130,20 @@ fn inference(args: &InferenceArgs) -> Result<()> {
     run.env("NODEVICE_SELECT", "1");
     ui::say(&format!("bench: inference with {}", args.model));
     command::run(&mut run)
+}
+
+/// The program's whole path: cargo runs from the workspace's root, and the person is somewhere else. A bare
+/// name is looked for as a shell does.
+fn llama_bench(program: &Path) -> Result<PathBuf> {
+    if program.components().count() == 1 && !program.exists() {
+        return Ok(program.to_owned());
+    }
+    program.canonicalize().with_context(|| {
+        format!(
+            "{}: --against takes the path of llama.cpp's `llama-bench`; docs/performance.md says how to build it",
+            program.display()
+        )
+    })
 }
 
 /// Those that were asked for, or one and all.

@@ -62,3 +62,13 @@ fn a_cpu_has_no_time_on_a_gpu() {
     session.append(&PROMPT).unwrap();
     assert_eq!(session.gpu_time(), None);
 }
+
+#[test]
+fn a_copy_inside_the_memory_has_a_rate() {
+    let Some(gpu) = gpu(GpuOptions::default()) else {
+        return;
+    };
+    let rate = gpu.measure_bandwidth().unwrap();
+    // A megabyte a second would be a mistake, and so would what no memory does.
+    assert!(rate > 1e6 && rate < 1e15, "{rate} bytes/s");
+}
