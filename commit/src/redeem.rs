@@ -98,6 +98,15 @@ impl ProviderBook {
         chain: &C,
         id: &ChannelId,
     ) -> Result<ChannelView, RedeemError> {
+        Ok(self.look(chain, id).await?.0)
+    }
+
+    /// The same, and the answer itself.
+    async fn look<C: Chain>(
+        &self,
+        chain: &C,
+        id: &ChannelId,
+    ) -> Result<(ChannelView, Look), RedeemError> {
         let seen_lt = {
             let id = id.clone();
             self.store
@@ -110,10 +119,10 @@ impl ProviderBook {
         }
         let newest = chain.newest_transactions(&id.address, seen_lt, SCANNED_MAX);
         let transactions = newest.await?;
-        let id = id.clone();
+        let (id, seen) = (id.clone(), look.clone());
         let view = self.store.write(move |connection| {
             let number = entry(connection, &id)?.number;
-            channel::see(connection, number, &look)?;
+            channel::see(connection, number, &seen)?;
             see_transactions(connection, number, &transactions)?;
             let view = entry(connection, &id)?.view;
             if posting(connection, number)?.is_some_and(|posting| posting.amount <= view.redeemed) {
@@ -121,7 +130,7 @@ impl ProviderBook {
             }
             Ok::<_, ProviderError>(view)
         })?;
-        Ok(view)
+        Ok((view, look))
     }
 
     /// Takes the next step towards having the newest voucher redeemed; to be called every so
@@ -136,7 +145,7 @@ impl ProviderBook {
         key: &SigningKey,
         policy: RedeemPolicy,
     ) -> Result<Tended, RedeemError> {
-        let view = self.see(chain, id).await?;
+        let (view, look) = self.look(chain, id).await?;
         if key.public_key() != view.provider_key {
             return Err(RedeemError::Key);
         }
@@ -145,7 +154,9 @@ impl ProviderBook {
             return Ok(Tended::Idle);
         };
         let gain = gain(&view, signed);
-        if view.status == ChannelStatus::Closed || now >= view.deadline {
+        // What the chain says now: an answer that once said otherwise may have been wrong, and to
+        // send a voucher in vain costs nothing.
+        if look.state.status == ChannelStatus::Closed || now >= look.state.deadline {
             let lost = less(signed.voucher.amount, view.redeemed);
             return Ok(match lost {
                 Nanograms::ZERO => Tended::Idle,

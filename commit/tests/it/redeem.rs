@@ -6,7 +6,7 @@ use tussah_commit::{ClientBook, ProviderBook, RedeemPolicy, Tended};
 use tussah_manifest::Nanograms;
 use tussah_settlement::chain::toncenter::ToncenterError;
 use tussah_settlement::chain::{EmbeddedChain, StackValue};
-use tussah_settlement::channel::{self, ChannelStatus};
+use tussah_settlement::channel::{self, ChannelState, ChannelStatus};
 use tussah_settlement::voucher::NetworkId;
 use tussah_settlement::{Account, Address, Cell, Chain, ChainError, Transaction};
 
@@ -238,24 +238,28 @@ fn the_payout_is_what_was_redeemed_less_its_way() {
     assert_eq!(view.owed, Nanograms::ZERO);
 }
 
-/// A server that reads so many transactions and no more, as all do.
-struct Dusty<'a>(&'a Mutex<EmbeddedChain>);
+/// A server that reads so many transactions and no more, as all do; and may lie.
+struct Server<'a> {
+    chain: &'a Mutex<EmbeddedChain>,
+    /// It says that the channel is closed.
+    lies: bool,
+}
 
-impl Chain for Dusty<'_> {
+impl Chain for Server<'_> {
     fn network(&self) -> NetworkId {
-        self.0.network()
+        self.chain.network()
     }
 
     async fn time(&self) -> Result<u32, ChainError> {
-        self.0.time().await
+        self.chain.time().await
     }
 
     async fn send_boc(&self, message: Cell) -> Result<(), ChainError> {
-        self.0.send_boc(message).await
+        self.chain.send_boc(message).await
     }
 
     async fn account(&self, address: &Address) -> Result<Account, ChainError> {
-        self.0.account(address).await
+        self.chain.account(address).await
     }
 
     async fn run_get_method(
@@ -264,7 +268,12 @@ impl Chain for Dusty<'_> {
         method: &str,
         arguments: Vec<StackValue>,
     ) -> Result<Vec<StackValue>, ChainError> {
-        self.0.run_get_method(address, method, arguments).await
+        let answer = self.chain.run_get_method(address, method, arguments);
+        let mut answer = answer.await?;
+        if self.lies && method == ChannelState::METHOD {
+            answer[0] = StackValue::from(3);
+        }
+        Ok(answer)
     }
 
     async fn transactions(
@@ -272,7 +281,7 @@ impl Chain for Dusty<'_> {
         account: &Address,
         after_lt: u64,
     ) -> Result<Vec<Transaction>, ChainError> {
-        let all = self.0.transactions(account, after_lt).await?;
+        let all = self.chain.transactions(account, after_lt).await?;
         if all.len() < 300 {
             return Ok(all);
         }
@@ -289,7 +298,7 @@ impl Chain for Dusty<'_> {
         after_lt: u64,
         count_max: usize,
     ) -> Result<Vec<Transaction>, ChainError> {
-        let newest = self.0.newest_transactions(address, after_lt, count_max);
+        let newest = self.chain.newest_transactions(address, after_lt, count_max);
         newest.await
     }
 }
@@ -298,7 +307,10 @@ impl Chain for Dusty<'_> {
 fn small_change_from_strangers_does_not_stop_a_provider() {
     let paid = Paid::new();
     let (id, key) = (paid.world.id(), &paid.world.provider_key);
-    let chain = Dusty(&paid.world.chain);
+    let chain = Server {
+        chain: &paid.world.chain,
+        lies: false,
+    };
     let tend = || wait(paid.provider.tend(&chain, id, key, DAILY)).unwrap();
     paid.job(60_000_000);
     assert!(matches!(tend(), Tended::Sent { .. }));
@@ -316,4 +328,26 @@ fn small_change_from_strangers_does_not_stop_a_provider() {
     assert_eq!(tend(), Tended::Idle);
     assert_eq!(paid.provider.posted(id).unwrap().len(), 1);
     assert_eq!(paid.world.state().redeemed, nano(120_000_000));
+}
+
+#[test]
+fn one_wrong_answer_does_not_cost_a_voucher() {
+    let paid = Paid::new();
+    let (id, key) = (paid.world.id(), &paid.world.provider_key);
+    paid.job(60_000_000);
+    let liar = Server {
+        chain: &paid.world.chain,
+        lies: true,
+    };
+    let lost = nano(60_000_000);
+    let tended = wait(paid.provider.tend(&liar, id, key, DAILY)).unwrap();
+    assert_eq!(tended, Tended::Late { lost });
+    assert!(matches!(paid.tend(DAILY), Tended::Sent { .. }));
+    assert_eq!(paid.world.state().redeemed, lost);
+    // Where it is true nothing is sent.
+    let paid = Paid::new();
+    paid.job(60_000_000);
+    paid.world.advance(EXPIRY);
+    assert_eq!(paid.tend(DAILY), Tended::Late { lost });
+    assert_eq!(paid.world.state().redeemed, Nanograms::ZERO);
 }
