@@ -48,7 +48,7 @@ pub(crate) struct Arguments {
     /// GRAM to deposit.
     #[arg(long, value_name = "GRAM", value_parser = grams::parse)]
     deposit: Nanograms,
-    /// The provider's key; this host's own if not given.
+    /// The provider's key; this host's own if not given. This build pays no runs on other hosts.
     #[arg(long, value_name = "KEY", requires = "owner")]
     provider: Option<PublicKey>,
     /// The provider's account, which can change its key and payout; the wallet if not given.
@@ -130,6 +130,12 @@ impl Arguments {
                 in_flight_max: self.in_flight,
                 prices: self.prices.prices(),
             };
+            if agreed.side.key != channels.provider_key.public_key() {
+                ui.warn(
+                    "the provider is another host, and this build pays runs on this host alone: \
+                     the deposit can be had back with `tussah channel close --one-sided`",
+                );
+            }
             let address = channel::address(&agreed.terms, &agreed.side);
             // Before the money is on its way, so that nobody has to look for it.
             channels.keep(&address, &agreed)?;
