@@ -7,12 +7,20 @@ mod open;
 mod redeem;
 mod status;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use tussah_manifest::Nanograms;
-use tussah_settlement::Cell;
 use tussah_settlement::wallet::OutMessage;
+use tussah_settlement::{Address, Cell};
 
-use crate::{channels::Known, exit_code::Exit, failure::Failure, home::Home, ui::Ui};
+use crate::{
+    chain_option::{ChainOption, OpenChain},
+    channels::{Channels, Known},
+    exit_code::Exit,
+    failure::Failure,
+    home::Home,
+    ui::Ui,
+    wallets::PassphraseOption,
+};
 
 /// What a message carries for its gas, 0.05 GRAM; what is left of it comes back.
 const GAS_NANOGRAMS: u64 = 50_000_000;
@@ -33,12 +41,12 @@ pub(crate) enum Command {
 impl Command {
     pub(super) fn json(&self) -> bool {
         match self {
-            Self::Open(arguments) => arguments.json,
-            Self::TopUp(arguments) => arguments.json,
+            Self::Open(arguments) => arguments.with.json,
+            Self::TopUp(arguments) => arguments.with.json,
             Self::Status(arguments) => arguments.json,
-            Self::Redeem(arguments) => arguments.json,
-            Self::Withdraw(arguments) => arguments.json,
-            Self::Close(arguments) => arguments.json,
+            Self::Redeem(arguments) => arguments.with.json,
+            Self::Withdraw(arguments) => arguments.with.json,
+            Self::Close(arguments) => arguments.with.json,
             Self::Export(arguments) => arguments.json,
             Self::Import(arguments) => arguments.json,
         }
@@ -57,6 +65,55 @@ impl Command {
             Self::Import(arguments) => arguments.run(&home, ui),
         }
     }
+}
+
+/// What every command takes that pays: on which chain, by which passphrase, and how to answer.
+#[derive(Debug, Args)]
+struct PayOption {
+    #[command(flatten)]
+    chain: ChainOption,
+    #[command(flatten)]
+    passphrase: PassphraseOption,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A channel of this host, as its chain has it now.
+struct Place {
+    channels: Channels,
+    chain: OpenChain,
+    known: Known,
+}
+
+impl Place {
+    async fn find(home: &Home, chain: &ChainOption, address: &Address) -> Result<Self, Failure> {
+        let channels = Channels::open(home)?;
+        let chain = chain.open().await?;
+        let known = channels.find(&chain, address).await?;
+        Ok(Self {
+            channels,
+            chain,
+            known,
+        })
+    }
+
+    /// Asks again, and shows what was made of it.
+    async fn show(&self, ui: &Ui) -> Result<Exit, Failure> {
+        show(&self.channels, &self.chain, &self.known.id.address, ui).await
+    }
+}
+
+/// Shows a channel as the chain has it now.
+async fn show(
+    channels: &Channels,
+    chain: &OpenChain,
+    address: &Address,
+    ui: &Ui,
+) -> Result<Exit, Failure> {
+    let known = channels.find(chain, address).await?;
+    status::show(channels, &known, ui)?;
+    Ok(Exit::DONE)
 }
 
 /// A message to a channel, with its gas beside what it brings.

@@ -7,16 +7,16 @@ use tussah_settlement::channel::{self, ChannelStatus};
 use tussah_settlement::voucher::Voucher;
 use tussah_settlement::{Address, Cell, Chain};
 
-use super::{CHANNEL, status, to_channel};
+use super::{CHANNEL, PayOption, Place, to_channel};
 use crate::{
-    chain_option::{ChainOption, address, block_on, chain_failure, pay},
+    chain_option::{address, block_on, chain_failure, pay},
     channels::{Channels, Held, Known, client_failure},
     exit_code::Exit,
     failure::Failure,
     home::Home,
     paid::Books,
     ui::Ui,
-    wallets::{PassphraseOption, unlock_on, wallet_name},
+    wallets::{unlock_on, wallet_name},
 };
 
 const EXAMPLES: &str = "\
@@ -41,20 +41,18 @@ pub(crate) struct Arguments {
     #[arg(long)]
     one_sided: bool,
     #[command(flatten)]
-    chain: ChainOption,
-    #[command(flatten)]
-    passphrase: PassphraseOption,
-    /// Print JSON.
-    #[arg(long)]
-    pub(super) json: bool,
+    pub(super) with: PayOption,
 }
 
 impl Arguments {
     pub(super) fn run(self, home: &Home, ui: &Ui) -> Result<Exit, Failure> {
-        let channels = Channels::open(home)?;
         block_on(async {
-            let chain = self.chain.open().await?;
-            let known = channels.find(&chain, &self.address).await?;
+            let place = Place::find(home, &self.with.chain, &self.address).await?;
+            let Place {
+                channels,
+                chain,
+                known,
+            } = &place;
             let now = chain.time().await.map_err(chain_failure)?;
             let state = &known.look.state;
             let is_over = state.status == ChannelStatus::Closed || now >= state.deadline;
@@ -65,7 +63,7 @@ impl Arguments {
                 vec![channel::refund(1)]
             } else if both {
                 let held = held.insert(channels.hold(&self.address)?);
-                vec![agreed(&channels, &known, held)?, channel::refund(2)]
+                vec![agreed(channels, known, held)?, channel::refund(2)]
             } else if state.status == ChannelStatus::Open {
                 vec![channel::start_close(1)]
             } else {
@@ -76,16 +74,14 @@ impl Arguments {
                 return Err(Failure::new(Exit::LIMIT, message)
                     .help("run the command again then, to take back what is left"));
             };
-            let wallet = unlock_on(home, &chain, &self.wallet, &self.passphrase)?;
-            self.require_party(&known, &wallet.0.address(), is_over || both)?;
+            let wallet = unlock_on(home, chain, &self.wallet, &self.with.passphrase)?;
+            self.require_party(known, &wallet.0.address(), is_over || both)?;
             let messages: Vec<_> = bodies
                 .into_iter()
-                .map(|body| to_channel(&known, Nanograms::ZERO, body))
+                .map(|body| to_channel(known, Nanograms::ZERO, body))
                 .collect();
-            pay(&chain, &wallet, &messages, CHANNEL).await?;
-            let known = channels.find(&chain, &self.address).await?;
-            status::show(&channels, &known, ui)?;
-            Ok(Exit::DONE)
+            pay(chain, &wallet, &messages, CHANNEL).await?;
+            place.show(ui).await
         })
     }
 

@@ -10,7 +10,7 @@ use tussah_manifest::Digest;
 use tussah_settlement::Address;
 use tussah_settlement::channel::ProviderSide;
 
-use super::status;
+use super::{Place, show};
 use crate::{
     chain_option::{ChainOption, address, block_on, chain_failure},
     channels::{Agreed, Channels, PriceOption, require_network, store_failure, write_whole},
@@ -81,10 +81,11 @@ struct ExportView {
 
 impl ExportArguments {
     pub(super) fn run(self, home: &Home, ui: &Ui) -> Result<Exit, Failure> {
-        let channels = Channels::open(home)?;
         block_on(async {
-            let chain = self.chain.open().await?;
-            let known = channels.find(&chain, &self.address).await?;
+            let place = Place::find(home, &self.chain, &self.address).await?;
+            let Place {
+                channels, known, ..
+            } = &place;
             let file = match self.role {
                 Role::Client => channels.client.export(&known.id),
                 Role::Provider => channels.provider.export(&known.id),
@@ -134,9 +135,7 @@ impl ImportArguments {
             if !channels.addresses()?.contains(&id.address) {
                 channels.keep(&id.address, &agreed)?;
             }
-            let known = channels.find(&chain, &id.address).await?;
-            status::show(&channels, &known, ui)?;
-            Ok(Exit::DONE)
+            show(&channels, &chain, &id.address, ui).await
         })
     }
 }

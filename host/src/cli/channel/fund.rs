@@ -7,16 +7,16 @@ use tussah_settlement::channel::{self, ProviderSide};
 use tussah_settlement::message::{self, ShownMessage};
 use tussah_settlement::{Account, AccountStatus, Address, Cell, Chain, Transaction};
 
-use super::{CHANNEL, status, to_channel};
+use super::{CHANNEL, PayOption, Place, to_channel};
 use crate::{
-    chain_option::{ChainOption, OpenChain, address, block_on, chain_failure, pay},
-    channels::{Channels, Known},
+    chain_option::{OpenChain, address, block_on, chain_failure, pay},
+    channels::Known,
     exit_code::Exit,
     failure::Failure,
     grams,
     home::Home,
     ui::Ui,
-    wallets::{PassphraseOption, unlock_on, wallet_name},
+    wallets::{unlock_on, wallet_name},
 };
 
 /// Add to a channel's deposit.
@@ -32,12 +32,7 @@ pub(crate) struct TopUpArguments {
     #[arg(long, value_name = "NAME", value_parser = wallet_name)]
     wallet: String,
     #[command(flatten)]
-    chain: ChainOption,
-    #[command(flatten)]
-    passphrase: PassphraseOption,
-    /// Print JSON.
-    #[arg(long)]
-    pub(super) json: bool,
+    pub(super) with: PayOption,
 }
 
 /// Have what was redeemed paid out to the payout account.
@@ -53,55 +48,44 @@ pub(crate) struct WithdrawArguments {
     #[arg(long)]
     undeployed: bool,
     #[command(flatten)]
-    chain: ChainOption,
-    #[command(flatten)]
-    passphrase: PassphraseOption,
-    /// Print JSON.
-    #[arg(long)]
-    pub(super) json: bool,
+    pub(super) with: PayOption,
 }
 
 impl TopUpArguments {
     pub(super) fn run(self, home: &Home, ui: &Ui) -> Result<Exit, Failure> {
-        let channels = Channels::open(home)?;
         block_on(async {
-            let chain = self.chain.open().await?;
-            let known = channels.find(&chain, &self.address).await?;
-            let wallet = unlock_on(home, &chain, &self.wallet, &self.passphrase)?;
-            let message = to_channel(&known, self.amount, channel::top_up(1));
-            pay(&chain, &wallet, &[message], CHANNEL).await?;
-            let known = channels.find(&chain, &self.address).await?;
-            status::show(&channels, &known, ui)?;
-            Ok(Exit::DONE)
+            let place = Place::find(home, &self.with.chain, &self.address).await?;
+            let Place { chain, known, .. } = &place;
+            let wallet = unlock_on(home, chain, &self.wallet, &self.with.passphrase)?;
+            let message = to_channel(known, self.amount, channel::top_up(1));
+            pay(chain, &wallet, &[message], CHANNEL).await?;
+            place.show(ui).await
         })
     }
 }
 
 impl WithdrawArguments {
     pub(super) fn run(self, home: &Home, ui: &Ui) -> Result<Exit, Failure> {
-        let channels = Channels::open(home)?;
         block_on(async {
-            let chain = self.chain.open().await?;
-            let known = channels.find(&chain, &self.address).await?;
+            let place = Place::find(home, &self.with.chain, &self.address).await?;
+            let Place { chain, known, .. } = &place;
             if known.look.state.owed == Nanograms::ZERO {
                 return Err(Failure::usage("the channel owes the provider nothing")
                     .help("`tussah channel redeem` posts the newest voucher"));
             }
-            let wallet = unlock_on(home, &chain, &self.wallet, &self.passphrase)?;
-            let side = ProviderSide::at(&chain, &self.address).await;
+            let wallet = unlock_on(home, chain, &self.wallet, &self.with.passphrase)?;
+            let side = ProviderSide::at(chain, &self.address).await;
             let payout = side.map_err(chain_failure)?.payout;
             let before = chain.account(&payout).await.map_err(chain_failure)?;
-            self.check(&known, &wallet.0.address(), (&payout, &before))?;
+            self.check(known, &wallet.0.address(), (&payout, &before))?;
             let body = channel::withdraw(1, !self.undeployed);
-            let message = to_channel(&known, Nanograms::ZERO, body);
-            let withdrawn = pay(&chain, &wallet, &[message], CHANNEL).await?;
+            let message = to_channel(known, Nanograms::ZERO, body);
+            let withdrawn = pay(chain, &wallet, &[message], CHANNEL).await?;
             let after = (&payout, before.last_lt);
             for transaction in &withdrawn {
-                require_paid(&chain, transaction, after).await?;
+                require_paid(chain, transaction, after).await?;
             }
-            let known = channels.find(&chain, &self.address).await?;
-            status::show(&channels, &known, ui)?;
-            Ok(Exit::DONE)
+            place.show(ui).await
         })
     }
 

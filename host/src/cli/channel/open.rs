@@ -6,16 +6,16 @@ use tussah_settlement::Chain;
 use tussah_settlement::channel::{self, ProviderSide, Terms};
 use tussah_settlement::wallet::OutMessage;
 
-use super::{CHANNEL, status};
+use super::{CHANNEL, PayOption, show};
 use crate::{
-    chain_option::{ChainOption, Recipient, block_on, chain_failure, pay, recipient},
+    chain_option::{Recipient, block_on, chain_failure, pay, recipient},
     channels::{Agreed, Channels, PriceOption},
     exit_code::Exit,
     failure::Failure,
     grams,
     home::Home,
     ui::Ui,
-    wallets::{self, PassphraseOption, unlock_on, wallet_name},
+    wallets::{self, unlock_on, wallet_name},
 };
 
 /// What goes with the deposit, 0.1 GRAM: the reserve for rent, and gas. It is the client's, and
@@ -72,12 +72,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     prices: PriceOption,
     #[command(flatten)]
-    chain: ChainOption,
-    #[command(flatten)]
-    passphrase: PassphraseOption,
-    /// Print JSON.
-    #[arg(long)]
-    pub(super) json: bool,
+    pub(super) with: PayOption,
 }
 
 /// For clap: a step that is worth its gas, which the channel keeps back from what it credits.
@@ -96,8 +91,8 @@ impl Arguments {
     pub(super) fn run(self, home: &Home, ui: &Ui) -> Result<Exit, Failure> {
         let channels = Channels::open(home)?;
         block_on(async {
-            let chain = self.chain.open().await?;
-            let wallet = unlock_on(home, &chain, &self.wallet, &self.passphrase)?;
+            let chain = self.with.chain.open().await?;
+            let wallet = unlock_on(home, &chain, &self.wallet, &self.with.passphrase)?;
             let (mut salt, mut drawn) = ([0; 8], [0; 32]);
             wallets::random(&mut salt)?;
             wallets::random(&mut drawn)?;
@@ -149,9 +144,7 @@ impl Arguments {
                 body: channel::open(1, drawn, now.saturating_add(self.days * 86_400)),
             };
             pay(&chain, &wallet, &[message], CHANNEL).await?;
-            let known = channels.find(&chain, &address).await?;
-            status::show(&channels, &known, ui)?;
-            Ok(Exit::DONE)
+            show(&channels, &chain, &address, ui).await
         })
     }
 }

@@ -7,16 +7,16 @@ use tussah_commit::Tended;
 use tussah_manifest::Nanograms;
 use tussah_settlement::Address;
 
-use super::{CHANNEL, status, to_channel};
+use super::{CHANNEL, PayOption, Place, to_channel};
 use crate::{
-    chain_option::{ChainOption, OpenChain, address, block_on, pay},
-    channels::{AT_ONCE, Channels, Known, redeem_failure},
+    chain_option::{OpenChain, address, block_on, pay},
+    channels::{AT_ONCE, Known, redeem_failure},
     exit_code::Exit,
     failure::Failure,
     grams::grams,
     home::Home,
     ui::Ui,
-    wallets::{PassphraseOption, unlock_on, wallet_name},
+    wallets::{unlock_on, wallet_name},
 };
 
 /// Between two looks at the chain.
@@ -34,32 +34,26 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME", value_parser = wallet_name)]
     wallet: Option<String>,
     #[command(flatten)]
-    chain: ChainOption,
-    #[command(flatten)]
-    passphrase: PassphraseOption,
-    /// Print JSON.
-    #[arg(long)]
-    pub(super) json: bool,
+    pub(super) with: PayOption,
 }
 
 impl Arguments {
     pub(super) fn run(self, home: &Home, ui: &Ui) -> Result<Exit, Failure> {
-        let channels = Channels::open(home)?;
         block_on(async {
-            let chain = self.chain.open().await?;
-            let known = channels.find(&chain, &self.address).await?;
+            let place = Place::find(home, &self.with.chain, &self.address).await?;
+            let Place {
+                channels,
+                chain,
+                known,
+            } = &place;
             known.require_provider()?;
-            channels.require_current(&known)?;
+            channels.require_current(known)?;
             let mut by_wallet = false;
             for _ in 0..LOOKS_MAX {
                 let key = &channels.provider_key;
-                let tended = channels.provider.tend(&chain, &known.id, key, AT_ONCE);
+                let tended = channels.provider.tend(chain, &known.id, key, AT_ONCE);
                 match tended.await.map_err(redeem_failure)? {
-                    Tended::Idle => {
-                        let known = channels.find(&chain, &self.address).await?;
-                        status::show(&channels, &known, ui)?;
-                        return Ok(Exit::DONE);
-                    }
+                    Tended::Idle => return place.show(ui).await,
                     Tended::Sent { amount, .. } => {
                         ui.note(&format!("sent the voucher for {}", grams(amount)));
                         // A chain in the box has it at once.
@@ -71,7 +65,7 @@ impl Arguments {
                         tokio::time::sleep(LOOK_INTERVAL).await;
                     }
                     Tended::Small { body, gain } => {
-                        self.by_wallet(home, &chain, &known, body, gain).await?;
+                        self.by_wallet(home, chain, known, body, gain).await?;
                         by_wallet = true;
                     }
                     Tended::Late { lost } => {
@@ -103,7 +97,7 @@ impl Arguments {
             return Err(Failure::new(Exit::LIMIT, message)
                 .help("wait for more, or have a wallet pay the gas: --wallet NAME"));
         };
-        let wallet = unlock_on(home, chain, name, &self.passphrase)?;
+        let wallet = unlock_on(home, chain, name, &self.with.passphrase)?;
         let message = to_channel(known, Nanograms::ZERO, body);
         pay(chain, &wallet, &[message], CHANNEL).await.map(drop)
     }

@@ -178,9 +178,7 @@ impl Arguments {
         block_on(async {
             let chain = self.chain.open().await?;
             if let Some(address) = &self.address {
-                let known = channels.find(&chain, address).await?;
-                show(&channels, &known, ui)?;
-                return Ok(Exit::DONE);
+                return super::show(&channels, &chain, address, ui).await;
             }
             let (mut listed, mut exit) = (Vec::new(), Exit::DONE);
             for address in channels.addresses()? {
