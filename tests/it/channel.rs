@@ -445,6 +445,8 @@ fn a_signed_close_ends_a_channel_even_where_it_was_not_sent() {
     paid.channel("close", &["--wallet", "other"])
         .expect(2)
         .says("wallet `other` is not the channel's client");
+    // Nothing was signed by that.
+    let price = paid.pay("0", "r0.cbor");
     paid.done("top-up", &["--wallet", "main", "--amount", "0.8"]);
     paid.channel("close", &["--wallet", "main"])
         .expect(2)
@@ -455,6 +457,7 @@ fn a_signed_close_ends_a_channel_even_where_it_was_not_sent() {
     bank.json(&["chain", "faucet", &main, "1"]);
     let closed = paid.done("close", &["--wallet", "main"]);
     assert_eq!(closed["status"], "closed");
+    assert_eq!(nanograms(&closed["redeemed_nanograms"]), price);
 }
 
 /// A job that would go on past the deadline could not be paid for any more.

@@ -57,6 +57,17 @@ impl Arguments {
             let state = &known.look.state;
             let is_over = state.status == ChannelStatus::Closed || now >= state.deadline;
             let both = known.is_client && known.is_provider && !self.one_sided;
+            if !is_over && !both && state.status != ChannelStatus::Open {
+                let message = format!(
+                    "the challenge window ends in {} seconds",
+                    state.deadline - now
+                );
+                return Err(Failure::new(Exit::LIMIT, message)
+                    .help("run the command again then, to take back what is left"));
+            }
+            // Before anything is signed, which cannot be taken back.
+            let wallet = unlock_on(home, chain, &self.wallet, &self.with.passphrase)?;
+            self.require_party(known, &wallet.0.address(), is_over || both)?;
             // Held to the end: no run begins on a close that is signed.
             let mut held = None;
             let bodies = if is_over {
@@ -64,18 +75,9 @@ impl Arguments {
             } else if both {
                 let held = held.insert(channels.hold(&self.address)?);
                 vec![agreed(channels, known, held)?, channel::refund(2)]
-            } else if state.status == ChannelStatus::Open {
-                vec![channel::start_close(1)]
             } else {
-                let message = format!(
-                    "the challenge window ends in {} seconds",
-                    state.deadline - now
-                );
-                return Err(Failure::new(Exit::LIMIT, message)
-                    .help("run the command again then, to take back what is left"));
+                vec![channel::start_close(1)]
             };
-            let wallet = unlock_on(home, chain, &self.wallet, &self.with.passphrase)?;
-            self.require_party(known, &wallet.0.address(), is_over || both)?;
             let messages: Vec<_> = bodies
                 .into_iter()
                 .map(|body| to_channel(known, Nanograms::ZERO, body))
