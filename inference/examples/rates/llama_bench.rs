@@ -145,7 +145,8 @@ impl LlamaBench {
             format!("  generation, on an empty context: {generation} tokens/s"),
         ];
         let mut ratios = Vec::new();
-        for ours in figures {
+        // It runs one stream, so that is what it is compared with.
+        for ours in figures.iter().filter(|ours| ours.streams == 1) {
             let ratio_of_prompt = ours.prompt.median / prompt.median;
             let ratio_of_generation = ours.generation.median / generation.median;
             lines.push(format!(

@@ -99,6 +99,9 @@ fn arguments() -> Result<Arguments, Failure> {
     if arguments.batches.is_empty() {
         arguments.batches.push(1);
     }
+    if arguments.against.is_some() && !arguments.batches.contains(&1) {
+        return Err("--against compares one stream: add --batch 1".into());
+    }
     Ok(arguments)
 }
 

@@ -147,7 +147,7 @@ impl Streams {
         Ok(Figures {
             name: self.name(),
             loaded: Arc::clone(&self.loaded),
-            batch: self.batch,
+            streams: self.batch,
             session_bytes: self.session_bytes,
             runs: self.generation.len(),
             prompt: rate(lengths.prompt, &self.prompts).ok_or("no runs")?,
@@ -166,7 +166,7 @@ impl Streams {
 pub(crate) struct Figures {
     pub(crate) name: String,
     loaded: Arc<Loaded>,
-    batch: u32,
+    pub(crate) streams: u32,
     session_bytes: u64,
     runs: usize,
     /// Tokens a second of all streams together.
@@ -226,7 +226,7 @@ impl Figures {
             "adapter": gpu.map(|gpu| &gpu.name),
             "driver": gpu.map(|gpu| &gpu.driver),
             "kind": gpu.map(|gpu| gpu.kind.name()),
-            "streams": self.batch,
+            "streams": self.streams,
             "load_seconds": self.loaded.load_seconds,
             "weight_bytes": model.weight_bytes(),
             "session_bytes": self.session_bytes,
