@@ -59,9 +59,11 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
 
 /// The state of one sequence on a device.
 pub(crate) trait Sequence: fmt::Debug + Send {
-    /// Runs `tokens`, which stand at `position` and after, and writes the last one's logits.
+    /// Runs `tokens`, which stand at `position` and after, and writes the logits of as many of the last of them
+    /// as `logits` has room for, in their order.
     ///
-    /// The caller keeps `tokens` within the batch and the context, and ids within the vocabulary.
+    /// The caller keeps `tokens` within the batch and the context, ids within the vocabulary, and `logits` at a
+    /// multiple of the vocabulary, of one token at least.
     fn run(
         &mut self,
         tokens: &[TokenId],

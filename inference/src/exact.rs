@@ -124,4 +124,12 @@ impl ScoreScale {
         let factor = (1.0 / libm::sqrt(length as f64)) as f32;
         Self::Factor(factor)
     }
+
+    /// It as a factor.
+    pub(crate) fn factor(self) -> f32 {
+        match self {
+            Self::Power(power) => f32::exp2(-(power as f32)),
+            Self::Factor(factor) => factor,
+        }
+    }
 }

@@ -1,6 +1,6 @@
-//! The exact profile on GPUs, through wgpu: Vulkan, Metal or DX12.
+//! Decoders on GPUs, through wgpu: Vulkan, Metal or DX12; in the exact profile, or in f32 to compare it with.
 //! In: a plan, the file's weights, steps of tokens. Out: logits whose bits are those of the CPU's exact
-//! engine; `docs/exact-arithmetic.md` says why they can be. It never falls back to a CPU: what a device
+//! engine, in the exact profile; `docs/exact-arithmetic.md` says why they can be. It never falls back to a CPU: what a device
 //! cannot do is an error, and an adapter that is no GPU is taken only when asked for by name.
 //!
 //! ```text
@@ -8,7 +8,8 @@
 //!             pages     └ model ── one model: its buffers, its cache, the order of dispatches
 //! plan ─ builder ─ compiler ─┘  layers → dispatches, kernels → pipelines
 //!                  ├ weights ── matrices, as integers, in planes of a buffer
-//!                  ├ product ── WGSL for matrices times vectors
+//!                  ├ product ── WGSL for matrices times vectors; unpack ── how it reads weights
+//!                  ├ tile ── the same for many vectors at once, in the exact profile
 //!                  └ kernels ── WGSL for all else
 //! clock ── how long a step took; bandwidth ── how fast the device's memory is
 //! pipelines ── compiled kernels on disk, checked by a MAC
@@ -28,8 +29,10 @@ mod product;
 mod runner;
 mod self_test;
 mod steps;
+mod tile;
+mod unpack;
 mod weights;
 
-pub use device::{Gpu, GpuChoice, GpuError, GpuInfo, GpuKind, GpuLayout, GpuOptions};
+pub use device::{Gpu, GpuChoice, GpuError, GpuInfo, GpuKind, GpuLayout, GpuOptions, GpuTiles};
 pub use pipelines::GpuCache;
-pub(crate) use steps::GpuExact;
+pub(crate) use steps::GpuDecoder;

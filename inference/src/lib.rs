@@ -54,7 +54,9 @@ pub use gguf::{
     ALLOCATION_FACTOR, Gguf, GgufError, GgufSummary, KEY_BYTES_MAX, METADATA_KEYS_MAX,
     StorageShare, TENSOR_NAME_BYTES_MAX, TENSORS_MAX,
 };
-pub use gpu::{Gpu, GpuCache, GpuChoice, GpuError, GpuInfo, GpuKind, GpuLayout, GpuOptions};
+pub use gpu::{
+    Gpu, GpuCache, GpuChoice, GpuError, GpuInfo, GpuKind, GpuLayout, GpuOptions, GpuTiles,
+};
 pub use model::{
     Device, Engine, LoadOptions, LoadProgress, Model, ModelError, ModelInfo, THREADS_MAX,
 };

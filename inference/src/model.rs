@@ -18,7 +18,7 @@ use crate::cpu::exact::{Exact, ExactEncoder};
 use crate::cpu::oracle::{Oracle, OracleEncoder};
 use crate::cpu::simd::{SimdLevel, SimdUnavailable};
 use crate::gguf::{Gguf, GgufError};
-use crate::gpu::{Gpu, GpuExact, GpuInfo};
+use crate::gpu::{Gpu, GpuDecoder, GpuInfo};
 use crate::quant::QuantType;
 use crate::safetensors::SafetensorsError;
 use crate::tokenizer::{AddBos, EncodeOptions, TokenId, Tokenizer, TokenizerError};
@@ -34,6 +34,9 @@ pub enum Engine {
     /// The exact profile: the same bits on every device, at every width and thread count.
     #[default]
     Exact,
+    /// f32 on a GPU: the device's own bits, the same each time. To weigh the exact profile against; jobs do not
+    /// run on it.
+    Fast,
     /// Scalar f32, slow and obvious; for tests to compare with.
     Oracle,
 }
@@ -44,7 +47,7 @@ pub enum Device {
     /// The CPU.
     #[default]
     Cpu,
-    /// A GPU, for decoders in the exact profile.
+    /// A GPU, for decoders.
     Gpu(Arc<Gpu>),
 }
 
@@ -221,6 +224,9 @@ pub enum ModelError {
         /// What it is.
         what: &'static str,
     },
+    /// The fast profile was asked for on a CPU, or for an encoder.
+    #[error("the fast profile runs decoders on a GPU only")]
+    GpuOnly,
     /// Too many threads.
     #[error("{threads} threads, at most {THREADS_MAX} are allowed")]
     Threads {
@@ -303,6 +309,7 @@ impl Model {
         let plan = Arc::new(plan);
         let number = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
         let (engine, backend): (String, Box<dyn TextEncoder>) = match options.engine {
+            Engine::Fast => return Err(ModelError::GpuOnly),
             Engine::Oracle => (
                 "oracle".to_owned(),
                 Box::new(OracleEncoder::new(Arc::clone(&plan))),
@@ -361,8 +368,16 @@ impl Model {
             (Engine::Exact, Device::Gpu(gpu)) => {
                 info.engine = format!("{} {}", crate::exact_profile(), gpu.info());
                 info.gpu = Some(gpu.info().clone());
-                Box::new(GpuExact::load(gpu, gguf, Arc::clone(&plan), progress)?)
+                let plan = Arc::clone(&plan);
+                Box::new(GpuDecoder::load(gpu, true, gguf, plan, progress)?)
             }
+            (Engine::Fast, Device::Gpu(gpu)) => {
+                info.engine = format!("fast {}", gpu.info());
+                info.gpu = Some(gpu.info().clone());
+                let plan = Arc::clone(&plan);
+                Box::new(GpuDecoder::load(gpu, false, gguf, plan, progress)?)
+            }
+            (Engine::Fast, Device::Cpu) => return Err(ModelError::GpuOnly),
             (Engine::Oracle, Device::Cpu) => {
                 info.engine = format!("oracle {threads} threads");
                 let total_bytes = gguf.size_bytes();

@@ -174,6 +174,47 @@ impl Session {
         if tokens.is_empty() {
             return Ok(());
         }
+        let all = self.note_appended(tokens)?;
+        let chunks = all.chunks(self.decoder.backend.batch_tokens_max());
+        let last = chunks.len() - 1;
+        for (index, chunk) in chunks.enumerate() {
+            self.step(chunk, index == last)?;
+        }
+        Ok(())
+    }
+
+    /// As [`Session::append`], and gives the logits after each of the tokens: `tokens.len()` rows of one value
+    /// a token of the vocabulary. What [`Session::logits`] gives afterwards is the last row.
+    ///
+    /// # Errors
+    /// As [`Session::append`]; without memory for the rows before anything is run.
+    pub fn append_scored(&mut self, tokens: &[TokenId]) -> Result<Vec<f32>, SessionError> {
+        let vocabulary = self.decoder.plan.vocabulary();
+        let mut rows = zeroed(tokens.len().saturating_mul(vocabulary), "logits")?;
+        if tokens.is_empty() {
+            return Ok(rows);
+        }
+        let all = self.note_appended(tokens)?;
+        let before = all.len() - tokens.len();
+        let mut at = 0;
+        for chunk in all.chunks(self.decoder.backend.batch_tokens_max()) {
+            // A token that was accepted before has its logits computed by nobody.
+            let skipped = before.saturating_sub(at).min(chunk.len());
+            let from = (at + skipped - before) * vocabulary;
+            let count = chunk.len() - skipped;
+            self.run_step(chunk, Some(&mut rows[from..][..count * vocabulary]))?;
+            at += chunk.len();
+        }
+        if self.logits.is_empty() {
+            self.logits = zeroed(vocabulary, "logits")?;
+        }
+        self.logits
+            .copy_from_slice(&rows[rows.len() - vocabulary..]);
+        Ok(rows)
+    }
+
+    /// Checks tokens and takes them into the sampler's account; gives what is to be run.
+    fn note_appended(&mut self, tokens: &[TokenId]) -> Result<Vec<TokenId>, SessionError> {
         self.check_room(tokens.len() as u64)?;
         tokens
             .iter()
@@ -186,12 +227,7 @@ impl Session {
         all.extend(self.pending.take());
         all.extend_from_slice(tokens);
         self.usage.prompt_tokens += tokens.len() as u64;
-        let chunks = all.chunks(self.decoder.backend.batch_tokens_max());
-        let last = chunks.len() - 1;
-        for (index, chunk) in chunks.enumerate() {
-            self.step(chunk, index == last)?;
-        }
-        Ok(())
+        Ok(all)
     }
 
     /// Picks the next token by the session's sampling and accepts it; `None` where the model ends its text.
@@ -426,24 +462,44 @@ impl Session {
         }
     }
 
-    /// Runs tokens that were checked; an error leaves the sequence of no use.
+    /// Runs tokens that were checked, for the last one's logits or for none; an error leaves the sequence of no
+    /// use.
     fn step(&mut self, tokens: &[TokenId], wants_logits: bool) -> Result<(), SessionError> {
+        if !wants_logits {
+            return self.run_step(tokens, None);
+        }
+        let mut logits = std::mem::take(&mut self.logits);
+        if logits.is_empty() {
+            logits = match zeroed(self.decoder.plan.vocabulary(), "logits") {
+                Ok(logits) => logits,
+                Err(error) => {
+                    self.failed = true;
+                    return Err(error.into());
+                }
+            };
+        }
+        let ran = self.run_step(tokens, Some(&mut logits));
+        self.logits = logits;
+        ran
+    }
+
+    /// Runs tokens, for the logits of as many of the last of them as there is room for.
+    fn run_step(
+        &mut self,
+        tokens: &[TokenId],
+        logits: Option<&mut [f32]>,
+    ) -> Result<(), SessionError> {
         if self.failed {
             return Err(SessionError::Failed);
         }
         self.failed = true;
         self.check_cancelled()?;
         let plan = Arc::clone(&self.decoder.plan);
-        if wants_logits && self.logits.is_empty() {
-            self.logits = zeroed(plan.vocabulary(), "logits")?;
-        }
-        let position = self.run as usize;
-        let logits = wants_logits.then_some(self.logits.as_mut_slice());
-        self.sequence.run(tokens, position, logits)?;
+        let logits = logits.filter(|logits| !logits.is_empty());
+        let rows = logits.as_ref().map_or(0, |logits| logits.len()) / plan.vocabulary();
+        self.sequence.run(tokens, self.run as usize, logits)?;
         self.usage.inference_units += plan.units(u64::from(self.run), tokens.len() as u64);
-        if wants_logits {
-            self.usage.inference_units += plan.units_of_head();
-        }
+        self.usage.inference_units += plan.units_of_head() * rows as u64;
         // The context has at most 2^20 tokens.
         self.run += u32::try_from(tokens.len()).unwrap_or(u32::MAX);
         self.failed = false;

@@ -118,14 +118,17 @@ impl Sequence for OracleSequence {
             }
             add_all(&mut states, &branch);
         }
-        if let (Some(logits), Some(last)) = (logits, states.pop()) {
-            let normed = shared.norms(&[last], &plan.output_norm);
-            logits.copy_from_slice(&shared.products(&plan.head, &normed)[0]);
+        let Some(logits) = logits else { return Ok(()) };
+        let rows = logits.chunks_exact_mut(plan.vocabulary());
+        let first = tokens.len() - rows.len();
+        let normed = shared.norms(&states[first..], &plan.output_norm);
+        let products = shared.products(&plan.head, &normed);
+        for ((logits, product), row) in rows.zip(products).zip(first..) {
+            logits.copy_from_slice(&product);
             if logits.iter().any(|logit| !logit.is_finite()) {
-                let position = position + tokens.len() - 1;
                 return Err(BackendError::NotFinite {
                     what: "a logit".to_owned(),
-                    position,
+                    position: position + row,
                 });
             }
         }

@@ -14,7 +14,7 @@ use crate::model::{LoadProgress, ModelError};
 
 use super::compiler::{Compiler, Count, GROUPS_MAX, Normed, Op, Source, Target, Use, fits, lanes};
 use super::device::Gpu;
-use super::kernels::{self, Add, Heads};
+use super::kernels::{self, Add, Heads, Profile};
 use super::model::{Buffers, LayerOps, Way, attend_bound, fused_bound, heads_bound};
 use super::product::THREADS;
 use super::weights::{Matrix, rows_max};
@@ -97,12 +97,17 @@ struct NormOf {
 }
 
 impl<'a> Builder<'a> {
-    pub(super) fn new(gpu: &Arc<Gpu>, plan: &'a Plan, buffers: &'a Buffers) -> Self {
+    pub(super) fn new(
+        gpu: &Arc<Gpu>,
+        profile: Profile,
+        plan: &'a Plan,
+        buffers: &'a Buffers,
+    ) -> Self {
         Self {
-            compiler: Compiler::new(gpu),
+            compiler: Compiler::new(gpu, profile),
             plan,
             buffers,
-            fused: fits(gpu, plan.embedding_length, true, Some(plan.gate)),
+            fused: fits(gpu, profile, plan.embedding_length, true, Some(plan.gate)),
             in_other: false,
         }
     }
@@ -136,7 +141,12 @@ impl<'a> Builder<'a> {
             (7, Use::Read, &norm.post),
             (8, Use::Uniform, &stage),
         ];
-        let source = kernels::norm(self.plan, norm.add, matches!(rows, Count::Wanted));
+        let source = kernels::norm(
+            self.compiler.profile,
+            self.plan,
+            norm.add,
+            matches!(rows, Count::Wanted),
+        );
         self.compiler
             .op("norm", source, &bound, [rows, Count::Fixed(1)])
     }
@@ -154,9 +164,17 @@ impl<'a> Builder<'a> {
             (3, Use::Write, &self.buffers.quantized),
             (8, Use::Uniform, &stage),
         ];
-        let source = kernels::quantize(self.plan, length);
+        let source = kernels::quantize(self.compiler.profile, self.plan, length);
         self.compiler
             .op("quantize", source, &bound, [Count::Rows, Count::Fixed(1)])
+    }
+
+    /// Where a norm leaves vectors for products.
+    fn normed(&self) -> &'a Buffer {
+        match self.compiler.profile {
+            Profile::Exact { .. } => &self.buffers.quantized,
+            Profile::Fast => &self.buffers.normed,
+        }
     }
 
     fn target<'b>(&self, output: &'b Buffer, stride: usize, rows: Count) -> Target<'b>
@@ -166,7 +184,7 @@ impl<'a> Builder<'a> {
         Target {
             batch: &self.buffers.batch,
             status: &self.buffers.status,
-            source: Source::Stored(&self.buffers.quantized),
+            source: Source::Stored(self.normed()),
             output,
             stride,
             rows,
@@ -207,7 +225,7 @@ impl<'a> Builder<'a> {
         Ok([batch, self.compiler.products(matrices, &target)?])
     }
 
-    /// Products of values that are brought into Q16, on both ways.
+    /// Products of values, which the exact profile brings into Q16, on both ways.
     fn products_of(
         &mut self,
         values: &Buffer,
@@ -215,18 +233,31 @@ impl<'a> Builder<'a> {
         matrix: &Matrix,
         target: &Target<'_>,
     ) -> Result<[Vec<Op>; 2], BackendError> {
-        let mut batch = vec![self.quantize(values, matrix.columns, stage)?];
-        batch.extend(self.compiler.products(&[matrix], target)?);
-        let single = if self.fused && fits(&self.compiler.gpu, matrix.columns, false, None) {
-            let target = Target {
-                source: Source::Values { values, stage },
-                rows: Count::Fixed(1),
-                ..*target
-            };
-            self.compiler.products(&[matrix], &target)?
-        } else {
-            batch.clone()
+        let mut batch = Vec::new();
+        let stored = match self.compiler.profile {
+            Profile::Exact { .. } => {
+                batch.push(self.quantize(values, matrix.columns, stage)?);
+                &self.buffers.quantized
+            }
+            Profile::Fast => values,
         };
+        let of_batch = Target {
+            source: Source::Stored(stored),
+            ..*target
+        };
+        batch.extend(self.compiler.products(&[matrix], &of_batch)?);
+        let compiler = &self.compiler;
+        let single =
+            if self.fused && fits(&compiler.gpu, compiler.profile, matrix.columns, false, None) {
+                let target = Target {
+                    source: Source::Values { values, stage },
+                    rows: Count::Fixed(1),
+                    ..*target
+                };
+                self.compiler.products(&[matrix], &target)?
+            } else {
+                batch.clone()
+            };
         Ok([batch, single])
     }
 
@@ -284,7 +315,7 @@ impl<'a> Builder<'a> {
         ways: [Way; 2],
     ) -> Result<LayerOps, BackendError> {
         let (plan, buffers) = (self.plan, self.buffers);
-        let gpu = Arc::clone(&self.compiler.gpu);
+        let (gpu, profile) = (Arc::clone(&self.compiler.gpu), self.compiler.profile);
         let stage = self.compiler.stage(8 * index + 1)?;
         let head_weights = floats(&gpu, &head_weights(plan, layer))?;
         let kind = Heads {
@@ -297,14 +328,14 @@ impl<'a> Builder<'a> {
         // Any buffer will do for the shape of the bindings.
         let cache = &buffers.hidden;
         let bound = heads_bound(buffers, &head_weights, &stage, cache);
-        let source = kernels::heads(plan, kind);
+        let source = kernels::heads(profile, plan, kind);
         let heads = self.compiler.pipeline("heads", source, &bound)?;
         let bound = attend_bound(buffers, &stage, cache);
-        let source = kernels::attend(plan, layer.window);
+        let source = kernels::attend(profile, plan, layer.window);
         let attend = self.compiler.pipeline("attend", source, &bound)?;
         let attend_fused = if self.fused {
             let bound = fused_bound(buffers, &head_weights, &stage, cache);
-            let source = kernels::attend_fused(plan, kind, layer.window);
+            let source = kernels::attend_fused(profile, plan, kind, layer.window);
             Some(
                 self.compiler
                     .pipeline("attend of one row", source, &bound)?,

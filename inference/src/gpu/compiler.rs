@@ -15,15 +15,20 @@ use wgpu::{
 use crate::backend::BackendError;
 use crate::model::plan::Gate;
 
-use super::device::Gpu;
-use super::kernels::{Add, Input};
+use super::device::{Gpu, GpuTiles};
+use super::kernels::{Add, Input, Profile};
 use super::product::{Params, Product, Slot, THREADS, threads};
+use super::tile::{Shape, Tile};
 use super::weights::{COLUMNS, Matrix, Run};
 
 /// The most workgroups along one axis that every device has.
 pub(super) const GROUPS_MAX: usize = 65_535;
-/// Rows of the batch that a workgroup of a product takes.
-const TOKENS: [u32; 2] = [1, 4];
+/// Rows of the batch that a workgroup takes where there are only a few, but more than one.
+const FEW: u32 = 4;
+/// Workgroups that a narrow tile's product has at least.
+const NARROW_GROUPS_MIN: usize = 64;
+/// Workgroups of a product that norms by itself: enough to fill the largest devices twice.
+const FUSED_GROUPS_MAX: u32 = 512;
 
 /// How many workgroups a dispatch has along an axis.
 #[derive(Debug, Clone, Copy)]
@@ -33,24 +38,52 @@ pub(super) enum Count {
     Wanted,
 }
 
-/// One dispatch of every step.
+/// One dispatch of every step: the same work by kernels for steps of different sizes.
 #[derive(Clone)]
 pub(super) struct Op {
-    /// Kernels by how many rows of the batch a workgroup takes along the second axis; 0 for none.
-    pub(super) pipelines: Vec<(u32, Arc<ComputePipeline>)>,
-    pub(super) bindings: BindGroup,
-    pub(super) groups: [Count; 2],
+    /// By how many rows of the batch a workgroup takes, the fewest first.
+    variants: Vec<Variant>,
+    /// Rows of the batch that it works on.
+    rows: Count,
+}
+
+#[derive(Clone)]
+struct Variant {
+    /// Rows of the batch that a workgroup takes.
+    tokens: u32,
+    pipeline: Arc<ComputePipeline>,
+    bindings: BindGroup,
+    /// Workgroups along the first axis.
+    groups: Count,
 }
 
 impl fmt::Debug for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Op")
-            .field("groups", &self.groups)
+            .field("rows", &self.rows)
             .finish_non_exhaustive()
     }
 }
 
 impl Op {
+    /// One kernel for steps of all sizes, of which a workgroup takes one row.
+    pub(super) fn of(
+        pipeline: &Arc<ComputePipeline>,
+        bindings: BindGroup,
+        groups: Count,
+        rows: Count,
+    ) -> Self {
+        Self {
+            variants: vec![Variant {
+                tokens: 1,
+                pipeline: Arc::clone(pipeline),
+                bindings,
+                groups,
+            }],
+            rows,
+        }
+    }
+
     /// Records it for a step of so many rows, of which so many want logits.
     pub(super) fn record(&self, pass: &mut wgpu::ComputePass<'_>, rows: u32, wanted: u32) {
         let count = |count| match count {
@@ -58,15 +91,14 @@ impl Op {
             Count::Rows => rows,
             Count::Wanted => wanted,
         };
-        let [x, y] = self.groups.map(count);
-        let fits = |(tokens, _): &&(u32, Arc<ComputePipeline>)| *tokens >= y;
-        let chosen = self.pipelines.iter().find(fits).or(self.pipelines.last());
-        let Some((tokens, pipeline)) = chosen else {
+        let y = count(self.rows);
+        let fits = |variant: &&Variant| variant.tokens >= y;
+        let Some(chosen) = self.variants.iter().find(fits).or(self.variants.last()) else {
             return;
         };
-        pass.set_pipeline(pipeline);
-        pass.set_bind_group(0, &self.bindings, &[]);
-        pass.dispatch_workgroups(x, if *tokens == 0 { y } else { y.div_ceil(*tokens) }, 1);
+        pass.set_pipeline(&chosen.pipeline);
+        pass.set_bind_group(0, &chosen.bindings, &[]);
+        pass.dispatch_workgroups(count(chosen.groups), y.div_ceil(chosen.tokens), 1);
     }
 }
 
@@ -84,6 +116,7 @@ pub(super) type Bound<'a> = (u32, Use, &'a Buffer);
 /// Kernels and layouts, each made once.
 pub(super) struct Compiler {
     pub(super) gpu: Arc<Gpu>,
+    pub(super) profile: Profile,
     layouts: HashMap<Vec<(u32, Use)>, BindGroupLayout>,
     pipelines: HashMap<String, Arc<ComputePipeline>>,
 }
@@ -95,9 +128,10 @@ impl fmt::Debug for Compiler {
 }
 
 impl Compiler {
-    pub(super) fn new(gpu: &Arc<Gpu>) -> Self {
+    pub(super) fn new(gpu: &Arc<Gpu>, profile: Profile) -> Self {
         Self {
             gpu: Arc::clone(gpu),
+            profile,
             layouts: HashMap::new(),
             pipelines: HashMap::new(),
         }
@@ -179,11 +213,8 @@ impl Compiler {
         groups: [Count; 2],
     ) -> Result<Op, BackendError> {
         let pipeline = self.pipeline(label, source, bound)?;
-        Ok(Op {
-            pipelines: vec![(0, pipeline)],
-            bindings: self.bind(bound)?,
-            groups,
-        })
+        let bindings = self.bind(bound)?;
+        Ok(Op::of(&pipeline, bindings, groups[0], groups[1]))
     }
 
     fn uniform<T: bytemuck::Pod>(&self, value: &T) -> Result<Buffer, BackendError> {
@@ -206,7 +237,7 @@ impl Compiler {
 /// Where a product has its vectors from.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Source<'a> {
-    /// Vectors in Q16.
+    /// Vectors in memory: in Q16, or f32 in the fast profile.
     Stored(&'a Buffer),
     /// The values of a step's only row.
     Values { values: &'a Buffer, stage: usize },
@@ -330,11 +361,78 @@ impl Compiler {
         target: &Target<'_>,
     ) -> Result<Op, BackendError> {
         let columns = parts[0].0.columns;
-        let lanes = lanes(&self.gpu, columns);
         let input = target.source.input();
-        let rows_of_group = (threads(input) / lanes) as usize;
-        let params = params(parts, target, rows_of_group)?;
-        let uniform = self.uniform(&params.0)?;
+        let formats: Vec<_> = parts.iter().map(|(matrix, _, _)| matrix.format).collect();
+        let gate = target.gate.map(|(gate, _)| gate);
+        let product = Product {
+            formats,
+            columns,
+            lanes: lanes(&self.gpu, columns),
+            input,
+            tokens: 1,
+            profile: self.profile,
+            int64: self.gpu.int64(),
+            gate,
+        };
+        let mut kernels = vec![(1, product.rows_of_group(), product.source())];
+        if input == Input::Stored {
+            let few = Product {
+                tokens: FEW,
+                ..product.clone()
+            };
+            kernels.push((FEW, few.rows_of_group(), few.source()));
+            for shape in self.tiles(parts) {
+                let tile = Tile {
+                    formats: product.formats.clone(),
+                    columns,
+                    shape,
+                    profile: self.profile,
+                    int64: self.gpu.int64(),
+                    gate,
+                };
+                kernels.push((shape.tokens(), shape.rows(), tile.source()));
+            }
+        }
+        let mut variants = Vec::new();
+        for (tokens, rows_of_group, source) in kernels {
+            variants.push(self.variant(parts, target, (tokens, rows_of_group), source)?);
+        }
+        Ok(Op {
+            variants,
+            rows: target.rows,
+        })
+    }
+
+    /// Tiles that are worth their while for matrices.
+    fn tiles(&self, parts: &[(&Matrix, &Run, usize)]) -> Vec<Shape> {
+        let limits = self.gpu.limits();
+        let rows: usize = parts.iter().map(|(_, run, _)| run.rows).sum();
+        let asked = self.gpu.layout().tiles;
+        let of_profile = matches!(self.profile, Profile::Exact { .. }) && asked != GpuTiles::Never;
+        let fits = |shape: &Shape| {
+            let groups = rows / shape.rows() as usize;
+            of_profile
+                && limits.max_compute_workgroup_storage_size >= shape.shared_bytes()
+                && limits.max_compute_invocations_per_workgroup >= shape.threads()
+                && limits.max_compute_workgroup_size_x >= shape.threads()
+                // Few workgroups would leave most of a device idle.
+                && (*shape == Shape::SQUARE
+                    || asked == GpuTiles::Always
+                    || groups >= NARROW_GROUPS_MIN)
+        };
+        let shapes = [Shape::NARROW, Shape::SQUARE].into_iter();
+        shapes.filter(fits).collect()
+    }
+
+    fn variant(
+        &mut self,
+        parts: &[(&Matrix, &Run, usize)],
+        target: &Target<'_>,
+        (tokens, rows_of_group): (u32, u32),
+        source: String,
+    ) -> Result<Variant, BackendError> {
+        let params = params(parts, target, rows_of_group as usize)?;
+        let uniform = self.uniform(&params)?;
         let gated = target.gate.is_some();
         let mut bound = target.source.bound(target.batch, target.status, gated);
         bound.push((2, Use::Write, target.output));
@@ -343,28 +441,16 @@ impl Compiler {
             .zip(parts)
             .map(|(at, (_, run, _))| (at, Use::Read, &run.buffer));
         bound.extend(runs);
-        let variants = match input {
-            Input::Stored => &TOKENS[..],
-            Input::Values | Input::Normed { .. } => &TOKENS[..1],
-        };
-        let mut pipelines = Vec::new();
-        for tokens in variants {
-            let kernel = Product {
-                formats: parts.iter().map(|(matrix, _, _)| matrix.format).collect(),
-                columns,
-                lanes,
-                input,
-                tokens: *tokens,
-                int64: self.gpu.int64(),
-                gate: target.gate.map(|(gate, _)| gate),
-            };
-            let pipeline = self.pipeline("product", kernel.source(), &bound)?;
-            pipelines.push((*tokens, pipeline));
-        }
-        Ok(Op {
-            pipelines,
+        Ok(Variant {
+            tokens,
+            pipeline: self.pipeline("product", source, &bound)?,
             bindings: self.bind(&bound)?,
-            groups: [Count::Fixed(params.1), target.rows],
+            groups: Count::Fixed(match (&target.source, self.gpu.layout().groups) {
+                (Source::Stored(_), _) => params.groups,
+                // Each brings the vector into Q16, which costs as much as several of its rows.
+                (_, 0) => params.groups.min(FUSED_GROUPS_MAX),
+                (_, most) => params.groups.min(most),
+            }),
         })
     }
 }
@@ -376,12 +462,12 @@ fn number(what: &str, size: usize) -> Result<u32, BackendError> {
     })
 }
 
-/// The parameters of a product, and how many workgroups its matrices take.
+/// The parameters of a product.
 fn params(
     parts: &[(&Matrix, &Run, usize)],
     target: &Target<'_>,
     rows_of_group: usize,
-) -> Result<(Params, u32), BackendError> {
+) -> Result<Params, BackendError> {
     let mut params = Params {
         stride: number("the length of an output", target.stride)?,
         count_at: u32::from(matches!(target.rows, Count::Wanted)),
@@ -410,11 +496,18 @@ fn params(
             groups += run.rows.div_ceil(rows_of_group);
         }
     }
-    Ok((params, number("the count of workgroups", groups)?))
+    params.groups = number("the count of workgroups", groups)?;
+    Ok(params)
 }
 
 /// Whether a product that brings its vectors into Q16 itself fits the device.
-pub(super) fn fits(gpu: &Gpu, columns: usize, normed: bool, gate: Option<Gate>) -> bool {
+pub(super) fn fits(
+    gpu: &Gpu,
+    profile: Profile,
+    columns: usize,
+    normed: bool,
+    gate: Option<Gate>,
+) -> bool {
     let input = match normed {
         false => Input::Values,
         true => Input::Normed {
@@ -428,6 +521,7 @@ pub(super) fn fits(gpu: &Gpu, columns: usize, normed: bool, gate: Option<Gate>) 
         lanes: 1,
         input,
         tokens: 1,
+        profile,
         int64: gpu.int64(),
         gate,
     };

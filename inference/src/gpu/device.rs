@@ -16,13 +16,14 @@ use wgpu::{
 
 use crate::backend::BackendError;
 
+use super::kernels::Profile;
 use super::pipelines::{GpuCache, Pipelines};
 use super::self_test;
 
 /// What goes to the device at a time.
 const UPLOAD_BYTES: usize = 64 << 20;
 /// What the kernels need at the least: storage buffers, threads of a workgroup and bytes that they share.
-const NEEDS: (u32, u32, u32) = (8, 128, 16 << 10);
+const NEEDS: (u32, u32, u32) = (8, 256, 16 << 10);
 
 /// What kind of adapter it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,6 +124,24 @@ pub struct GpuLayout {
     pub lanes: u32,
     /// Sums of 64 bits out of 32-bit integers even where the device has longer ones.
     pub without_int64: bool,
+    /// Sums and products of floats out of integers even where the device's own are exact.
+    pub without_floats: bool,
+    /// The most workgroups of a product that norms by itself; 0 takes as many as large devices run at once.
+    pub groups: u32,
+    /// Which products of several tokens go by tiles.
+    pub tiles: GpuTiles,
+}
+
+/// Which products of several tokens share what they read in tiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum GpuTiles {
+    /// Those that gain by it: prompts, and batches on large matrices.
+    #[default]
+    Auto,
+    /// None.
+    Never,
+    /// All of more than four tokens.
+    Always,
 }
 
 /// How to open an adapter.
@@ -192,6 +211,8 @@ pub struct Gpu {
     options: GpuOptions,
     limits: Limits,
     int64: bool,
+    /// Whether sums and products of its own have the bits of rule 1.
+    native_floats: bool,
     device: Device,
     queue: Queue,
     pipelines: Option<Pipelines>,
@@ -270,18 +291,27 @@ impl Gpu {
         let fault = Arc::new(Mutex::new(None));
         note_faults(&device, &fault);
         let pipelines = cache.and_then(|it| Pipelines::open(it, &device, &adapter.get_info()));
-        let gpu = Self {
+        let mut gpu = Self {
             info,
             options: options.clone(),
             limits,
             int64,
+            native_floats: !options.layout.without_floats,
             device,
             queue,
             pipelines,
             fault,
         };
+        // Integers have the same bits, and are slower.
+        if gpu.native_floats && !matches!(gpu.self_test(), Ok(None)) {
+            gpu.native_floats = false;
+        }
         let name = || gpu.info.name.clone();
-        match self_test::run(&gpu) {
+        let tested = match gpu.native_floats {
+            true => Ok(None),
+            false => gpu.self_test(),
+        };
+        match tested {
             Ok(None) => Ok(Arc::new(gpu)),
             Ok(Some(what)) => Err(GpuError::Inexact { name: name(), what }),
             Err(error) => Err(GpuError::Refused {
@@ -289,6 +319,10 @@ impl Gpu {
                 reason: error.to_string(),
             }),
         }
+    }
+
+    fn self_test(&self) -> Result<Option<String>, BackendError> {
+        self_test::run(self, Profile::exact(self))
     }
 
     /// This device, or the adapter opened again if something went wrong on it.
@@ -326,6 +360,10 @@ impl Gpu {
 
     pub(super) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    pub(super) fn native_floats(&self) -> bool {
+        self.native_floats
     }
 
     pub(super) fn int64(&self) -> bool {

@@ -1,9 +1,10 @@
 //! WGSL for everything but products.
-//! In: a plan's sizes. Out: the sources of kernels, which `wgsl/` has with `$NAMES` where sizes go.
+//! In: a profile and a plan's sizes. Out: the sources of kernels, which `wgsl/` has with `$NAMES` where sizes go.
 
 use crate::exact::ScoreScale;
 use crate::model::plan::{Plan, RopePairs};
 
+use super::device::Gpu;
 use super::pages::PAGE;
 
 /// Threads of a workgroup; at least half the largest head.
@@ -15,12 +16,117 @@ pub(super) const ROWS_AT: usize = 4;
 pub(super) const WANTED_AT: usize = ROWS_AT + 2 * ROWS_MAX;
 pub(super) const PAGES_AT: usize = WANTED_AT + ROWS_MAX;
 
-/// The float operations, in integers.
-pub(super) const FLOAT: &str = include_str!("wgsl/float.wgsl");
+/// Threads of attention: more than a head has values, so that long contexts take less time.
+const THREADS_OF_ATTENTION: usize = 256;
+/// Threads of a norm whose sums must have the order of a product's that norms by itself.
+const THREADS_OF_FLOAT_NORM: usize = 256;
 const BATCH: &str = include_str!("wgsl/batch.wgsl");
-const GROUPS: &str = include_str!("wgsl/groups.wgsl");
-const WRITE: &str = include_str!("wgsl/write_q16.wgsl");
-const CACHE: &str = include_str!("wgsl/cache.wgsl");
+
+/// Which arithmetic a model on a GPU runs in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// `docs/exact-arithmetic.md`: the bits of every other device.
+    Exact {
+        /// Whether sums and products are the device's own; else they are made of integers.
+        native: bool,
+    },
+    /// f32, whose bits are the device's own.
+    Fast,
+}
+
+/// The sources of a profile, which both put together in the same way.
+#[derive(Debug)]
+pub(super) struct Texts {
+    floats: [&'static str; 2],
+    groups: &'static str,
+    cache: &'static str,
+    norm: &'static str,
+    norm_plain: &'static str,
+    norm_post: &'static str,
+    prepare: &'static str,
+    heads_norm: &'static str,
+    heads: &'static str,
+    attend: &'static str,
+    attend_stored: &'static str,
+    attend_fused: &'static str,
+    prologue: &'static str,
+    prologue_values: &'static str,
+    prologue_norm: &'static str,
+    prologue_post: &'static str,
+    /// After a norm, for what writes vectors.
+    write: &'static str,
+}
+
+macro_rules! texts {
+    ($folder:literal, $floats:expr, $write:expr) => {
+        Texts {
+            floats: $floats,
+            groups: include_str!(concat!("wgsl/", $folder, "groups.wgsl")),
+            cache: include_str!(concat!("wgsl/", $folder, "cache.wgsl")),
+            norm: include_str!(concat!("wgsl/", $folder, "norm.wgsl")),
+            norm_plain: include_str!(concat!("wgsl/", $folder, "norm_plain.wgsl")),
+            norm_post: include_str!(concat!("wgsl/", $folder, "norm_post.wgsl")),
+            prepare: include_str!(concat!("wgsl/", $folder, "prepare.wgsl")),
+            heads_norm: include_str!(concat!("wgsl/", $folder, "heads_norm.wgsl")),
+            heads: include_str!(concat!("wgsl/", $folder, "heads.wgsl")),
+            attend: include_str!(concat!("wgsl/", $folder, "attend.wgsl")),
+            attend_stored: include_str!(concat!("wgsl/", $folder, "attend_stored.wgsl")),
+            attend_fused: include_str!(concat!("wgsl/", $folder, "attend_fused.wgsl")),
+            prologue: include_str!(concat!("wgsl/", $folder, "prologue.wgsl")),
+            prologue_values: include_str!(concat!("wgsl/", $folder, "prologue_values.wgsl")),
+            prologue_norm: include_str!(concat!("wgsl/", $folder, "prologue_norm.wgsl")),
+            prologue_post: include_str!(concat!("wgsl/", $folder, "prologue_post.wgsl")),
+            write: $write,
+        }
+    };
+}
+
+const FLOAT: &str = include_str!("wgsl/exact/float.wgsl");
+const INTEGERS: &str = include_str!("wgsl/exact/float_integers.wgsl");
+const NATIVE: &str = include_str!("wgsl/exact/float_native.wgsl");
+const WRITE: &str = include_str!("wgsl/exact/write_q16.wgsl");
+
+static OF_INTEGERS: Texts = texts!("exact/", [FLOAT, INTEGERS], WRITE);
+static OF_NATIVE: Texts = texts!("exact/", [FLOAT, NATIVE], WRITE);
+static FAST: Texts = texts!("fast/", [include_str!("wgsl/fast/floats.wgsl"), ""], "");
+
+impl Profile {
+    /// The exact profile as a device is to compute it.
+    pub(super) fn exact(gpu: &Gpu) -> Self {
+        Self::Exact {
+            native: gpu.native_floats(),
+        }
+    }
+
+    /// The same on a device that was opened in another's place.
+    pub(super) fn on(self, gpu: &Gpu) -> Self {
+        match self {
+            Self::Exact { .. } => Self::exact(gpu),
+            Self::Fast => Self::Fast,
+        }
+    }
+
+    fn texts(self) -> &'static Texts {
+        match self {
+            Self::Exact { native: false } => &OF_INTEGERS,
+            Self::Exact { native: true } => &OF_NATIVE,
+            Self::Fast => &FAST,
+        }
+    }
+
+    /// The float operations.
+    pub(super) fn floats(self) -> String {
+        self.texts().floats.concat()
+    }
+
+    /// A sum of two values, in its arithmetic.
+    fn sum(self, a: &str, b: &str) -> String {
+        match self {
+            Self::Exact { .. } => format!("f_add({a}, {b})"),
+            Self::Fast => format!("{a} + {b}"),
+        }
+    }
+}
 
 /// Puts values where a source has `$NAMES`; longer names first, since one may begin another.
 pub(super) fn substitute(source: &str, values: &[(&str, String)]) -> String {
@@ -73,73 +179,89 @@ fn sizes(plan: &Plan) -> Vec<(&'static str, String)> {
 }
 
 /// The start of a product of a step's only row, for workgroups of so many threads: `load(t, group)` leaves the
-/// vector in Q16 where the product reads it.
-pub(super) fn prologue(input: Input, columns: usize, threads: u32) -> String {
+/// vector where the product reads it.
+pub(super) fn prologue(profile: Profile, input: Input, columns: usize, threads: u32) -> String {
+    let texts = profile.texts();
     let blocks = columns / 32;
     let words = 8 * blocks;
+    // A word of four values: four of a thread's own, or a vector.
+    let of_word = match profile {
+        Profile::Exact { .. } => "[word * 4u + i]",
+        Profile::Fast => "[word]",
+    };
+    let (states, branch) = (format!("states{of_word}"), format!("branch{of_word}"));
     let (load, first) = match input {
         Input::Stored => return String::new(),
-        Input::Values => (include_str!("wgsl/prologue_values.wgsl"), ""),
+        Input::Values => (texts.prologue_values, String::new()),
         Input::Normed { add, .. } => (
-            include_str!("wgsl/prologue_norm.wgsl"),
+            texts.prologue_norm,
             match add {
-                Add::Nothing => "states[word * 4u + i]",
-                Add::Branch => "f_add(states[word * 4u + i], branch[word * 4u + i])",
-                Add::Normed => "branch[word * 4u + i]",
+                Add::Nothing => states,
+                Add::Branch => profile.sum(&states, &branch),
+                Add::Normed => branch,
             },
         ),
     };
     let (post, epsilon) = match input {
         Input::Normed { add, epsilon } => {
             let post = matches!(add, Add::Normed);
-            let post = post.then_some(include_str!("wgsl/prologue_post.wgsl"));
-            (post.unwrap_or_default(), epsilon)
+            (post.then_some(texts.prologue_post), epsilon)
         }
-        _ => ("", 0),
+        _ => (None, 0),
     };
-    let source = [GROUPS, include_str!("wgsl/prologue.wgsl"), load].concat();
+    let source = [texts.groups, texts.prologue, load].concat();
+    let x_words = match profile {
+        Profile::Exact { .. } => 16 * blocks,
+        Profile::Fast => words,
+    };
     let values = [
         ("WG", threads.to_string()),
         ("MINE", (4 * words.div_ceil(threads as usize)).to_string()),
-        ("X_WORDS", (16 * blocks).to_string()),
+        ("X_WORDS", x_words.to_string()),
         ("X_SUMS", (2 * blocks).to_string()),
-        ("FIRST_VALUE", first.to_owned()),
+        ("FIRST_VALUE", first),
         ("EPS", epsilon.to_string()),
     ];
-    substitute(&source.replace("$ADD", post), &values)
+    substitute(&source.replace("$ADD", post.unwrap_or_default()), &values)
 }
 
-fn assemble(parts: &[&str], values: Vec<(&'static str, String)>) -> String {
-    let source = [BATCH, GROUPS, &parts.concat()].concat();
-    format!("{FLOAT}{}", substitute(&source, &values))
+fn assemble(profile: Profile, parts: &[&str], values: Vec<(&'static str, String)>) -> String {
+    let texts = profile.texts();
+    let source = [BATCH, texts.groups, &parts.concat()].concat();
+    profile.floats() + &substitute(&source, &values)
 }
 
 /// Norm of the states; of the wanted rows only, or of all.
-pub(super) fn norm(plan: &Plan, add: Add, wanted_only: bool) -> String {
+pub(super) fn norm(profile: Profile, plan: &Plan, add: Add, wanted_only: bool) -> String {
+    let texts = profile.texts();
     let add = match add {
         Add::Nothing => "",
-        Add::Branch => include_str!("wgsl/norm_plain.wgsl"),
-        Add::Normed => include_str!("wgsl/norm_post.wgsl"),
+        Add::Branch => texts.norm_plain,
+        Add::Normed => texts.norm_post,
     };
     let row = match wanted_only {
         true => "batch[WANTED_AT + group.x]",
         false => "group.x",
     };
-    let source = include_str!("wgsl/norm.wgsl").replace("$ADD", add);
+    let source = texts.norm.replace("$ADD", add);
     let mut values = sizes(plan);
+    if profile == Profile::Fast {
+        set_threads(&mut values, THREADS_OF_FLOAT_NORM);
+    }
     values.extend([
         ("N", plan.embedding_length.to_string()),
         ("ROW", row.to_owned()),
         ("VALUES", "normed".to_owned()),
     ]);
-    assemble(&[&source, WRITE], values)
+    assemble(profile, &[&source, texts.write], values)
 }
 
 /// Q16 of vectors of `length` values.
-pub(super) fn quantize(plan: &Plan, length: usize) -> String {
+pub(super) fn quantize(profile: Profile, plan: &Plan, length: usize) -> String {
     let mut values = sizes(plan);
     values.extend([("N", length.to_string()), ("VALUES", "values".to_owned())]);
-    assemble(&[include_str!("wgsl/quantize.wgsl"), WRITE], values)
+    let source = include_str!("wgsl/exact/quantize.wgsl");
+    assemble(profile, &[source, WRITE], values)
 }
 
 /// What a layer's heads have.
@@ -152,15 +274,16 @@ pub(super) struct Heads {
 }
 
 /// The values of `prepare.wgsl`, and its source for heads of a kind.
-fn prepare(plan: &Plan, heads: Heads) -> (String, Vec<(&'static str, String)>) {
+fn prepare(profile: Profile, plan: &Plan, heads: Heads) -> (String, Vec<(&'static str, String)>) {
+    let texts = profile.texts();
     let pairs = plan.rope_dimensions / 2;
     let (first, second) = match plan.rope_pairs {
         RopePairs::Adjacent => ("2u * i", "2u * i + 1u"),
         RopePairs::Halves => ("i", "i + PAIRS"),
     };
     let biased = match heads.biased {
-        true => "f_add(raw[at + i], weights[2u * HEAD + head * HEAD + i])",
-        false => "raw[at + i]",
+        true => profile.sum("raw[at + i]", "weights[2u * HEAD + head * HEAD + i]"),
+        false => "raw[at + i]".to_owned(),
     };
     let normed = match heads.normed {
         [false, false] => None,
@@ -169,15 +292,15 @@ fn prepare(plan: &Plan, heads: Heads) -> (String, Vec<(&'static str, String)>) {
         [true, true] => Some("head < HEADS + KV"),
     };
     let norm = normed.map_or(String::new(), |which| {
-        include_str!("wgsl/heads_norm.wgsl").replace("$NORMED", which)
+        texts.heads_norm.replace("$NORMED", which)
     });
-    let source = include_str!("wgsl/prepare.wgsl").replace("$NORM", &norm);
+    let source = texts.prepare.replace("$NORM", &norm);
     let mut values = sizes(plan);
     values.extend([
         ("PAIRS", pairs.to_string()),
         ("FIRST", first.to_owned()),
         ("SECOND", second.to_owned()),
-        ("BIASED", biased.to_owned()),
+        ("BIASED", biased),
         ("TURNS", (plan.ropes.len() * 2 * pairs).to_string()),
         ("TURN_AT", (heads.rope * 2 * pairs).to_string()),
     ]);
@@ -185,38 +308,53 @@ fn prepare(plan: &Plan, heads: Heads) -> (String, Vec<(&'static str, String)>) {
 }
 
 /// From products to queries and the cache.
-pub(super) fn heads(plan: &Plan, heads: Heads) -> String {
-    let (source, values) = prepare(plan, heads);
-    let main = include_str!("wgsl/heads.wgsl");
-    assemble(&[&source, main, CACHE], values)
+pub(super) fn heads(profile: Profile, plan: &Plan, heads: Heads) -> String {
+    let texts = profile.texts();
+    let (source, values) = prepare(profile, plan, heads);
+    assemble(profile, &[&source, texts.heads, texts.cache], values)
 }
 
 /// Attention, with a sliding window or without; of heads that are in memory.
-pub(super) fn attend(plan: &Plan, window: Option<usize>) -> String {
-    let stored = include_str!("wgsl/attend_stored.wgsl");
+pub(super) fn attend(profile: Profile, plan: &Plan, window: Option<usize>) -> String {
+    let texts = profile.texts();
     let mut values = sizes(plan);
     values.extend(scores(plan, window));
-    assemble(&[stored, include_str!("wgsl/attend.wgsl"), CACHE], values)
+    set_threads(&mut values, THREADS_OF_ATTENTION);
+    let parts = [texts.attend_stored, texts.attend, texts.cache];
+    assemble(profile, &parts, values)
 }
 
 /// Attention of a step's only row, from what the product of its heads gave.
-pub(super) fn attend_fused(plan: &Plan, heads: Heads, window: Option<usize>) -> String {
-    let (source, mut values) = prepare(plan, heads);
+pub(super) fn attend_fused(
+    profile: Profile,
+    plan: &Plan,
+    heads: Heads,
+    window: Option<usize>,
+) -> String {
+    let texts = profile.texts();
+    let (source, mut values) = prepare(profile, plan, heads);
     values.extend(scores(plan, window));
-    let fused = include_str!("wgsl/attend_fused.wgsl");
-    let attend = include_str!("wgsl/attend.wgsl");
-    assemble(&[&source, fused, attend, CACHE], values)
+    set_threads(&mut values, THREADS_OF_ATTENTION);
+    let parts = [&source, texts.attend_fused, texts.attend, texts.cache];
+    assemble(profile, &parts, values)
+}
+
+/// Gives a kernel another number of threads than the others have.
+fn set_threads(values: &mut Vec<(&'static str, String)>, threads: usize) {
+    values.retain(|(name, _)| *name != "WG");
+    values.push(("WG", threads.to_string()));
 }
 
 /// What attention sees, and how its scores are scaled.
-fn scores(plan: &Plan, window: Option<usize>) -> [(&'static str, String); 2] {
+fn scores(plan: &Plan, window: Option<usize>) -> [(&'static str, String); 3] {
     let first = match window {
         None => "0u".to_owned(),
         Some(window) => {
             format!("select(0u, position + 1u - {window}u, position + 1u > {window}u)")
         }
     };
-    let score = match ScoreScale::of(plan.score_length) {
+    let scale = ScoreScale::of(plan.score_length);
+    let score = match scale {
         ScoreScale::Power(power) => {
             format!("scale2(dot, query_exponent + key_exponent - {power})")
         }
@@ -225,5 +363,9 @@ fn scores(plan: &Plan, window: Option<usize>) -> [(&'static str, String); 2] {
             factor.to_bits()
         ),
     };
-    [("FIRST_SEEN", first), ("SCORE", score)]
+    [
+        ("FIRST_SEEN", first),
+        ("SCORE", score),
+        ("SCALE", scale.factor().to_bits().to_string()),
+    ]
 }

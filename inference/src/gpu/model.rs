@@ -14,7 +14,7 @@ use crate::model::{LoadProgress, ModelError};
 use super::builder::{Builder, Loader, add_before};
 use super::compiler::{Bound, Compiler, Count, Op, Use};
 use super::device::Gpu;
-use super::kernels::{PAGES_AT, ROWS_MAX};
+use super::kernels::{PAGES_AT, Profile, ROWS_MAX};
 use super::pages::PAGE;
 use super::weights::COLUMNS;
 
@@ -107,7 +107,7 @@ pub(super) fn stage_name(stage: u32, layers: usize) -> String {
 }
 
 impl Buffers {
-    fn new(gpu: &Gpu, plan: &Plan) -> Result<Self, BackendError> {
+    fn new(gpu: &Gpu, profile: Profile, plan: &Plan) -> Result<Self, BackendError> {
         let what = "buffers of a step";
         let rows = ROWS_MAX as u64;
         let width = plan.heads * plan.head_size;
@@ -115,6 +115,10 @@ impl Buffers {
             .embedding_length
             .max(plan.feed_forward_length)
             .max(width);
+        let query_words = match profile {
+            Profile::Exact { .. } => plan.head_size / 2 + 1,
+            Profile::Fast => plan.head_size,
+        };
         let words = |of_row: usize| gpu.buffer(what, 4 * rows * of_row as u64);
         let limit = usize::try_from(gpu.binding_bytes_max() / 4).unwrap_or(usize::MAX);
         let context = plan.context_tokens_max as usize;
@@ -130,7 +134,7 @@ impl Buffers {
             normed: words(plan.embedding_length)?,
             quantized: words(widest / COLUMNS * 20)?,
             raw: words(width + 2 * plan.kv_heads * plan.head_size)?,
-            queries: words(plan.heads * (plan.head_size / 2 + 1))?,
+            queries: words(plan.heads * query_words)?,
             scores: gpu.buffer(what, 4 * scores_max as u64)?,
             attended: words(width)?,
             hidden: words(plan.feed_forward_length)?,
@@ -144,12 +148,13 @@ impl Buffers {
 impl Model {
     pub(super) fn load(
         gpu: &Arc<Gpu>,
+        profile: Profile,
         gguf: &Gguf,
         plan: &Arc<Plan>,
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Self, ModelError> {
         crate::exact::check_sizes(plan)?;
-        let buffers = Buffers::new(gpu, plan)?;
+        let buffers = Buffers::new(gpu, profile, plan)?;
         let sizes = plan
             .matrices()
             .map(|matrix| (matrix.rows * matrix.row_bytes()) as u64);
@@ -161,7 +166,7 @@ impl Model {
             done_bytes: 0,
             total_bytes,
         };
-        let mut builder = Builder::new(gpu, plan, &buffers);
+        let mut builder = Builder::new(gpu, profile, plan, &buffers);
         let mut layers = Vec::new();
         let mut post = None;
         for (index, layer) in plan.layers.iter().enumerate() {
@@ -201,9 +206,25 @@ impl Model {
         layers.chain(self.heads[way].iter().filter(move |_| wanted))
     }
 
+    /// The arithmetic that it runs in.
+    pub(super) fn profile(&self) -> Profile {
+        self.compiler.profile
+    }
+
+    /// Words of a page of one layer: of each head keys and values, in the exact profile of 16 bits and with
+    /// their exponents.
+    fn page_words(&self) -> usize {
+        let plan = &self.plan;
+        let of_position = match self.profile() {
+            Profile::Exact { .. } => plan.head_size + 2,
+            Profile::Fast => 2 * plan.head_size,
+        };
+        plan.kv_heads * PAGE * of_position
+    }
+
     /// Pages that one binding has room for.
     pub(super) fn pages_max(&self) -> usize {
-        let of_page = (4 * page_words(&self.plan)) as u64;
+        let of_page = (4 * self.page_words()) as u64;
         usize::try_from(self.gpu.binding_bytes_max() / of_page).unwrap_or(usize::MAX)
     }
 
@@ -212,7 +233,7 @@ impl Model {
         if pages <= self.pages {
             return Ok(());
         }
-        let words = page_words(&self.plan);
+        let words = self.page_words();
         let out_of_memory = BackendError::OutOfMemory {
             what: "keys and values on the GPU",
             bytes: (self.plan.layers.len() * words * 4) as u64 * pages as u64,
@@ -259,7 +280,7 @@ impl Model {
 
     /// Copies a page of every layer.
     pub(super) fn copy_page(&self, from: u32, to: u32) -> Result<(), BackendError> {
-        let bytes = (4 * page_words(&self.plan)) as u64;
+        let bytes = (4 * self.page_words()) as u64;
         let between = self.gpu.buffer("a page on its way", bytes)?;
         let mut encoder = self
             .gpu
@@ -274,10 +295,6 @@ impl Model {
     }
 }
 
-fn page_words(plan: &Plan) -> usize {
-    plan.kv_heads * PAGE * (plan.head_size + 2)
-}
-
 /// Makes the dispatches of a layer that know its cache.
 fn cache_ops(
     compiler: &mut Compiler,
@@ -290,10 +307,8 @@ fn cache_ops(
     let heads = heads_bound(buffers, &layer.head_weights, &layer.stage, cache);
     let attend = attend_bound(buffers, &layer.stage, cache);
     let all = plan.heads + 2 * plan.kv_heads;
-    let op = |pipeline: &Arc<ComputePipeline>, bindings, count, rows| Op {
-        pipelines: vec![(0, Arc::clone(pipeline))],
-        bindings,
-        groups: [Count::Fixed(number(count)), rows],
+    let op = |pipeline: &Arc<ComputePipeline>, bindings, count, rows| {
+        Op::of(pipeline, bindings, Count::Fixed(number(count)), rows)
     };
     let batch = vec![
         op(&layer.heads, compiler.bind(&heads)?, all, Count::Rows),

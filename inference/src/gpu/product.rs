@@ -6,8 +6,9 @@ use std::fmt::Write as _;
 
 use crate::model::plan::Gate;
 
-use super::kernels::{FLOAT, Input, prologue, substitute};
-use super::weights::{Bits, COLUMNS, Coefficients, Format};
+use super::kernels::{Input, Profile, prologue, substitute};
+use super::unpack::{floats, unpack};
+use super::weights::{COLUMNS, Coefficients, Format};
 
 /// Threads of a workgroup whose vectors are in memory.
 pub(super) const THREADS: u32 = 64;
@@ -25,6 +26,8 @@ pub(super) struct Product {
     pub(super) input: Input,
     /// Rows of the batch that a workgroup takes.
     pub(super) tokens: u32,
+    pub(super) profile: Profile,
+    /// Whether exact sums are of integers of 64 bits.
     pub(super) int64: bool,
     /// The gate of a feed-forward part: the first matrix makes gates, the second ups.
     pub(super) gate: Option<Gate>,
@@ -59,59 +62,22 @@ pub(super) struct Params {
     pub(super) stage: u32,
     /// And one in the vector, where the product brings it into Q16.
     pub(super) input_stage: u32,
+    /// Workgroups' worth of rows; where fewer are started, each takes several one after the other.
+    pub(super) groups: u32,
+    pub(super) padding: [u32; 3],
 }
 
-const HEAD: &str = "
-struct Slot { rows: u32, first_group: u32, output_at: u32, extra: u32, coefficients: u32, supers: u32, exponents: u32, padding: u32 }
-struct Params { slots: array<Slot, 3>, stride: u32, count_at: u32, stage: u32, input_stage: u32 }
-const BLOCKS: u32 = $BLOCKSu;
-const LANES: u32 = $LANESu;
-const TOKENS: u32 = $TOKENSu;
-@group(0) @binding(2) var<storage, read_write> y: array<u32>;
-@group(0) @binding(3) var<uniform> params: Params;
-var<private> total: array<$WIDE, TOKENS>;
-var<workgroup> parts: array<$WIDE, $PARTS>;
+const HEAD: &str = include_str!("wgsl/product.wgsl");
 
-// Eleven bits, their shift, a sign.
-fn coefficient(half: u32) -> i32 {
-    let magnitude = i32((half & 0x7ffu) << ((half >> 11u) & 15u));
-    return select(magnitude, -magnitude, ((half >> 15u) & 1u) == 1u);
-}
+const STORED: &str = include_str!("wgsl/exact/stored.wgsl");
 
-fn signed_half(word: u32, which: u32) -> i32 {
-    return bitcast<i32>(word << (16u - 16u * which)) >> 16u;
-}
+const INT64: &str = include_str!("wgsl/exact/int64.wgsl");
 
-fn signed_byte(word: u32, which: u32) -> i32 {
-    return bitcast<i32>(word << (24u - 8u * which)) >> 24u;
-}
-";
+const INT32: &str = include_str!("wgsl/exact/int32.wgsl");
 
-const STORED: &str = "
-@group(0) @binding(0) var<storage, read> batch: array<u32>;
-@group(0) @binding(1) var<storage, read> x: array<vec4<u32>>;
-";
+const FLOATS: &str = include_str!("wgsl/fast/product.wgsl");
 
-const INT64: &str = "
-fn wide_sum(a: i64, b: i64) -> i64 {
-    return a + b;
-}
-
-fn to_float(a: i64) -> u32 {
-    let bits = bitcast<u64>(a);
-    return wide_to_float(vec2<u32>(u32(bits), u32(bits >> 32u)));
-}
-";
-
-const INT32: &str = "
-fn wide_sum(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
-    return add64(a, b);
-}
-
-fn to_float(a: vec2<u32>) -> u32 {
-    return wide_to_float(a);
-}
-";
+const STORED_FLOATS: &str = include_str!("wgsl/fast/stored.wgsl");
 
 /// Threads of a workgroup by where its vectors come from.
 pub(super) fn threads(input: Input) -> u32 {
@@ -134,43 +100,60 @@ impl Product {
     /// Bytes that a workgroup needs to share.
     pub(super) fn shared_bytes(&self) -> u32 {
         let outputs = if self.gate.is_some() { 2 } else { 1 };
-        let parts = 8 * outputs * self.threads() * self.tokens;
+        // Bytes of a sum, and of a block of the vector.
+        let (sum, block) = match self.profile {
+            Profile::Exact { .. } => (8, 72),
+            Profile::Fast => (4, 128),
+        };
+        let parts = sum * outputs * self.threads() * self.tokens;
         let vector = match self.input {
             Input::Stored => 0,
             Input::Values | Input::Normed { .. } => {
-                8 * self.threads()
-                    + u32::try_from(self.columns / COLUMNS * 72).unwrap_or(u32::MAX / 2)
+                sum * self.threads()
+                    + u32::try_from(self.columns / COLUMNS * block).unwrap_or(u32::MAX / 2)
             }
         };
         parts + vector
     }
 
     fn wide(&self) -> &'static str {
-        if self.int64 { "i64" } else { "vec2<u32>" }
+        match self.profile {
+            Profile::Exact { .. } => wide(self.int64),
+            Profile::Fast => "f32",
+        }
     }
 
     pub(super) fn source(&self) -> String {
         let blocks = self.columns / COLUMNS;
         let outputs = if self.gate.is_some() { 2 } else { 1 };
         let parts = outputs * self.threads() * self.tokens;
-        let mut source = FLOAT.to_owned();
-        source += &substitute(
-            HEAD,
-            &[
-                ("BLOCKS", blocks.to_string()),
-                ("LANES", self.lanes.to_string()),
-                ("TOKENS", self.tokens.to_string()),
-                ("WIDE", self.wide().to_owned()),
-                ("PARTS", parts.to_string()),
-            ],
+        let mut source = self.profile.floats();
+        source += &substitute(HEAD, &[("BLOCKS", blocks.to_string())]);
+        let _ = write!(
+            source,
+            "const LANES: u32 = {}u;
+const TOKENS: u32 = {}u;
+var<private> total: array<{wide}, TOKENS>;
+var<workgroup> parts: array<{wide}, {parts}>;
+",
+            self.lanes,
+            self.tokens,
+            wide = self.wide(),
         );
-        source += if self.int64 { INT64 } else { INT32 };
+        let (sums, stored) = match self.profile {
+            Profile::Exact { .. } => (sums(self.int64), STORED),
+            Profile::Fast => (FLOATS, STORED_FLOATS),
+        };
+        source += sums;
         if self.input == Input::Stored {
-            source += STORED;
+            source += stored;
         }
-        source += &prologue(self.input, self.columns, self.threads());
+        source += &prologue(self.profile, self.input, self.columns, self.threads());
         for (index, format) in self.formats.iter().enumerate() {
-            self.matrix(&mut source, index, *format);
+            match self.profile {
+                Profile::Exact { .. } => self.matrix(&mut source, index, *format),
+                Profile::Fast => self.matrix_of_floats(&mut source, index, *format),
+            }
         }
         if self.gate.is_some() {
             self.gated_main(&mut source);
@@ -217,13 +200,7 @@ impl Product {
         // 32 blocks have at most 64 terms of under 2^25, so 32 bits are enough between the carries.
         let _ = write!(
             out,
-            "
-@group(0) @binding({binding}) var<storage, read> w{index}: array<vec4<u32>>;
-
-fn word{index}(at: u32) -> u32 {{
-    return w{index}[at >> 2u][at & 3u];
-}}
-
+            "{binding}
 fn product{index}(row: u32, lane: u32, first: u32) {{
 {clear}    let slot = params.slots[{index}];
 {last}    var block = lane;
@@ -238,11 +215,8 @@ fn product{index}(row: u32, lane: u32, first: u32) {{
 {carries}    }}
 }}
 ",
-            binding = 4 + index,
-            last = match self.input {
-                Input::Stored => "    let last = batch[params.count_at] - 1u;\n",
-                Input::Values | Input::Normed { .. } => "",
-            },
+            binding = binding(index),
+            last = self.last(),
             unpack = unpack(index, format),
         );
     }
@@ -281,15 +255,72 @@ fn product{index}(row: u32, lane: u32, first: u32) {{
         );
     }
 
+    /// The last row of the batch, which rows after it stand in for.
+    fn last(&self) -> &'static str {
+        match self.input {
+            Input::Stored => "    let last = batch[params.count_at] - 1u;\n",
+            Input::Values | Input::Normed { .. } => "",
+        }
+    }
+
+    /// As [`Product::matrix`], of dequantized weights.
+    fn matrix_of_floats(&self, out: &mut String, index: usize, format: Format) {
+        let mut sums = String::new();
+        let mut clear = String::new();
+        for token in 0..self.tokens {
+            let _ = writeln!(clear, "    total[{token}] = 0.0;");
+            let (at, from) = match self.input {
+                Input::Stored => (
+                    "x",
+                    format!("(min(first + {token}u, last) * BLOCKS + block)"),
+                ),
+                Input::Values | Input::Normed { .. } => ("x_words", "block".to_owned()),
+            };
+            let terms: Vec<_> = (0..8)
+                .map(|quad| format!("dot(f{quad}, {at}[x{token} + {quad}u])"))
+                .collect();
+            let _ = write!(
+                sums,
+                "        let x{token} = {from} * 8u;
+        total[{token}] += {};
+",
+                terms.join(" + ")
+            );
+        }
+        let _ = write!(
+            out,
+            "{binding}
+fn product{index}(row: u32, lane: u32, first: u32) {{
+{clear}    let slot = params.slots[{index}];
+{last}    for (var block = lane; block < BLOCKS; block += LANES) {{
+        let at = row * BLOCKS + block;
+{unpack}{floats}{sums}    }}
+}}
+",
+            binding = binding(index),
+            last = self.last(),
+            unpack = unpack(index, format),
+            floats = floats(format),
+        );
+    }
+
     /// What a kernel does before its products, how many rows there are, and the exponent of a vector.
     fn around(&self) -> [&'static str; 3] {
+        let fast = self.profile == Profile::Fast;
         match self.input {
             Input::Stored => [
                 "",
                 "batch[params.count_at]",
-                "bitcast<i32>(x[(first + token) * BLOCKS * 5u + 4u].z)",
+                match fast {
+                    true => "0",
+                    false => "bitcast<i32>(x[(first + token) * BLOCKS * 5u + 4u].z)",
+                },
             ],
-            Input::Values | Input::Normed { .. } => ["    load(t, group.x);\n", "1u", "x_exponent"],
+            Input::Values | Input::Normed { .. } => [
+                "    load(t, group.x);\n",
+                "1u",
+                if fast { "0" } else { "x_exponent" },
+            ],
         }
     }
 
@@ -392,13 +423,13 @@ fn product{index}(row: u32, lane: u32, first: u32) {{
             let condition = if index == 0 {
                 "{".to_owned()
             } else {
-                format!("if group.x >= params.slots[{index}].first_group {{")
+                format!("if part >= params.slots[{index}].first_group {{")
             };
             let _ = write!(
                 body,
                 "{condition}
         let slot = params.slots[{index}];
-        row = (group.x - slot.first_group) * {rows}u + t / LANES;
+        row = (part - slot.first_group) * {rows}u + t / LANES;
         rows = slot.rows;
         output_at = slot.output_at;
         let inside = min(row, rows - 1u);
@@ -418,18 +449,21 @@ fn product{index}(row: u32, lane: u32, first: u32) {{
             out,
             "
 @compute @workgroup_size({threads})
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) t: u32) {{
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) t: u32) {{
     let lane = t % LANES;
     let first = group.y * TOKENS;
     var row = 0u;
     var rows = 0u;
     var output_at = 0u;
     var exponent = 0;
-{load}    {body}{store}    workgroupBarrier();
+{load}    for (var part = group.x; part < params.groups; part += groups.x) {{
+    {body}{store}    workgroupBarrier();
     let count = {count};
     for (var token = lane; token < TOKENS && first + token < count && row < rows; token += LANES) {{
 {finish}        let of_x = {exponent};
         y[(first + token) * params.stride + output_at + row] = scale2(to_float(row_sum), exponent + of_x);
+    }}
+    workgroupBarrier();
     }}
 }}
 "
@@ -450,22 +484,20 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             }
             Input::Values | Input::Normed { .. } => "",
         };
-        let name = match self.gate {
-            Some(Gate::GeluTanh) => "gelu_gate",
-            _ => "silu_gate",
-        };
+        let name = self.gate.map_or("", gate_name);
         let _ = write!(
             out,
             "
 {status}
 @compute @workgroup_size({threads})
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) t: u32) {{
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) t: u32) {{
     let lane = t % LANES;
     let first = group.y * TOKENS;
-    let row = group.x * {rows}u + t / LANES;
     let rows = params.slots[0].rows;
+{load}    for (var part = group.x; part < params.groups; part += groups.x) {{
+    let row = part * {rows}u + t / LANES;
     let inside = min(row, rows - 1u);
-{load}    product0(inside, lane, first);
+    product0(inside, lane, first);
 {gates}    product1(inside, lane, first);
 {ups}    workgroupBarrier();
     let gate_exponent = bitcast<i32>(word0(params.slots[0].exponents + inside));
@@ -480,6 +512,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }}
         y[(first + token) * params.stride + params.slots[0].output_at + row] = {name}(gate, up);
     }}
+    workgroupBarrier();
+    }}
 }}
 ",
             rows = self.rows_of_group(),
@@ -487,92 +521,39 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
 }
 
-/// Reads a block: quads q0 to q7 (and r0 to r7, the low bytes of shorts) and its coefficients.
-fn unpack(index: usize, format: Format) -> String {
-    let mut out = String::new();
-    let mut line = |text: String| {
-        let _ = writeln!(out, "            {text}");
-    };
-    let lanes = ["x", "y", "z", "w"];
-    let planes: &[(&str, usize)] = match format.bits {
-        Bits::Four | Bits::Five | Bits::Six => &[],
-        Bits::Eight => &[("q", 0)],
-        Bits::Sixteen => &[("q", 0), ("r", 2)],
-    };
-    let vectors = format.words() / 4;
-    for (name, from) in planes {
-        for half in 0..2 {
-            line(format!(
-                "let {name}v{half} = w{index}[at * {vectors}u + {}u];",
-                from + half
-            ));
-        }
-        for quad in 0..8 {
-            line(format!(
-                "let {name}{quad} = {name}v{}.{};",
-                quad / 4,
-                lanes[quad % 4]
-            ));
-        }
+/// The type of exact sums.
+pub(super) fn wide(int64: bool) -> &'static str {
+    if int64 { "i64" } else { "vec2<u32>" }
+}
+
+/// The source of their operations.
+pub(super) fn sums(int64: bool) -> &'static str {
+    if int64 { INT64 } else { INT32 }
+}
+
+/// What kernels of exact products of stored vectors of so many blocks begin with.
+pub(super) fn head(blocks: usize, int64: bool) -> String {
+    let head = substitute(HEAD, &[("BLOCKS", blocks.to_string())]);
+    [&head, sums(int64), STORED].concat()
+}
+
+pub(super) fn gate_name(gate: Gate) -> &'static str {
+    match gate {
+        Gate::Silu => "silu_gate",
+        Gate::GeluTanh => "gelu_gate",
     }
-    if planes.is_empty() {
-        line(format!("let nibbles = w{index}[at];"));
-        match format.bits {
-            Bits::Five => line(format!("let fifth = word{index}(slot.extra + at);")),
-            Bits::Six => {
-                for half in 0..2 {
-                    line(format!(
-                        "let top{half} = word{index}(slot.extra + 2u * at + {half}u);"
-                    ));
-                }
-            }
-            _ => {}
-        }
-        for (quad, lane) in (0..8).map(|quad| (quad, lanes[quad % 4])) {
-            let low = match quad / 4 {
-                0 => format!("nibbles.{lane} & 0x0f0f0f0fu"),
-                _ => format!("(nibbles.{lane} >> 4u) & 0x0f0f0f0fu"),
-            };
-            let top = match format.bits {
-                Bits::Five => format!(" | (((fifth >> {quad}u) & 0x01010101u) << 4u)"),
-                Bits::Six => {
-                    format!(
-                        " | (((top{} >> {}u) & 0x03030303u) << 4u)",
-                        quad / 4,
-                        2 * (quad % 4)
-                    )
-                }
-                _ => String::new(),
-            };
-            line(format!("let q{quad} = ({low}){top};"));
-        }
-    }
-    let half = format!(
-        "(word{index}(slot.coefficients + row * ((BLOCKS + 1u) / 2u) + block / 2u) >> (16u * (block & 1u)))"
-    );
-    let supers = format!("word{index}(slot.supers + row * ((BLOCKS + 7u) / 8u) + block / 8u)");
-    match format.coefficients {
-        Coefficients::One => {}
-        Coefficients::Scale => line(format!("let scale = coefficient({half});")),
-        Coefficients::Minimum => {
-            line(format!("let both = word{index}(slot.coefficients + at);"));
-            line("let scale = coefficient(both);".to_owned());
-            line("let minimum = coefficient(both >> 16u);".to_owned());
-        }
-        Coefficients::SuperMinimum => {
-            line(format!("let factors = {half};"));
-            line(format!("let outer = {supers};"));
-            line("let scale = signed_half(outer, 0u) * i32(factors & 255u);".to_owned());
-            line(
-                "let minimum = -(signed_half(outer, 1u) * i32((factors >> 8u) & 255u));".to_owned(),
-            );
-        }
-        Coefficients::SuperHalves => {
-            line(format!("let factors = {half};"));
-            line(format!("let outer = bitcast<i32>({supers});"));
-            line("let scale = outer * signed_byte(factors, 0u);".to_owned());
-            line("let scale_last = outer * signed_byte(factors, 1u);".to_owned());
-        }
-    }
-    out
+}
+
+/// A matrix's buffer, and how a word of it is read.
+pub(super) fn binding(index: usize) -> String {
+    format!(
+        "
+@group(0) @binding({binding}) var<storage, read> w{index}: array<vec4<u32>>;
+
+fn word{index}(at: u32) -> u32 {{
+    return w{index}[at >> 2u][at & 3u];
+}}
+",
+        binding = 4 + index
+    )
 }

@@ -28,7 +28,8 @@ pub(super) struct Request {
     pub(super) tokens: Vec<TokenId>,
     pub(super) position: usize,
     pub(super) pages: Vec<u32>,
-    pub(super) wants_logits: bool,
+    /// How many of the last tokens want logits.
+    pub(super) wanted: usize,
     /// How often the device had been opened again when its sequence was opened.
     pub(super) reopened: u64,
     /// Steps that it did not fit beside others.
@@ -134,7 +135,7 @@ impl Runner {
         let counts: Vec<_> = requests.iter().map(|it| it.tokens.len()).collect();
         let mut times = read.time.map(|time| shares(time, &counts).into_iter());
         let mut results = Vec::new();
-        let (mut row, mut logits) = (0, read.logits.chunks_exact(vocabulary));
+        let (mut row, mut logits) = (0, &read.logits[..]);
         for request in requests {
             let time = times.as_mut().and_then(Iterator::next);
             let count = request.tokens.len();
@@ -144,25 +145,26 @@ impl Runner {
                 .filter(|(status, _)| **status != FINE)
                 .min();
             row += count;
-            let values = if request.wants_logits {
-                logits.next()
-            } else {
-                None
-            };
-            let values = values.unwrap_or_default();
+            let (values, others) = logits.split_at(request.wanted * vocabulary);
+            logits = others;
+            let not_finite = values
+                .chunks_exact(vocabulary)
+                .position(|row| magnitude_bits(row) >= NOT_FINITE);
             results.push(match wrong {
                 Some((stage, position)) => Err(BackendError::NotFinite {
                     what: stage_name(*stage, layers),
                     position,
                 }),
-                None if magnitude_bits(values) >= NOT_FINITE => Err(BackendError::NotFinite {
-                    what: "a logit".to_owned(),
-                    position: request.sees() - 1,
-                }),
-                None => Ok(Done {
-                    logits: values.to_vec(),
-                    time,
-                }),
+                None => match not_finite {
+                    Some(of_wanted) => Err(BackendError::NotFinite {
+                        what: "a logit".to_owned(),
+                        position: request.sees() - request.wanted + of_wanted,
+                    }),
+                    None => Ok(Done {
+                        logits: values.to_vec(),
+                        time,
+                    }),
+                },
             });
         }
         Ok(results)
@@ -198,8 +200,8 @@ impl Runner {
             self.batch[PAGES_AT + page..][..request.pages.len()].copy_from_slice(&request.pages);
             page += request.pages.len();
             sees = sees.max(request.sees());
-            if request.wants_logits {
-                self.batch[WANTED_AT + wanted] = number(row - 1);
+            for of_wanted in row - request.wanted..row {
+                self.batch[WANTED_AT + wanted] = number(of_wanted);
                 wanted += 1;
             }
         }

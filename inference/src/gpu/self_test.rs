@@ -14,7 +14,8 @@ use crate::arithmetic::{
 use crate::backend::BackendError;
 
 use super::device::Gpu;
-use super::kernels::{FLOAT, substitute};
+use super::kernels::{Profile, substitute};
+use super::product::sums;
 
 /// Pairs of operands, a whole number of workgroups of 64.
 const PAIRS: usize = 4096;
@@ -117,9 +118,9 @@ fn operands() -> Vec<u32> {
 }
 
 /// Runs the operations and compares them; `Ok(Some(_))` names one that differs, with its operands.
-pub(super) fn run(gpu: &Gpu) -> Result<Option<String>, BackendError> {
+pub(super) fn run(gpu: &Gpu, profile: Profile) -> Result<Option<String>, BackendError> {
     let operands = operands();
-    let results = compute(gpu, &operands)?;
+    let results = compute(gpu, profile, &operands)?;
     let pairs = operands.as_chunks::<2>().0;
     for (pair, found) in pairs
         .iter()
@@ -145,42 +146,24 @@ pub(super) fn run(gpu: &Gpu) -> Result<Option<String>, BackendError> {
     Ok(None)
 }
 
-fn source(gpu: &Gpu) -> String {
-    let wide = match gpu.int64() {
-        true => {
-            "fn wide_product(a: i32, b: i32) -> vec2<u32> {
-    let bits = bitcast<u64>(i64(a) * i64(b));
-    return vec2<u32>(u32(bits), u32(bits >> 32u));
-}"
-        }
-        // As products without such integers take their sums apart.
-        false => {
-            "fn wide_product(a: i32, b: i32) -> vec2<u32> {
-    let a1 = a >> 11u;
-    let a0 = a & 2047;
-    let b1 = b >> 14u;
-    let b0 = b & 16383;
-    return add64(add64(wide_shifted(a1 * b1, 25u), wide_shifted(a0 * b1, 14u)), add64(wide_shifted(a1 * b0, 11u), wide(a0 * b0)));
-}"
-        }
-    };
+fn source(gpu: &Gpu, profile: Profile) -> String {
     let kernel = substitute(
-        include_str!("wgsl/self_test.wgsl"),
+        include_str!("wgsl/exact/self_test.wgsl"),
         &[
-            ("WIDE", wide.to_owned()),
+            ("WIDE", sums(gpu.int64()).to_owned()),
             ("OPERATIONS", OPERATIONS.len().to_string()),
         ],
     );
-    format!("{FLOAT}{kernel}")
+    profile.floats() + &kernel
 }
 
-fn compute(gpu: &Gpu, operands: &[u32]) -> Result<Vec<u32>, BackendError> {
+fn compute(gpu: &Gpu, profile: Profile, operands: &[u32]) -> Result<Vec<u32>, BackendError> {
     let bytes = (PAIRS * OPERATIONS.len() * size_of::<u32>()) as u64;
     let input = gpu.filled("operands of the self-test", operands)?;
     let output = gpu.buffer("results of the self-test", bytes)?;
     let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
     let readback = gpu.buffer_for("results of the self-test", bytes, usage)?;
-    let pipeline = gpu.pipeline("self-test", source(gpu), None)?;
+    let pipeline = gpu.pipeline("self-test", source(gpu, profile), None)?;
     let bindings = gpu.scoped("bindings of the self-test", 0, || {
         gpu.device().create_bind_group(&BindGroupDescriptor {
             label: None,

@@ -14,7 +14,7 @@ use crate::model::{LoadProgress, ModelError};
 use crate::tokenizer::TokenId;
 
 use super::device::Gpu;
-use super::kernels::ROWS_MAX;
+use super::kernels::{Profile, ROWS_MAX};
 use super::model::{Model, PAGES_MAX};
 use super::pages::{PAGE, Pages, Table};
 use super::runner::{Done, Request, Runner};
@@ -24,9 +24,9 @@ const PASSED_OVER_MAX: u32 = 4;
 /// Tokens of one prompt in one step: half a batch, so that others fit beside it.
 const PROMPT_ROWS: usize = ROWS_MAX / 2;
 
-/// A model on a GPU in the exact profile.
+/// A model on a GPU.
 #[derive(Debug)]
-pub(crate) struct GpuExact {
+pub(crate) struct GpuDecoder {
     shared: Arc<Shared>,
 }
 
@@ -35,6 +35,8 @@ struct Shared {
     plan: Arc<Plan>,
     dispatches_per_token: usize,
     pages_max: usize,
+    /// Rows that may want logits in one step.
+    wanted_max: usize,
     /// Scores that a step has room for: rows times heads times the positions that the last row sees.
     scores_max: usize,
     state: Mutex<State>,
@@ -53,20 +55,27 @@ struct State {
     reopened: u64,
 }
 
-impl GpuExact {
+impl GpuDecoder {
     pub(crate) fn load(
         gpu: &Arc<Gpu>,
+        exact: bool,
         gguf: Arc<Gguf>,
         plan: Arc<Plan>,
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Self, ModelError> {
-        let model = Model::load(&gpu.healthy()?, &gguf, &plan, progress)?;
+        let gpu = gpu.healthy()?;
+        let profile = match exact {
+            true => Profile::exact(&gpu),
+            false => Profile::Fast,
+        };
+        let model = Model::load(&gpu, profile, &gguf, &plan, progress)?;
         model.gpu.keep_pipelines();
         let mut pages = Pages::default();
         pages.grow(1);
         let shared = Shared {
             dispatches_per_token: model.ops(1, true).count(),
             pages_max: model.pages_max(),
+            wanted_max: model.buffers.wanted_max,
             scores_max: model.buffers.scores_max,
             state: Mutex::new(State {
                 runner: Some(Runner::new(model, gguf)),
@@ -85,7 +94,7 @@ impl GpuExact {
     }
 }
 
-impl Backend for GpuExact {
+impl Backend for GpuDecoder {
     fn open(&self, context_tokens: usize) -> Result<Box<dyn Sequence>, BackendError> {
         let shared = &self.shared;
         // One row's scores must fit, whatever else is in the step.
@@ -125,7 +134,8 @@ fn reopen_if_lost(state: &mut State, runner: &mut Runner) -> Result<(), BackendE
     };
     let gpu = runner.model.gpu.healthy()?;
     let plan = Arc::clone(&runner.model.plan);
-    let model = Model::load(&gpu, &runner.gguf, &plan, &mut |_| {});
+    let profile = runner.model.profile().on(&gpu);
+    let model = Model::load(&gpu, profile, &runner.gguf, &plan, &mut |_| {});
     runner.replace(model.map_err(|error| BackendError::DeviceLost {
         reason: format!("{fault}; loading the model again: {error}"),
     })?);
@@ -335,7 +345,7 @@ fn take_step(queue: &mut VecDeque<Request>, model: &Model) -> Vec<Request> {
         let after = (
             rows + request.tokens.len(),
             pages + request.pages.len(),
-            wanted + usize::from(request.wants_logits),
+            wanted + request.wanted,
             request.sees().max(sees),
         );
         let scores = after.0 * model.plan.heads * after.3;
@@ -374,23 +384,29 @@ impl Sequence for GpuSequence {
         position: usize,
         logits: Option<&mut [f32]>,
     ) -> Result<(), BackendError> {
+        let shared = Arc::clone(&self.shared);
+        let vocabulary = shared.plan.vocabulary();
+        let mut logits = logits.unwrap_or_default();
+        // Tokens before the first one that wants logits.
+        let mut unwanted = tokens.len() - logits.len() / vocabulary;
         let (mut rest, mut position) = (tokens, position);
-        let mut found = Vec::new();
         while !rest.is_empty() {
-            // So many rows that the scores of all of them have room.
-            let seen = self.shared.plan.heads * (position + rest.len());
-            let rows = (self.shared.scores_max / seen).clamp(1, rest.len());
+            // So many rows that the scores of all of them have room, and the logits of those that want them.
+            let seen = shared.plan.heads * (position + rest.len());
+            let rows = (shared.scores_max / seen).clamp(1, rest.len());
+            let rows = rows.min(unwanted + shared.wanted_max);
+            let wanted = rows.saturating_sub(unwanted);
             let (now, later) = rest.split_at(rows);
             // Not known if the step fails.
             let before = self.time.take();
-            let done = self.part(now, position, later.is_empty() && logits.is_some())?;
+            let done = self.part(now, position, wanted)?;
             self.time = before.zip(done.time).map(|(before, step)| before + step);
-            found = done.logits;
+            let (out, others) = logits.split_at_mut(wanted * vocabulary);
+            out.copy_from_slice(&done.logits);
+            logits = others;
+            unwanted -= rows - wanted;
             position += rows;
             rest = later;
-        }
-        if let Some(logits) = logits {
-            logits.copy_from_slice(&found);
         }
         Ok(())
     }
@@ -418,7 +434,7 @@ impl GpuSequence {
         &mut self,
         tokens: &[TokenId],
         position: usize,
-        wants_logits: bool,
+        wanted: usize,
     ) -> Result<Done, BackendError> {
         let mut state = self.shared.lock();
         if state.reopened != self.reopened {
@@ -433,7 +449,7 @@ impl GpuSequence {
             tokens: tokens.to_vec(),
             position,
             pages: self.table.pages().to_vec(),
-            wants_logits,
+            wanted,
             reopened: self.reopened,
             passed_over: 0,
         })

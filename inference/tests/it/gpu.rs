@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use tussah_inference::{
-    Device, Engine, Gpu, GpuChoice, GpuKind, GpuLayout, GpuOptions, LoadOptions, Model, Sampling,
-    Session, SimdLevel, TokenId,
+    Device, Engine, Gpu, GpuChoice, GpuKind, GpuLayout, GpuOptions, GpuTiles, LoadOptions, Model,
+    Sampling, Session, SimdLevel, TokenId,
 };
 
 use crate::builder::{
@@ -71,14 +71,21 @@ fn on_cpu() -> LoadOptions {
 
 /// Layouts that must not change a bit.
 fn layouts() -> [GpuOptions; 3] {
-    let layout = |lanes, without_int64| GpuOptions {
+    let layout = |lanes, without_int64, without_floats, tiles| GpuOptions {
         layout: GpuLayout {
             lanes,
             without_int64,
+            without_floats,
+            groups: lanes * 3,
+            tiles,
         },
         ..GpuOptions::default()
     };
-    [layout(0, false), layout(0, true), layout(1, false)]
+    [
+        layout(0, false, false, GpuTiles::Auto),
+        layout(0, true, false, GpuTiles::Always),
+        layout(1, false, true, GpuTiles::Never),
+    ]
 }
 
 /// A model whose matrices have formats of their own, in the order in which a layer uses them.
@@ -141,16 +148,6 @@ fn formats_of_larger_blocks_have_the_bits_of_the_cpu() {
     }
 }
 
-/// Every logit of the positions of a golden text, on a device: token by token, or all at once.
-fn real_logits(model: &Arc<Model>, tokens: &[TokenId], at_once: usize) -> Vec<Vec<u32>> {
-    let mut session = goldens::open(model, 64);
-    let parts = tokens.chunks(at_once).map(|chunk| {
-        session.append(chunk).unwrap();
-        bits(&mut session)
-    });
-    parts.collect()
-}
-
 /// 64 positions of a golden text.
 fn golden_tokens(which: Real) -> Vec<TokenId> {
     let case = &goldens::cases(which)[0];
@@ -164,7 +161,9 @@ fn check_real(which: Real, options: GpuOptions) {
     let Some(cpu) = fixture::real(which, Engine::Exact, SimdLevel::Auto, 0) else {
         return;
     };
-    let Some(gpu) = gpu(options) else { return };
+    let Some(gpu) = gpu(options.clone()) else {
+        return;
+    };
     let path = fixture::path(which).unwrap();
     let model = Arc::new(Model::open(&path, &on(&gpu), &mut |_| {}).unwrap());
     let dispatches = model.dispatches_per_token().unwrap();
@@ -174,28 +173,142 @@ fn check_real(which: Real, options: GpuOptions) {
         "{which:?}: {dispatches} dispatches a token"
     );
     let tokens = golden_tokens(which);
-    let wanted = real_logits(&cpu, &tokens, 1);
-    for at_once in [1, tokens.len()] {
-        let found = real_logits(&model, &tokens, at_once);
-        let ends = (at_once..tokens.len() + at_once).step_by(at_once);
-        for (found, end) in found.iter().zip(ends) {
-            let end = end.min(tokens.len());
+    let wanted = scored(&cpu, &tokens, &[]);
+    // Most of them at once and the last ones one after the other, as they would be generated; and in parts.
+    let ways: &[&[usize]] = match options.layout == GpuLayout::default() {
+        true => &[&[60, 61, 62, 63], &[5, 6, 40]],
+        false => &[&[60, 61, 62, 63]],
+    };
+    for ends in ways {
+        let found = scored(&model, &tokens, ends);
+        for (position, (found, wanted)) in found.iter().zip(&wanted).enumerate() {
             assert!(
-                *found == wanted[end - 1],
-                "{which:?}: logits of position {end}, {at_once} at once"
+                found == wanted,
+                "{which:?}: logits of position {position}, cut at {ends:?}"
             );
         }
+        assert_eq!(found.len(), wanted.len());
     }
+}
+
+/// The bits of the logits after each token, which are appended in parts that end there.
+fn scored(model: &Arc<Model>, tokens: &[TokenId], ends: &[usize]) -> Vec<Vec<u32>> {
+    let mut session = goldens::open(model, 64);
+    let mut rows = Vec::new();
+    let mut from = 0;
+    for end in ends.iter().copied().chain([tokens.len()]) {
+        let logits = session.append_scored(&tokens[from..end]).unwrap();
+        let vocabulary = model.info().vocabulary_size as usize;
+        let bits = |row: &[f32]| row.iter().map(|logit| logit.to_bits()).collect();
+        rows.extend(logits.chunks_exact(vocabulary).map(bits));
+        from = end;
+    }
+    rows
 }
 
 #[test]
 fn every_logit_of_smollm2_is_the_cpus() {
-    check_real(Real::SmolLm2, GpuOptions::default());
+    for options in layouts() {
+        check_real(Real::SmolLm2, options);
+    }
 }
 
 #[test]
 fn every_logit_of_gemma3_is_the_cpus() {
-    check_real(Real::Gemma3, GpuOptions::default());
+    for options in layouts() {
+        check_real(Real::Gemma3, options);
+    }
+}
+
+fn fast_on(gpu: &Arc<Gpu>) -> LoadOptions {
+    LoadOptions {
+        engine: Engine::Fast,
+        ..on(gpu)
+    }
+}
+
+/// How far values are from the oracle's, relative to the largest.
+fn apart(found: &[u32], oracle: &[u32]) -> f32 {
+    let float = |bits: &u32| f32::from_bits(*bits);
+    let largest = oracle.iter().map(|bits| float(bits).abs());
+    let largest = largest.fold(0.0f32, f32::max);
+    assert!(largest > 0.01);
+    let apart = found.iter().zip(oracle);
+    let apart = apart.map(|(a, b)| (float(a) - float(b)).abs());
+    apart.fold(0.0f32, f32::max) / largest
+}
+
+/// The fast profile: near the oracle, and the same bits each time, alone or in a batch.
+fn check_fast(file: &builder::File) {
+    let Some(gpu) = gpu(GpuOptions::default()) else {
+        return;
+    };
+    let oracle = LoadOptions {
+        engine: Engine::Oracle,
+        ..LoadOptions::default()
+    };
+    let oracle = Arc::new(file.load(&oracle).unwrap());
+    let model = Arc::new(file.load(&fast_on(&gpu)).unwrap());
+    let tokens = tokens(70);
+    let wanted = logits_of(&oracle, &tokens, 1);
+    let found = logits_of(&model, &tokens, 1);
+    for (position, (found, wanted)) in found.iter().zip(&wanted).enumerate() {
+        let apart = apart(found, wanted);
+        assert!(apart < 1e-3, "position {position}: {apart} apart");
+    }
+    // A second time, and all rows at once.
+    assert!(logits_of(&model, &tokens, 1) == found);
+    let at_once = logits_of(&model, &tokens, 70);
+    assert!(at_once[0] == found[69], "bits of a batch");
+}
+
+#[test]
+fn the_fast_profile_is_near_the_oracle_and_the_same_each_time() {
+    check_fast(&mixed(SMALL, [Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, F16, BF16]));
+    check_fast(&mixed(WIDE, [Q4_K, Q5_K, Q6_K, F32, Q6_K, Q4_K, Q5_K]));
+}
+
+fn check_fast_real(which: Real) {
+    let Some(oracle) = fixture::real(which, Engine::Oracle, SimdLevel::Auto, 0) else {
+        return;
+    };
+    let Some(gpu) = gpu(GpuOptions::default()) else {
+        return;
+    };
+    let path = fixture::path(which).unwrap();
+    let model = Arc::new(Model::open(&path, &fast_on(&gpu), &mut |_| {}).unwrap());
+    let tokens = golden_tokens(which);
+    let wanted = scored(&oracle, &tokens, &[]);
+    let found = scored(&model, &tokens, &[]);
+    for (position, (found, wanted)) in found.iter().zip(&wanted).enumerate() {
+        let apart = apart(found, wanted);
+        assert!(
+            apart < 1e-3,
+            "{which:?}, position {position}: {apart} apart"
+        );
+    }
+    // Alone, and run again.
+    let again = scored(&model, &tokens, &[61, 62, 63]);
+    assert!(again == found, "{which:?}: bits of rows alone");
+}
+
+#[test]
+fn the_fast_profile_follows_the_oracle_on_real_models() {
+    check_fast_real(Real::SmolLm2);
+    check_fast_real(Real::Gemma3);
+}
+
+#[test]
+fn the_fast_profile_wants_a_gpu() {
+    let options = LoadOptions {
+        engine: Engine::Fast,
+        ..LoadOptions::default()
+    };
+    let error = mixed(SMALL, [Q4_0; 7]).load(&options).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the fast profile runs decoders on a GPU only"
+    );
 }
 
 #[test]

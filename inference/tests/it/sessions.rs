@@ -190,6 +190,37 @@ fn the_cost_of_an_append_is_known_before_it_runs() {
 }
 
 #[test]
+fn scored_tokens_have_the_logits_of_each_position() {
+    let model = small_model();
+    let text = tokens(300);
+    let mut one_by_one = session(&model, 400, Sampling::default());
+    let mut wanted = Vec::new();
+    for token in &text {
+        one_by_one.append(&[*token]).unwrap();
+        wanted.extend_from_slice(one_by_one.logits().unwrap());
+    }
+    // More than a batch, after a token that was accepted and not run.
+    let mut scored = session(&model, 400, Sampling::default());
+    assert!(scored.append_scored(&[]).unwrap().is_empty());
+    scored.append(&text[..2]).unwrap();
+    scored.accept(text[2]).unwrap();
+    let found = scored.append_scored(&text[3..]).unwrap();
+    let vocabulary = model.info().vocabulary_size as usize;
+    assert!(found == wanted[3 * vocabulary..]);
+    assert!(scored.logits().unwrap() == one_by_one.logits().unwrap());
+    // The logits of the first token and of the third were not computed.
+    let mut more = session(&model, 400, Sampling::default());
+    more.append(&text[..1]).unwrap();
+    let of_one = more.usage().inference_units;
+    let rest = one_by_one.usage().inference_units - scored.usage().inference_units;
+    assert!(rest > 0 && rest < 2 * of_one, "{rest} of {of_one}");
+    check(
+        scored.append_scored(&tokens(101)),
+        &expect!["context is full: 300 of 400 tokens are used, 101 more were asked for"],
+    );
+}
+
+#[test]
 fn candidates_are_in_order_and_the_best_is_the_greedy_choice() {
     let model = small_model();
     let mut session = session(&model, 40, Sampling::default());

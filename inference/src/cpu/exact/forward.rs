@@ -73,10 +73,13 @@ impl Sequence for ExactSequence {
             step.layer(index, layer, before)?;
             before = Branch::of(layer.post_feed_forward_norm.as_deref());
         }
-        match logits {
-            Some(logits) => step.head(before, logits),
-            None => Ok(()),
+        let Some(logits) = logits else { return Ok(()) };
+        let rows = logits.chunks_exact_mut(weights.plan.vocabulary());
+        let first = tokens.len() - rows.len();
+        for (row, logits) in (first..).zip(rows) {
+            step.head(before, row, logits)?;
         }
+        Ok(())
     }
 
     fn fork(&self, positions: usize) -> Result<Box<dyn Sequence>, BackendError> {
@@ -423,18 +426,23 @@ impl Step<'_> {
         });
     }
 
-    /// The logits of the last token.
+    /// The logits of a token.
     #[expect(unsafe_code, reason = "one token is written by one thread")]
-    fn head(&mut self, added: Branch<'_>, logits: &mut [f32]) -> Result<(), BackendError> {
-        let (weights, n, last) = (self.weights, self.n, self.n - 1);
+    fn head(
+        &mut self,
+        added: Branch<'_>,
+        token: usize,
+        logits: &mut [f32],
+    ) -> Result<(), BackendError> {
+        let (weights, n) = (self.weights, self.n);
         let length = weights.plan.embedding_length;
         let buffers = &mut *self.buffers;
-        let state = &mut buffers.states[last * length..][..length];
+        let state = &mut buffers.states[token * length..][..length];
         let normed = &mut buffers.normed[..length];
         let groups = Groups {
             values: &buffers.branch,
             n,
-            token: last,
+            token,
         };
         let writer = buffers.of_embedding.begin(1);
         let norm = Norm {
@@ -444,7 +452,7 @@ impl Step<'_> {
         };
         // SAFETY: this is the only thread that writes.
         let fine = unsafe { norm.token(state, &groups, normed, (&writer, 0)) };
-        let position = self.position + last;
+        let position = self.position + token;
         let not_finite = |what: &str| BackendError::NotFinite {
             what: what.to_owned(),
             position,

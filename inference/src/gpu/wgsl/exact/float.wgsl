@@ -1,7 +1,6 @@
-// The float operations of the exact profile (docs/exact-arithmetic.md, rules 1, 2, 8 and 9), in integers:
-// no floating-point type appears in any kernel, so no rule of a driver on rounding, fusing or flushing
-// applies. In and out: bits of f32 values that are normal or +0 ("F"). An infinity stays one through sums and
-// products, also where a CPU would make NaN of it, and every kernel that reads values looks for it.
+// The float operations of the exact profile (docs/exact-arithmetic.md, rules 1, 2, 8 and 9). In and out: bits of
+// f32 values that are normal or +0 ("F"). All but sums and products are made of integers. What is infinite stays
+// so, or becomes NaN, and every kernel that reads values looks for both.
 
 const NOT_FINITE: u32 = 0x7f800000u;
 const MAGNITUDE: u32 = 0x7fffffffu;
@@ -29,79 +28,6 @@ fn f_exponent(a: u32) -> i32 {
 
 fn f_mantissa(a: u32) -> u32 {
     return (a & 0x7fffffu) | 0x800000u;
-}
-
-fn f_add(a_in: u32, b_in: u32) -> u32 {
-    let swap = (a_in & MAGNITUDE) < (b_in & MAGNITUDE);
-    let a = select(a_in, b_in, swap);
-    let b = select(b_in, a_in, swap);
-    if (a & MAGNITUDE) >= NOT_FINITE {
-        return a;
-    }
-    if (b & MAGNITUDE) == 0u {
-        return select(a, 0u, (a & MAGNITUDE) <= 0x800000u);
-    }
-    var exponent = f_exponent(a);
-    let apart = u32(exponent - f_exponent(b));
-    // Three bits below the last one: guard, round and sticky.
-    let larger = f_mantissa(a) << 3u;
-    var smaller = 1u;
-    if apart <= 26u {
-        let whole = f_mantissa(b) << 3u;
-        let shifted = whole >> apart;
-        smaller = shifted | select(0u, 1u, (shifted << apart) != whole);
-    }
-    var sum = larger + smaller;
-    if ((a ^ b) >> 31u) != 0u {
-        sum = larger - smaller;
-    }
-    if sum == 0u {
-        return 0u;
-    }
-    if sum >= 0x8000000u {
-        sum = (sum >> 1u) | (sum & 1u);
-        exponent += 1;
-    } else {
-        let zeros = countLeadingZeros(sum) - 5u;
-        sum = sum << zeros;
-        exponent -= i32(zeros);
-    }
-    let rest = sum & 7u;
-    sum = sum >> 3u;
-    if rest > 4u || (rest == 4u && (sum & 1u) == 1u) {
-        sum += 1u;
-    }
-    return f_pack(a & 0x80000000u, exponent, sum);
-}
-
-fn f_sub(a: u32, b: u32) -> u32 {
-    return f_add(a, b ^ 0x80000000u);
-}
-
-fn f_mul(a: u32, b: u32) -> u32 {
-    if max(a & MAGNITUDE, b & MAGNITUDE) >= NOT_FINITE {
-        return ((a ^ b) & 0x80000000u) | NOT_FINITE;
-    }
-    if (a & MAGNITUDE) == 0u || (b & MAGNITUDE) == 0u {
-        return 0u;
-    }
-    let ma = f_mantissa(a);
-    let mb = f_mantissa(b);
-    // 24 × 24 bits by halves of 12.
-    let low = (ma & 0xfffu) * (mb & 0xfffu);
-    let middle = (ma >> 12u) * (mb & 0xfffu) + (ma & 0xfffu) * (mb >> 12u) + (low >> 12u);
-    var high = (ma >> 12u) * (mb >> 12u) + (middle >> 12u);
-    var rest = ((middle & 0xfffu) << 12u) | (low & 0xfffu);
-    var exponent = f_exponent(a) + f_exponent(b) - 126;
-    if high < 0x800000u {
-        high = (high << 1u) | (rest >> 23u);
-        rest = (rest << 1u) & 0xffffffu;
-        exponent -= 1;
-    }
-    if rest > 0x800000u || (rest == 0x800000u && (high & 1u) == 1u) {
-        high += 1u;
-    }
-    return f_pack((a ^ b) & 0x80000000u, exponent, high);
 }
 
 // Dividing by 0 gives infinity, and by infinity 0.
