@@ -277,8 +277,8 @@ fn check_fast_real(which: Real) {
     };
     let path = fixture::path(which).unwrap();
     let model = Arc::new(Model::open(&path, &fast_on(&gpu), &mut |_| {}).unwrap());
-    let tokens = golden_tokens(which);
-    let wanted = scored(&oracle, &tokens, &[]);
+    let tokens = &golden_tokens(which)[..24];
+    let wanted = scored(&oracle, tokens, &[]);
     let found = scored(&model, &tokens, &[]);
     for (position, (found, wanted)) in found.iter().zip(&wanted).enumerate() {
         let apart = apart(found, wanted);
@@ -288,7 +288,7 @@ fn check_fast_real(which: Real) {
         );
     }
     // Alone, and run again.
-    let again = scored(&model, &tokens, &[61, 62, 63]);
+    let again = scored(&model, tokens, &[22, 23]);
     assert!(again == found, "{which:?}: bits of rows alone");
 }
 
