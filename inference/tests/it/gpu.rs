@@ -279,7 +279,7 @@ fn check_fast_real(which: Real) {
     let model = Arc::new(Model::open(&path, &fast_on(&gpu), &mut |_| {}).unwrap());
     let tokens = &golden_tokens(which)[..24];
     let wanted = scored(&oracle, tokens, &[]);
-    let found = scored(&model, &tokens, &[]);
+    let found = scored(&model, tokens, &[]);
     for (position, (found, wanted)) in found.iter().zip(&wanted).enumerate() {
         let apart = apart(found, wanted);
         assert!(
