@@ -36,6 +36,10 @@ pub(crate) struct InferenceArgs {
     /// Threads of the CPU; several take turns. 1 and all, if not given
     #[arg(long, value_name = "N")]
     threads: Vec<usize>,
+    /// Arithmetic on GPUs: exact, the one that jobs run on, or fast, in f32; several take turns. Exact, if not
+    /// given
+    #[arg(long, value_name = "PROFILE", value_parser = ["exact", "fast"])]
+    profile: Vec<String>,
     /// Tokens of the prompt
     #[arg(long, value_name = "N", default_value_t = 256)]
     prompt: u32,
@@ -102,6 +106,9 @@ fn inference(args: &InferenceArgs) -> Result<()> {
     run.args(["--example", "rates", "--"]).arg(&file);
     for device in &args.device {
         run.args(["--device", device]);
+    }
+    for profile in &args.profile {
+        run.args(["--profile", profile]);
     }
     for count in &threads(&args.threads) {
         run.args(["--threads", &count.to_string()]);

@@ -2,7 +2,7 @@
 //! it, one stream alone or several together, the time to the first token, memory, and of GPUs dispatches, time
 //! and the share of their memory's bandwidth; of an encoder's archive, embedding 64 texts of some hundred tokens.
 //! `cargo run --release -p tussah-inference --example rates -- MODEL [--device cpu|gpu|NAME]… [--threads N]…
-//! [--batch N]… [--simd LEVEL] [--runs N] [--prompt N] [--generate N] [--against LLAMA-BENCH]
+//! [--profile exact|fast]… [--batch N]… [--simd LEVEL] [--runs N] [--prompt N] [--generate N] [--against LLAMA-BENCH]
 //! [--against-argument WORD]… [--json FILE]`; prints medians, least and most, and progress on standard error.
 
 #![expect(clippy::print_stdout, reason = "its figures are its output")]
@@ -19,7 +19,8 @@ use std::time::Instant;
 use serde_json::json;
 use tussah_inference::archive::Archive;
 use tussah_inference::{
-    CancelToken, Device, Gpu, GpuChoice, GpuOptions, LoadOptions, Model, OverLong, SimdLevel,
+    CancelToken, Device, Engine, Gpu, GpuChoice, GpuOptions, LoadOptions, Model, OverLong,
+    SimdLevel,
 };
 
 use llama_bench::LlamaBench;
@@ -41,6 +42,8 @@ struct Arguments {
     devices: Vec<String>,
     /// Of the CPU, each measured; 0 is one a CPU.
     threads: Vec<usize>,
+    /// Arithmetic on GPUs, each measured.
+    engines: Vec<Engine>,
     /// Streams that run together, each measured.
     batches: Vec<u32>,
     simd: SimdLevel,
@@ -58,6 +61,7 @@ fn arguments() -> Result<Arguments, Failure> {
         model: words.next().ok_or("name a model file")?.into(),
         devices: Vec::new(),
         threads: Vec::new(),
+        engines: Vec::new(),
         batches: Vec::new(),
         simd: SimdLevel::Auto,
         runs: 5,
@@ -74,6 +78,11 @@ fn arguments() -> Result<Arguments, Failure> {
         match flag.as_str() {
             "--device" => arguments.devices.push(value),
             "--threads" => arguments.threads.push(value.parse()?),
+            "--profile" => arguments.engines.push(match value.as_str() {
+                "exact" => Engine::Exact,
+                "fast" => Engine::Fast,
+                _ => return Err("--profile is exact or fast".into()),
+            }),
             "--batch" => arguments.batches.push(value.parse()?),
             "--simd" => arguments.simd = SimdLevel::from_name(&value).ok_or("no such level")?,
             "--runs" => arguments.runs = value.parse()?,
@@ -95,6 +104,9 @@ fn arguments() -> Result<Arguments, Failure> {
     }
     if arguments.threads.is_empty() {
         arguments.threads.push(0);
+    }
+    if arguments.engines.is_empty() {
+        arguments.engines.push(Engine::Exact);
     }
     if arguments.batches.is_empty() {
         arguments.batches.push(1);
@@ -126,10 +138,12 @@ impl Arguments {
                 choice,
                 ..GpuOptions::default()
             };
-            all.push(LoadOptions {
-                device: Device::Gpu(Gpu::open(&options)?),
+            let gpu = Gpu::open(&options)?;
+            all.extend(self.engines.iter().map(|engine| LoadOptions {
+                engine: *engine,
+                device: Device::Gpu(Arc::clone(&gpu)),
                 ..LoadOptions::default()
-            });
+            }));
         }
         Ok(all)
     }
