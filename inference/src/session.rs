@@ -186,13 +186,19 @@ impl Session {
     /// As [`Session::append`], and gives the logits after each of the tokens: `tokens.len()` rows of one value
     /// a token of the vocabulary. What [`Session::logits`] gives afterwards is the last row.
     ///
+    /// Where several values are not finite, the error names one of them, on different devices not always the same.
+    ///
     /// # Errors
     /// As [`Session::append`]; without memory for the rows before anything is run.
     pub fn append_scored(&mut self, tokens: &[TokenId]) -> Result<Vec<f32>, SessionError> {
+        if tokens.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.check_appended(tokens)?;
         let vocabulary = self.decoder.plan.vocabulary();
         let mut rows = zeroed(tokens.len().saturating_mul(vocabulary), "logits")?;
-        if tokens.is_empty() {
-            return Ok(rows);
+        if self.logits.is_empty() {
+            self.logits = zeroed(vocabulary, "logits")?;
         }
         let all = self.note_appended(tokens)?;
         let before = all.len() - tokens.len();
@@ -205,20 +211,19 @@ impl Session {
             self.run_step(chunk, Some(&mut rows[from..][..count * vocabulary]))?;
             at += chunk.len();
         }
-        if self.logits.is_empty() {
-            self.logits = zeroed(vocabulary, "logits")?;
-        }
         self.logits
             .copy_from_slice(&rows[rows.len() - vocabulary..]);
         Ok(rows)
     }
 
+    fn check_appended(&self, tokens: &[TokenId]) -> Result<(), SessionError> {
+        self.check_room(tokens.len() as u64)?;
+        tokens.iter().try_for_each(|token| self.check_token(*token))
+    }
+
     /// Checks tokens and takes them into the sampler's account; gives what is to be run.
     fn note_appended(&mut self, tokens: &[TokenId]) -> Result<Vec<TokenId>, SessionError> {
-        self.check_room(tokens.len() as u64)?;
-        tokens
-            .iter()
-            .try_for_each(|token| self.check_token(*token))?;
+        self.check_appended(tokens)?;
         self.at_end = false;
         for token in tokens {
             self.sampler.note(*token);

@@ -47,9 +47,12 @@ impl Gpu {
         for _ in 0..RUNS {
             best = best.min(copy.run(self)?);
         }
-        // A clock too coarse for one copy says nothing.
-        let seconds = best.max(Duration::from_nanos(1)).as_secs_f64();
-        Ok(2.0 * bytes as f64 / seconds)
+        if best.is_zero() {
+            return Err(BackendError::Device {
+                reason: "its clock is too coarse to time a copy".to_owned(),
+            });
+        }
+        Ok(2.0 * bytes as f64 / best.as_secs_f64())
     }
 }
 

@@ -257,7 +257,9 @@ impl Gpu {
         }
         let has = (
             limits.max_storage_buffers_per_shader_stage,
-            limits.max_compute_invocations_per_workgroup,
+            limits
+                .max_compute_invocations_per_workgroup
+                .min(limits.max_compute_workgroup_size_x),
             limits.max_compute_workgroup_storage_size,
         );
         if has.0 < NEEDS.0 || has.1 < NEEDS.1 || has.2 < NEEDS.2 {
@@ -291,12 +293,14 @@ impl Gpu {
         let fault = Arc::new(Mutex::new(None));
         note_faults(&device, &fault);
         let pipelines = cache.and_then(|it| Pipelines::open(it, &device, &adapter.get_info()));
+        let of_metal = info.interface == "metal";
         let mut gpu = Self {
             info,
             options: options.clone(),
             limits,
             int64,
-            native_floats: !options.layout.without_floats,
+            // A Metal compiler may leave out looks for infinity; none has been seen to keep them yet.
+            native_floats: !options.layout.without_floats && !of_metal,
             device,
             queue,
             pipelines,

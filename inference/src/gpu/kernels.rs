@@ -310,7 +310,11 @@ fn prepare(profile: Profile, plan: &Plan, heads: Heads) -> (String, Vec<(&'stati
 /// From products to queries and the cache.
 pub(super) fn heads(profile: Profile, plan: &Plan, heads: Heads) -> String {
     let texts = profile.texts();
-    let (source, values) = prepare(profile, plan, heads);
+    let (source, mut values) = prepare(profile, plan, heads);
+    if profile == Profile::Fast {
+        // As where attention makes them, so that their sums have the same order.
+        set_threads(&mut values, THREADS_OF_ATTENTION);
+    }
     assemble(profile, &[&source, texts.heads, texts.cache], values)
 }
 

@@ -101,7 +101,15 @@ impl Kept {
     fn of(cache: &GpuCache, adapter: &AdapterInfo) -> Option<Self> {
         let key = wgpu::util::pipeline_cache_key(adapter)?;
         let mut identity = blake3::Hasher::new();
-        for part in [&key, &adapter.name, &adapter.driver, &adapter.driver_info] {
+        // Another version's kernels would only fill the file.
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        for part in [
+            &version,
+            &key,
+            &adapter.name,
+            &adapter.driver,
+            &adapter.driver_info,
+        ] {
             identity.update(&(part.len() as u64).to_le_bytes());
             identity.update(part.as_bytes());
         }
@@ -154,6 +162,8 @@ impl Kept {
         let folder = self.path.parent().unwrap_or(Path::new("."));
         let written = std::fs::create_dir_all(folder).and_then(|()| {
             if data.len() as u64 > FILE_BYTES_MAX - 2 * DIGEST_BYTES as u64 {
+                // The next start begins anew, or this would be said at each.
+                let _ = std::fs::remove_file(&self.path);
                 return Err(io::Error::from(io::ErrorKind::FileTooLarge));
             }
             let rest = [self.identity.as_bytes(), data].concat();

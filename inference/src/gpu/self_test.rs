@@ -20,7 +20,7 @@ use super::product::sums;
 /// Pairs of operands, a whole number of workgroups of 64.
 const PAIRS: usize = 4096;
 /// Names of the operations, in the order of the kernel.
-const OPERATIONS: [&str; 12] = [
+const OPERATIONS: [&str; 15] = [
     "add",
     "sub",
     "mul",
@@ -33,6 +33,10 @@ const OPERATIONS: [&str; 12] = [
     "the rounding of a 64-bit integer",
     "the dot product of bytes",
     "the 64-bit product",
+    // What a compiler may have fused, or left out.
+    "a product less a product",
+    "a sum with a product",
+    "whether a product is finite",
 ];
 
 /// What the kernel is to give.
@@ -63,6 +67,9 @@ fn expected(a: u32, b: u32) -> [u32; OPERATIONS.len()] {
     }
     all[10] = dot.cast_unsigned();
     all[11] = int_to_float(product).to_bits();
+    all[12] = sub(mul(x, x), mul(y, y)).to_bits();
+    all[13] = add(y, mul(mul(x, 1.2), x)).to_bits();
+    all[14] = u32::from(!mul(x, y).is_finite());
     all
 }
 

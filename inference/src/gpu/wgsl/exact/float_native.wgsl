@@ -1,6 +1,6 @@
 // Sums and products by the device's own f32, which the self-test has found to round as rule 1 says. The look at
-// the result's bits flushes what is too small and makes -0 of nothing; and no compiler can fuse a product with
-// the sum after it, since what is summed is what comes out of that look.
+// the result's bits flushes what is too small and leaves no -0; what is summed after a product is what comes out
+// of that look, which keeps compilers from fusing both. The self-test looks whether they do.
 
 fn f_flushed(value: f32) -> u32 {
     let bits = bitcast<u32>(value);

@@ -22,4 +22,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     results[at + 9u] = wide_to_float(vec2<u32>(a, b));
     results[at + 10u] = bitcast<u32>(dot4I8Packed(a, b));
     results[at + 11u] = wide_to_float(wide_product(bitcast<i32>(a) >> 9u, bitcast<i32>(b) >> 4u));
+    results[at + 12u] = f_sub(f_mul(a, a), f_mul(b, b));
+    results[at + 13u] = f_add(b, f_mul(f_mul(a, 0x3f99999au), a));
+    results[at + 14u] = select(0u, 1u, (f_mul(a, b) & MAGNITUDE) >= NOT_FINITE);
 }
