@@ -17,7 +17,7 @@ use crate::{command, home, model, ui};
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Bench {
     /// Tokens a second of a model, reading and generating; time to the first token; a session's memory
-    Inference(InferenceArgs),
+    Inference(Box<InferenceArgs>),
     /// Microseconds of a job that does nothing, beside bare wasmtime with the same settings
     Sandbox,
     /// A channel's tree of a million receipts: time, memory, proofs
