@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 
 use self::answer::Reply;
 use self::http::Http;
-pub use self::http::ToncenterError;
+pub use self::http::{Destination, ToncenterError};
 use crate::chain::clock::{Clock, SystemClock};
 use crate::chain::describe::describe;
 use crate::chain::{Account, AccountStatus, Chain, ChainError, StackValue, Transaction};
@@ -229,8 +229,8 @@ impl<C: Clock> Chain for Toncenter<C> {
         let (result, tries) = self.http.call_counted("sendBoc", &params).await;
         match result {
             Ok(_) => Ok(()),
-            // A try before this one may have brought it through.
-            Err(ToncenterError::NotAccepted { .. }) if tries > 1 => Ok(()),
+            // A try before this one may have brought it through, whatever this one came to.
+            Err(_) if tries > 1 => Ok(()),
             Err(ToncenterError::NotAccepted { exit_code }) => {
                 Err(ChainError::NotAccepted { exit_code })
             }

@@ -158,14 +158,17 @@ pub async fn pay(
     })
 }
 
-/// Whether a message is perhaps under way although its sending failed: the answer was lost, or is
-/// none.
+/// Whether a message is perhaps under way although its sending failed: the answer was lost, is
+/// none, or comes from a gateway that does not know what the server behind it did.
 fn may_have_arrived(error: &ChainError) -> bool {
-    let garbled = matches!(
-        error,
-        ChainError::Toncenter(ToncenterError::Answer { .. } | ToncenterError::TooLarge { .. })
-    );
-    garbled || error.is_transient()
+    let is_unclear = match error {
+        ChainError::Toncenter(ToncenterError::Answer { .. } | ToncenterError::TooLarge { .. }) => {
+            true
+        }
+        ChainError::Toncenter(ToncenterError::Refused { code, .. }) => *code >= 500,
+        _ => false,
+    };
+    is_unclear || error.is_transient()
 }
 
 fn check_funds(

@@ -28,6 +28,8 @@ pub(crate) struct Network {
     pub(crate) losses: AtomicU32,
     /// Sendings whose answer breaks off after the message has arrived.
     pub(crate) breaks: AtomicU32,
+    /// A gateway's status in place of an answer, to what has arrived; 0 where there is no gateway.
+    pub(crate) gateway: AtomicU32,
     waited_ms: Mutex<u64>,
 }
 
@@ -39,6 +41,7 @@ impl Network {
             failures: AtomicU32::new(0),
             losses: AtomicU32::new(0),
             breaks: AtomicU32::new(0),
+            gateway: AtomicU32::new(0),
             waited_ms: Mutex::default(),
         }
     }
@@ -62,6 +65,17 @@ fn hung_up(method: &'static str) -> ChainError {
     .into()
 }
 
+fn refused(code: u32) -> ChainError {
+    ToncenterError::Refused {
+        host: "test".to_owned(),
+        method: "sendBoc",
+        code: code.into(),
+        reason: "the answer is no JSON".to_owned(),
+        wait: None,
+    }
+    .into()
+}
+
 impl Chain for Network {
     fn network(&self) -> NetworkId {
         self.chain.network()
@@ -81,7 +95,10 @@ impl Chain for Network {
             self.breaks.fetch_sub(1, Relaxed);
             return Err(hung_up("sendBoc"));
         }
-        Ok(())
+        match self.gateway.load(Relaxed) {
+            0 => Ok(()),
+            code => Err(refused(code)),
+        }
     }
 
     async fn account(&self, address: &Address) -> Result<Account, ChainError> {

@@ -151,10 +151,19 @@ fn a_payment_whose_answer_was_lost_is_found_on_chain() {
     assert_eq!(now(seqno(&network, &wallet)).unwrap(), 1);
     assert!((GRAM - FEE..=GRAM).contains(&(has(&owner) - before)));
 
+    // A gateway gave up on the server behind it, which had the message by then.
+    for (code, transfers) in [(520, 2), (522, 3), (524, 4)] {
+        network.gateway.store(code, Relaxed);
+        let paid = now(pay(&network, &network, &wallet, &key(5), &messages)).unwrap();
+        assert_eq!(paid.arrived.len(), 1, "{code}");
+        assert_eq!(now(seqno(&network, &wallet)).unwrap(), transfers);
+    }
+    network.gateway.store(0, Relaxed);
+
     // Where the chain does not answer any more, nobody claims to know.
     network.breaks.store(1, Relaxed);
     network.failures.store(100, Relaxed);
     let error = now(pay(&network, &network, &wallet, &key(5), &messages)).unwrap_err();
     assert!(matches!(error, PayError::Unknown { .. }), "{error}");
-    assert_eq!(now(seqno(&network, &wallet)).unwrap(), 2);
+    assert_eq!(now(seqno(&network, &wallet)).unwrap(), 5);
 }

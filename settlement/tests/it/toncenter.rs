@@ -410,6 +410,14 @@ fn a_message_sent_twice_is_not_refused() {
     });
     assert!(sent.is_ok(), "{sent:?}");
     assert_eq!(asked.len(), 2);
+    // Nor that somebody between turns the second one away.
+    for code in [401, 403, 422, 522] {
+        let (sent, asked, _) = with([Say::Nothing, status(code, "")], async |chain| {
+            chain.send_boc(Cell::default()).await
+        });
+        assert!(sent.is_ok(), "{code}: {sent:?}");
+        assert_eq!(asked.len(), 2);
+    }
     let words = "cannot run message on account: inbound external message rejected by account AB before smart-contract execution";
     let early = json!({ "ok": false, "code": 500, "error": words });
     let early = Say::Http(500, "", early.to_string().into_bytes());

@@ -133,14 +133,35 @@ impl ToncenterError {
     }
 }
 
-/// Whether the server is on this machine, where plain http is no danger.
+/// Where a URL leads, as the client that asks reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Destination {
+    /// The server's name or address, in lower case, without a port.
+    pub host: String,
+    /// Whether what is sent there is secret on its way.
+    pub is_secure: bool,
+}
+
+impl Destination {
+    /// Where `url` leads; nothing if it is no URL, or names no server.
+    pub fn of(url: &str) -> Option<Self> {
+        let url = Url::parse(url).ok()?;
+        Some(Self {
+            host: url.host_str()?.to_ascii_lowercase(),
+            is_secure: url.scheme() == "https",
+        })
+    }
+
+    /// Whether the server is on this machine, where plain http is no danger.
+    pub fn is_local(&self) -> bool {
+        let address = self.host.trim_matches(['[', ']']).parse::<IpAddr>();
+        self.host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+    }
+}
+
+/// Whether the server is on this machine.
 pub(super) fn is_local(url: &str) -> bool {
-    let url = Url::parse(url).ok();
-    let host = url.as_ref().and_then(Url::host_str);
-    host.is_some_and(|host| {
-        let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-        host == "localhost" || address.is_ok_and(|address| address.is_loopback())
-    })
+    Destination::of(url).is_some_and(|destination| destination.is_local())
 }
 
 /// A URL without what it may hide: a user's name and password, a key.
