@@ -329,7 +329,8 @@ impl ClientBook {
     ///
     /// # Errors
     /// [`ClientError::TooMuch`] if the running jobs cannot cost that much,
-    /// [`ClientError::Underfunded`] if the deposit does not cover it, [`ClientError::OtherKey`].
+    /// [`ClientError::Underfunded`] if the deposit does not cover what is new in it,
+    /// [`ClientError::OtherKey`].
     pub fn voucher(
         &self,
         id: &ChannelId,
@@ -573,7 +574,8 @@ fn voucher(
         });
     }
     let total = sum(view.earned, running).max(view.vouchered());
-    if total > view.capacity {
+    // What was promised already stays promised, although rent may have eaten into the deposit.
+    if total > view.capacity && total > view.vouchered() {
         let capacity = view.capacity;
         return Err(ClientError::Underfunded { total, capacity });
     }

@@ -125,7 +125,8 @@ impl ProviderBook {
             channel::see(connection, number, &seen)?;
             see_transactions(connection, number, &transactions)?;
             let view = entry(connection, &id)?.view;
-            if posting(connection, number)?.is_some_and(|posting| posting.amount <= view.redeemed) {
+            let posting = posting(connection, number)?;
+            if posting.is_some_and(|posting| posting.amount <= seen.state.redeemed) {
                 forget_posting(connection, number)?;
             }
             Ok::<_, ProviderError>(view)
@@ -153,18 +154,19 @@ impl ProviderBook {
         let Some(signed) = &view.voucher else {
             return Ok(Tended::Idle);
         };
-        let gain = gain(&view, signed);
         // What the chain says now: an answer that once said otherwise may have been wrong, and to
         // send a voucher in vain costs nothing.
+        let gain = gain(&look, signed);
         if look.state.status == ChannelStatus::Closed || now >= look.state.deadline {
-            let lost = less(signed.voucher.amount, view.redeemed);
+            let lost = less(signed.voucher.amount, look.state.redeemed);
             return Ok(match lost {
                 Nanograms::ZERO => Tended::Idle,
                 lost => Tended::Late { lost },
             });
         }
-        let urgent = view.status == ChannelStatus::Closing
-            || now.saturating_add(policy.before_deadline_seconds) >= view.deadline;
+        let is_closing = [view.status, look.state.status].contains(&ChannelStatus::Closing);
+        let deadline = view.deadline.min(look.state.deadline);
+        let urgent = is_closing || now.saturating_add(policy.before_deadline_seconds) >= deadline;
         let old = now.saturating_sub(view.voucher_since) >= policy.age_seconds_max;
         if gain == Nanograms::ZERO || !(urgent || old || gain >= policy.value_min) {
             return Ok(Tended::Idle);
@@ -188,6 +190,10 @@ impl ProviderBook {
                     Ok::<_, ProviderError>(forget_posting(connection, number)?)
                 })?;
                 return Ok(Tended::Small { body, gain });
+            }
+            // It is credited, and the answer that said otherwise was an old one.
+            Err(error) if error.contract_error() == Some(ContractError::AmountNotMore) => {
+                return Ok(Tended::Waiting);
             }
             Err(error) => return Err(error.into()),
         }
@@ -253,8 +259,11 @@ impl ProviderBook {
 }
 
 /// What the newest voucher would be credited now.
-fn gain(view: &ChannelView, signed: &SignedVoucher) -> Nanograms {
-    less(signed.voucher.amount.min(view.capacity), view.redeemed)
+fn gain(look: &Look, signed: &SignedVoucher) -> Nanograms {
+    less(
+        signed.voucher.amount.min(look.capacity),
+        look.state.redeemed,
+    )
 }
 
 struct Posting {

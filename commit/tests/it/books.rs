@@ -338,6 +338,36 @@ fn nothing_is_admitted_or_promised_beyond_the_deposit() {
     provider.admit(id, &request, RULES).unwrap();
 }
 
+/// Rent goes on being due while nobody works; what was promised by then is still agreed on.
+#[test]
+fn a_promise_is_repeated_after_rent_has_eaten_into_the_deposit() {
+    let world = World::open_with(GRAM / 4);
+    let folder = tempfile::tempdir().unwrap();
+    let client = world.client(folder.path());
+    let id = world.id();
+    let price = world.look().capacity.get();
+    let request = world.request(0, 0, price);
+    client.issue(id, &request).unwrap();
+    let receipt = world.receipt(&request, price);
+    let claim = id.claim(0, &receipt.digest(), &world.provider_key);
+    client.deliver(id, &receipt, &claim).unwrap();
+    let voucher = || client.voucher(id, Nanograms::ZERO, &world.client_key);
+    let before = voucher().unwrap();
+    world.advance(25 * 86_400);
+    // Rent is taken with the next message.
+    let stranger = &world.record.terms.owner;
+    world.deliver(stranger, 200_000, None, channel::top_up(1));
+    client.see(id, &world.look()).unwrap();
+    assert!(client.view(id).unwrap().capacity < before.voucher.amount);
+    assert_eq!(voucher().unwrap(), before);
+    // Nothing more is promised.
+    let refused = client.issue(id, &world.request(1, 0, 1)).unwrap_err();
+    assert!(
+        matches!(refused, ClientError::Underfunded { .. }),
+        "{refused}"
+    );
+}
+
 #[test]
 fn jobs_stop_before_the_channel_ends() {
     let (world, folder) = (World::open(), tempfile::tempdir().unwrap());

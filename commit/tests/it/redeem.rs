@@ -241,8 +241,21 @@ fn the_payout_is_what_was_redeemed_less_its_way() {
 /// A server that reads so many transactions and no more, as all do; and may lie.
 struct Server<'a> {
     chain: &'a Mutex<EmbeddedChain>,
-    /// It says that the channel is closed.
-    lies: bool,
+    lie: Option<Lie>,
+}
+
+/// Where `channel_state` has what was redeemed.
+const REDEEMED: usize = 4;
+
+/// What a server says of the channel that is not so.
+#[derive(Clone, Copy)]
+enum Lie {
+    /// That it is closed.
+    Closed,
+    /// That all of this was redeemed.
+    Redeemed(u64),
+    /// That the deposit covers nothing.
+    Empty,
 }
 
 impl Chain for Server<'_> {
@@ -270,8 +283,15 @@ impl Chain for Server<'_> {
     ) -> Result<Vec<StackValue>, ChainError> {
         let answer = self.chain.run_get_method(address, method, arguments);
         let mut answer = answer.await?;
-        if self.lies && method == ChannelState::METHOD {
-            answer[0] = StackValue::from(3);
+        match self.lie {
+            Some(Lie::Closed) if method == ChannelState::METHOD => {
+                answer[0] = StackValue::from(3);
+            }
+            Some(Lie::Redeemed(amount)) if method == ChannelState::METHOD => {
+                answer[REDEEMED] = StackValue::from(amount);
+            }
+            Some(Lie::Empty) if method == "channel_capacity" => answer[0] = StackValue::from(0),
+            _ => {}
         }
         Ok(answer)
     }
@@ -309,7 +329,7 @@ fn small_change_from_strangers_does_not_stop_a_provider() {
     let (id, key) = (paid.world.id(), &paid.world.provider_key);
     let chain = Server {
         chain: &paid.world.chain,
-        lies: false,
+        lie: None,
     };
     let tend = || wait(paid.provider.tend(&chain, id, key, DAILY)).unwrap();
     paid.job(60_000_000);
@@ -335,15 +355,26 @@ fn one_wrong_answer_does_not_cost_a_voucher() {
     let paid = Paid::new();
     let (id, key) = (paid.world.id(), &paid.world.provider_key);
     paid.job(60_000_000);
-    let liar = Server {
+    let liar = |lie| Server {
         chain: &paid.world.chain,
-        lies: true,
+        lie: Some(lie),
     };
     let lost = nano(60_000_000);
-    let tended = wait(paid.provider.tend(&liar, id, key, DAILY)).unwrap();
-    assert_eq!(tended, Tended::Late { lost });
+    for (lie, said, reason) in [
+        (Lie::Closed, Tended::Late { lost }, "closed"),
+        (Lie::Redeemed(10 * GRAM), Tended::Idle, "redeemed"),
+        (Lie::Empty, Tended::Idle, "nothing left to redeem"),
+    ] {
+        let tended = wait(paid.provider.tend(&liar(lie), id, key, DAILY)).unwrap();
+        assert_eq!(tended, said, "{reason}");
+    }
     assert!(matches!(paid.tend(DAILY), Tended::Sent { .. }));
     assert_eq!(paid.world.state().redeemed, lost);
+    // Nor does an answer from before it was credited make a failure of it.
+    let behind = liar(Lie::Redeemed(0));
+    let tended = wait(paid.provider.tend(&behind, id, key, DAILY)).unwrap();
+    assert_eq!(tended, Tended::Waiting);
+    assert_eq!(paid.tend(DAILY), Tended::Idle);
     // Where it is true nothing is sent.
     let paid = Paid::new();
     paid.job(60_000_000);
