@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use clap::Args;
 use tussah_localnet::{LocalnetError, Network, StoreError};
 use tussah_manifest::SigningKey;
-use tussah_settlement::chain::toncenter::ToncenterError;
+use tussah_settlement::chain::toncenter::{Destination, ToncenterError};
 use tussah_settlement::chain::{StackValue, SystemClock, Toncenter, ToncenterConfig, Transaction};
 use tussah_settlement::voucher::NetworkId;
 use tussah_settlement::wallet::{self, OutMessage, PayError, Wallet};
@@ -73,18 +73,15 @@ fn key_for(
     let Some(key) = key.filter(|key| !key.is_empty()) else {
         return Ok(None);
     };
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        _ => authority,
+    // As the client reads it that sends the key, so that no spelling leads it elsewhere.
+    let Some(to) = Destination::of(url) else {
+        return Ok(None); // No server, no key; whoever asks says so.
     };
-    let host = host.to_ascii_lowercase();
-    if url.starts_with("https://") && (host == "toncenter.com" || host.ends_with(".toncenter.com"))
-    {
+    let host = &to.host;
+    if to.is_secure && (host == "toncenter.com" || host.ends_with(".toncenter.com")) {
         return Ok(Some(key));
     }
-    if matches!(host.as_str(), "localhost" | "[::1]") || host.starts_with("127.") {
+    if to.is_local() {
         return Ok(None); // A localnet asks for none.
     }
     let message = format!("{KEY_VARIABLE} is for toncenter.com, and this is {host}");
@@ -302,6 +299,19 @@ pub(crate) async fn pay(
     Ok(arrived)
 }
 
+/// What a look that fails after a payment is done is to whoever typed the command: no reason to
+/// pay again.
+pub(crate) fn after_payment(failure: Failure, look: &str) -> Failure {
+    let exit = match failure.exit {
+        // Nothing about the command was wrong: it has paid.
+        Exit::USAGE => Exit::HOST_FAILED,
+        other => other,
+    };
+    let failure = failure.context("it is paid; only the look at it afterwards failed");
+    let help = format!("do not pay again: `{look}` shows what became of it");
+    Failure { exit, ..failure }.help(help)
+}
+
 /// What a payment's error is to whoever typed the command.
 fn pay_failure(error: PayError) -> Failure {
     match error {
@@ -444,12 +454,28 @@ mod tests {
     }
 
     #[test]
+    fn what_fails_after_a_payment_says_that_it_is_paid() {
+        let address: Address = format!("0:{}", "11".repeat(32)).parse().unwrap();
+        let failed = chain_failure(ChainError::NoCode(address));
+        assert_eq!(failed.exit, Exit::USAGE);
+        let failed = after_payment(failed, "tussah channel status 0:11");
+        assert_eq!(failed.exit, Exit::HOST_FAILED);
+        assert!(failed.chain()[0].starts_with("it is paid"), "{failed:?}");
+        assert!(failed.chain()[1].contains("has no code"), "{failed:?}");
+        let help = failed.help.unwrap();
+        assert!(help.contains("`tussah channel status 0:11`"), "{help}");
+    }
+
+    #[test]
     fn the_environments_key_goes_to_toncenter_alone() {
         let key = || Some(Zeroizing::new("secret".to_owned()));
         for (url, sent, reason) in [
             (ToncenterConfig::MAINNET, Ok(true), "toncenter"),
             (ToncenterConfig::TESTNET, Ok(true), "toncenter, for tests"),
             ("https://toncenter.com:443/api/v2", Ok(true), "with a port"),
+            ("HTTPS://TonCenter.com/api/v2", Ok(true), "in capitals"),
+            ("HTTP://LOCALHOST/api/v2", Ok(false), "so is a localnet"),
+            ("https://", Ok(false), "no server"),
             ("http://127.0.0.1:8081/api/v2", Ok(false), "a localnet"),
             ("http://localhost/api/v2", Ok(false), "a localnet by name"),
             ("http://[::1]:8081/api/v2", Ok(false), "a localnet by IPv6"),
@@ -457,6 +483,10 @@ mod tests {
             ("https://eviltoncenter.com/", Err(()), "looks alike"),
             ("https://evil.org/toncenter.com", Err(()), "in its path"),
             ("https://a@evil.org/.toncenter.com", Err(()), "a user"),
+            ("https://toncenter.com@evil.org/", Err(()), "as a user"),
+            ("https://evil.org\\.toncenter.com/", Err(()), "a backslash"),
+            ("https://evil.org\\@toncenter.com/", Err(()), "both"),
+            ("https://127.evil.org/", Err(()), "like a localnet"),
             ("https://evil.org?.toncenter.com", Err(()), "in its query"),
             ("http://toncenter.com/api/v2", Err(()), "not secret"),
             ("https://example.org/api/v2", Err(()), "somebody else"),

@@ -66,6 +66,14 @@ pub(crate) const BY_ITSELF: RedeemPolicy = RedeemPolicy {
     resend_seconds: 60,
 };
 
+/// What to do about a book that is an older copy.
+const TAKE_IN_NEWEST: &str =
+    "take in the newest file of `tussah channel export` with `tussah channel import`";
+
+/// And where there is no such file.
+const OR_ALONE: &str = "or end the channel with `tussah channel close --one-sided`, which needs \
+                        no book";
+
 /// Why a channel whose terms are here is not one of a chain's.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Absent {
@@ -280,7 +288,16 @@ impl Channels {
             let checked = self.client.check_posted(&known.id, posted);
             checked.map_err(|error| client_failure(error).context("the client's book"))?;
         }
+        self.require_provider_current(known)
+    }
+
+    /// The same of the provider's book alone.
+    ///
+    /// # Errors
+    /// Not verified if the chain is further on than it, or has other receipts.
+    pub(crate) fn require_provider_current(&self, known: &Known) -> Result<(), Failure> {
         if known.is_provider {
+            let posted = &known.look.state.commitment;
             let checked = self.provider.check_posted(&known.id, posted);
             checked.map_err(|error| provider_failure(error).context("the provider's book"))?;
         }
@@ -310,6 +327,23 @@ impl Known {
         };
         let message = format!("the channel takes no more jobs: {words}");
         Err(Failure::usage(message).help("open another one with `tussah channel open`"))
+    }
+
+    /// That the client signs for no less than was credited, all of which it has signed for.
+    ///
+    /// # Errors
+    /// Not verified if it would: then its book is an older copy.
+    pub(crate) fn require_credited(&self, amount: Nanograms) -> Result<(), Failure> {
+        let redeemed = self.look.state.redeemed;
+        if redeemed <= amount {
+            return Ok(());
+        }
+        let (redeemed, amount) = (grams(redeemed), grams(amount));
+        let message = format!(
+            "{redeemed} are redeemed on chain, and the client's book comes to {amount}: it is an \
+             older copy"
+        );
+        Err(Failure::not_verified(message).help(format!("{TAKE_IN_NEWEST}, {OR_ALONE}")))
     }
 
     /// # Errors
@@ -387,6 +421,7 @@ pub(crate) fn client_failure(error: ClientError) -> Failure {
         }
         ClientError::Posted(error) => posted_failure(error),
         ClientError::Underfunded { total, capacity } => underfunded(total, capacity),
+        ClientError::OtherReceipt { .. } | ClientError::NotNext { .. } => apart(error),
         other => Failure::usage(other),
     }
 }
@@ -411,6 +446,7 @@ pub(crate) fn provider_failure(error: ProviderError) -> Failure {
         }
         ProviderError::Posted(error) => posted_failure(error),
         ProviderError::Underfunded { total, capacity } => underfunded(total, capacity),
+        ProviderError::Lower { .. } | ProviderError::OtherRoot { .. } => apart(error),
         other => Failure::usage(other),
     }
 }
@@ -418,10 +454,16 @@ pub(crate) fn provider_failure(error: ProviderError) -> Failure {
 fn posted_failure(error: PostedError) -> Failure {
     match error {
         PostedError::Store(error) => store_failure(error),
-        other => Failure::not_verified(other).help(
-            "take in the newest file of `tussah channel export` with `tussah channel import`",
-        ),
+        other => Failure::not_verified(other).help(TAKE_IN_NEWEST),
     }
+}
+
+/// The two books of this host do not agree: one of them is an older copy, as after a disk was
+/// restored.
+fn apart(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Failure {
+    Failure::usage(error).help(format!(
+        "where one of the channel's books is an older copy, {TAKE_IN_NEWEST}, {OR_ALONE}"
+    ))
 }
 
 fn underfunded(total: Nanograms, capacity: Nanograms) -> Failure {

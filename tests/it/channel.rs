@@ -1,5 +1,7 @@
 //! Payment channels by the command line: a deposit, paid runs, the root on chain, the payout.
 
+mod apart;
+
 use std::{fs, path::Path};
 
 use serde_json::Value;

@@ -143,6 +143,10 @@ fn a_balance_is_what_the_chain_says() {
     bank.run(&[&nowhere[..], &["embedded:typo"]].concat())
         .expect(2)
         .says("there is no chain in typo");
+    // Nor is there one whose time could be moved.
+    bank.run(&["chain", "advance", "5", "--chain", "embedded:typo"])
+        .expect(2)
+        .says("there is no chain in typo");
     assert!(!sandbox.work().join("typo").exists());
     // A key in the environment is nobody's but toncenter's.
     let elsewhere = [&nowhere[..], &["https://example.invalid/api/v2"]].concat();

@@ -7,14 +7,16 @@ mod open;
 mod redeem;
 mod status;
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 use tussah_manifest::Nanograms;
 use tussah_settlement::wallet::OutMessage;
 use tussah_settlement::{Address, Cell};
 
 use crate::{
-    chain_option::{ChainOption, OpenChain},
-    channels::{Channels, Known},
+    chain_option::{ChainOption, OpenChain, after_payment},
+    channels::{Absent, Channels, Known},
     exit_code::Exit,
     failure::Failure,
     home::Home,
@@ -24,6 +26,11 @@ use crate::{
 
 /// What a message carries for its gas, 0.05 GRAM; what is left of it comes back.
 const GAS_NANOGRAMS: u64 = 50_000_000;
+
+/// Between two looks at the chain.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// Looks for a channel that was just paid: servers behind one address can be some blocks apart.
+const PAID_LOOKS_MAX: u32 = 10;
 
 /// Open payment channels, look into them, and get money out of them.
 #[derive(Debug, Subcommand)]
@@ -102,6 +109,11 @@ impl Place {
     async fn show(&self, ui: &Ui) -> Result<Exit, Failure> {
         show(&self.channels, &self.chain, &self.known.id.address, ui).await
     }
+
+    /// The same after a payment.
+    async fn show_paid(&self, ui: &Ui) -> Result<Exit, Failure> {
+        show_paid(&self.channels, &self.chain, &self.known.id.address, ui).await
+    }
 }
 
 /// Shows a channel as the chain has it now.
@@ -114,6 +126,32 @@ async fn show(
     let known = channels.find(chain, address).await?;
     status::show(channels, &known, ui)?;
     Ok(Exit::DONE)
+}
+
+/// The same after a payment: a server that does not know of it yet is asked again, and what fails
+/// all the same says that it is paid.
+async fn show_paid(
+    channels: &Channels,
+    chain: &OpenChain,
+    address: &Address,
+    ui: &Ui,
+) -> Result<Exit, Failure> {
+    let mut looks = 1;
+    let shown = loop {
+        match show(channels, chain, address, ui).await {
+            Err(failure) if failure.error.is::<Absent>() && looks < PAID_LOOKS_MAX => {
+                looks += 1;
+                tokio::time::sleep(LOOK_INTERVAL).await;
+            }
+            shown => break shown,
+        }
+    };
+    shown.map_err(|failure| paid(failure, address))
+}
+
+/// What fails after a channel was paid.
+fn paid(failure: Failure, address: &Address) -> Failure {
+    after_payment(failure, &format!("tussah channel status {address}"))
 }
 
 /// A message to a channel, with its gas beside what it brings.

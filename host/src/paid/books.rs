@@ -43,7 +43,8 @@ impl<'a> Books<'a> {
         self.deliver()
     }
 
-    /// What the provider's role has and the client's lacks; and a voucher for all of it.
+    /// What the provider's role has and the client's lacks; and a voucher for all of it, which is
+    /// no less than the chain has credited.
     fn deliver(&self) -> Result<Nanograms, Failure> {
         let (client, provider) = (&self.channels.client, &self.channels.provider);
         let has = client.view(self.id()).map_err(client_failure)?;
@@ -53,6 +54,9 @@ impl<'a> Books<'a> {
             let delivered = client.deliver(self.id(), &receipt, &claim);
             delivered.map_err(client_failure)?;
         }
+        let view = client.view(self.id()).map_err(client_failure)?;
+        let comes_to = view.earned.max(view.vouchered());
+        self.known.require_credited(comes_to)?;
         let key = &self.channels.client_key;
         let voucher = client.voucher(self.id(), Nanograms::ZERO, key);
         let voucher = voucher.map_err(client_failure)?;

@@ -81,7 +81,7 @@ pub(crate) struct AdvanceArguments {
 
 impl FaucetArguments {
     pub(super) fn run(self, ui: &Ui) -> Result<Exit, Failure> {
-        let given = match self.place.embedded()? {
+        let given = match self.place.embedded(IfNone::Make)? {
             Some(network) => self.give(network)?,
             None => {
                 let amount = self.amount.get().to_string();
@@ -119,7 +119,7 @@ impl FaucetArguments {
 
 impl AdvanceArguments {
     pub(super) fn run(self, ui: &Ui) -> Result<Exit, Failure> {
-        let moved = match self.place.embedded()? {
+        let moved = match self.place.embedded(IfNone::Refuse)? {
             Some(mut network) => {
                 let now = network.advance(self.seconds).map_err(refused)?;
                 json!({ "ok": true, "now": now })
@@ -150,10 +150,10 @@ fn refused(error: LocalnetError) -> Failure {
 
 impl Where {
     /// The chain in a folder, if that is what was named.
-    fn embedded(&self) -> Result<Option<Network>, Failure> {
+    fn embedded(&self, if_none: IfNone) -> Result<Option<Network>, Failure> {
         let folder = self.chain.strip_prefix("embedded:");
         folder
-            .map(|folder| chain_option::embedded(Path::new(folder), IfNone::Make))
+            .map(|folder| chain_option::embedded(Path::new(folder), if_none))
             .transpose()
     }
 

@@ -83,7 +83,7 @@ impl Arguments {
                 .map(|body| to_channel(known, Nanograms::ZERO, body))
                 .collect();
             pay(chain, &wallet, &messages, CHANNEL).await?;
-            place.show(ui).await
+            place.show_paid(ui).await
         })
     }
 
@@ -120,6 +120,7 @@ fn agreed(channels: &Channels, known: &Known, held: &Held) -> Result<Cell, Failu
             },
         },
     };
+    known.require_credited(voucher.amount)?;
     channels.sign_close(&known.id.address)?;
     let client = voucher.agree_to_close(&channels.client_key);
     let provider = voucher.agree_to_close(&channels.provider_key);

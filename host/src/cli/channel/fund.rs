@@ -7,7 +7,7 @@ use tussah_settlement::channel::{self, ProviderSide};
 use tussah_settlement::message::{self, ShownMessage};
 use tussah_settlement::{Account, AccountStatus, Address, Cell, Chain, Transaction};
 
-use super::{CHANNEL, PayOption, Place, to_channel};
+use super::{CHANNEL, PayOption, Place, paid, to_channel};
 use crate::{
     chain_option::{OpenChain, address, block_on, chain_failure, pay},
     channels::Known,
@@ -59,7 +59,7 @@ impl TopUpArguments {
             let wallet = unlock_on(home, chain, &self.wallet, &self.with.passphrase)?;
             let message = to_channel(known, self.amount, channel::top_up(1));
             pay(chain, &wallet, &[message], CHANNEL).await?;
-            place.show(ui).await
+            place.show_paid(ui).await
         })
     }
 }
@@ -85,7 +85,7 @@ impl WithdrawArguments {
             for transaction in &withdrawn {
                 require_paid(chain, transaction, after).await?;
             }
-            place.show(ui).await
+            place.show_paid(ui).await
         })
     }
 
@@ -101,7 +101,9 @@ impl WithdrawArguments {
             let message = format!("only the channel's owner, {owner}, can use --undeployed");
             return Err(Failure::usage(message).help("give the owner's wallet with --wallet"));
         }
-        if self.undeployed || matches!(account.status, AccountStatus::Active(_)) {
+        // A wallet that is not deployed yet is deployed by what it pays, before it is paid.
+        let will_be_active = wallet == payout || matches!(account.status, AccountStatus::Active(_));
+        if self.undeployed || will_be_active {
             return Ok(());
         }
         let message = format!("no code runs at the payout account {payout}: it would not be paid");
@@ -117,17 +119,18 @@ async fn require_paid(
     (payout, after_lt): (&Address, u64),
 ) -> Result<(), Failure> {
     let clock = SystemClock::default();
+    let unseen = |error| paid(chain_failure(error), &withdrawn.account);
     let messages = withdrawn.out_messages.iter();
     for payment in messages.filter(|cell| is(cell, |shown| shown.name == Some("Payout"))) {
-        let paid = delivered(chain, &clock, payment, after_lt).await;
-        let paid = paid.map_err(chain_failure)?;
-        let mut answers = paid.out_messages.iter();
+        let arrived = delivered(chain, &clock, payment, after_lt).await;
+        let arrived = arrived.map_err(unseen)?;
+        let mut answers = arrived.out_messages.iter();
         let Some(back) = answers.find(|cell| is(cell, |shown| shown.bounced)) else {
             continue;
         };
         // What the status shows is what is owed again.
         let back = delivered(chain, &clock, back, withdrawn.lt).await;
-        back.map_err(chain_failure)?;
+        back.map_err(unseen)?;
         let message = format!("the payout account {payout} did not take the payment");
         return Err(Failure::usage(message).help(
             "it is owed again, less fees; from now on only the channel's owner can have it tried",

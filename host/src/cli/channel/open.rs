@@ -6,7 +6,7 @@ use tussah_settlement::Chain;
 use tussah_settlement::channel::{self, ProviderSide, Terms};
 use tussah_settlement::wallet::OutMessage;
 
-use super::{CHANNEL, PayOption, show};
+use super::{CHANNEL, PayOption, show_paid};
 use crate::{
     chain_option::{Recipient, block_on, chain_failure, pay, recipient},
     channels::{Agreed, Channels, PriceOption},
@@ -144,7 +144,7 @@ impl Arguments {
                 body: channel::open(1, drawn, now.saturating_add(self.days * 86_400)),
             };
             pay(&chain, &wallet, &[message], CHANNEL).await?;
-            show(&channels, &chain, &address, ui).await
+            show_paid(&channels, &chain, &address, ui).await
         })
     }
 }

@@ -1,13 +1,11 @@
 //! `tussah channel redeem`: the newest voucher, posted with its root, and seen on chain.
 
-use std::time::Duration;
-
 use clap::Args;
 use tussah_commit::Tended;
 use tussah_manifest::Nanograms;
 use tussah_settlement::Address;
 
-use super::{CHANNEL, PayOption, Place, to_channel};
+use super::{CHANNEL, LOOK_INTERVAL, PayOption, Place, to_channel};
 use crate::{
     chain_option::{OpenChain, address, block_on, pay},
     channels::{AT_ONCE, Known, redeem_failure},
@@ -19,8 +17,6 @@ use crate::{
     wallets::{unlock_on, wallet_name},
 };
 
-/// Between two looks at the chain.
-const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// Looks until the command gives up waiting; the book goes on at the next one.
 const LOOKS_MAX: u32 = 60;
 
@@ -47,12 +43,14 @@ impl Arguments {
                 known,
             } = &place;
             known.require_provider()?;
-            channels.require_current(known)?;
+            // What the client's book lacks does not matter: all that is posted it has signed.
+            channels.require_provider_current(known)?;
             let mut by_wallet = false;
             for _ in 0..LOOKS_MAX {
                 let key = &channels.provider_key;
                 let tended = channels.provider.tend(chain, &known.id, key, AT_ONCE);
                 match tended.await.map_err(redeem_failure)? {
+                    Tended::Idle if by_wallet => return place.show_paid(ui).await,
                     Tended::Idle => return place.show(ui).await,
                     Tended::Sent { amount, .. } => {
                         ui.note(&format!("sent the voucher for {}", grams(amount)));

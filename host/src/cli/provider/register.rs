@@ -1,16 +1,16 @@
 //! `tussah provider register`: deploys the provider's contract, lists its offer, adds to its bond.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 use tussah_manifest::{Nanograms, SigningKey};
 use tussah_settlement::provider::{self, Listing, ProviderTerms};
 use tussah_settlement::wallet::{OutMessage, Wallet};
-use tussah_settlement::{Address, Chain};
+use tussah_settlement::{Address, Chain, ChainError};
 
 use super::{Listed, read_offer};
 use crate::{
-    chain_option::{ChainOption, Recipient, block_on, pay, recipient},
+    chain_option::{ChainOption, OpenChain, Recipient, after_payment, block_on, pay, recipient},
     exit_code::Exit,
     failure::Failure,
     grams,
@@ -25,6 +25,11 @@ const LIST_NANOGRAMS: u64 = 100_000_000;
 /// What goes with the bond: the rent of a year that the contract keeps back, about 0.03 grams,
 /// and gas. What is not needed is added to the bond.
 const BOND_BESIDE_NANOGRAMS: u64 = 50_000_000;
+
+/// Between two looks at the chain.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// Looks for a contract that was just paid: servers behind one address can be some blocks apart.
+const LOOKS_MAX: u32 = 10;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -74,6 +79,28 @@ pub(crate) struct Arguments {
     pub(super) json: bool,
 }
 
+/// Shows what is listed; a server that does not know the contract yet is asked again.
+async fn show(chain: &OpenChain, contract: &Address, ui: &Ui) -> Result<Exit, Failure> {
+    let mut looks = 1;
+    loop {
+        match Listed::read(chain, contract.clone()).await {
+            Err(failure) if is_absent(&failure) && looks < LOOKS_MAX => {
+                looks += 1;
+                tokio::time::sleep(LOOK_INTERVAL).await;
+            }
+            listed => {
+                listed?.show(chain, ui)?;
+                return Ok(Exit::DONE);
+            }
+        }
+    }
+}
+
+fn is_absent(failure: &Failure) -> bool {
+    let error = failure.error.downcast_ref::<ChainError>();
+    matches!(error, Some(ChainError::NoCode(_)))
+}
+
 impl Arguments {
     pub(super) fn run(self, ui: &Ui) -> Result<Exit, Failure> {
         let home = Home::open()?;
@@ -106,9 +133,9 @@ impl Arguments {
             let (wallet, key) = wallets::unlock_on(&home, &chain, name, &self.passphrase)?;
             let (contract, messages) = self.messages(&wallet, &listing);
             pay(&chain, &(wallet, key), &messages, "the provider's contract").await?;
-            let listed = Listed::read(&chain, contract).await?;
-            listed.show(&chain, ui)?;
-            Ok(Exit::DONE)
+            let look = format!("tussah provider show {contract}");
+            let shown = show(&chain, &contract, ui).await;
+            shown.map_err(|failure| after_payment(failure, &look))
         })
     }
 
