@@ -33,6 +33,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tussah-settlement", &["tussah-manifest"]),
     ("tussah-commit", &["tussah-settlement", "tussah-manifest"]),
     ("tussah-localnet", &["tussah-manifest", "tussah-settlement"]),
+    ("tussah-provider", &["tussah-manifest"]),
     ("tussah-sdk-macros", &[]),
     ("tussah-sdk", &["tussah-sdk-macros"]),
     ("xtask", &[]),
