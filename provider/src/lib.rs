@@ -8,4 +8,6 @@
 //! In: sockets, and the values that the host reads from its files. Out: messages. This crate
 //! knows neither wasm nor models, reads no environment, and prints nothing.
 
+pub mod ledger;
+pub mod queue;
 pub mod wire;

@@ -1,0 +1,542 @@
+//! Jobs: accepted once, ended once, each in one transaction with what it reserves or costs.
+
+use rusqlite::{Connection, OptionalExtension as _, Row, Statement};
+use tussah_manifest::{Digest, Document as _, Manifest, Nanograms, Receipt, Request};
+
+use super::accounts::{manifest_of, put_manifest};
+use super::{AccountId, JobTerms, Ledger, LedgerError, StoreError, amount, signed, unsigned};
+use crate::wire::WhoseFault;
+
+/// Where a job is on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum JobState {
+    /// It will run, or runs, or ran and its end is not on the disk.
+    Accepted,
+    /// It has a receipt.
+    Finished,
+    /// It ended without a run, and so without a receipt.
+    NotRun,
+}
+
+impl JobState {
+    const ALL: [Self; 3] = [Self::Accepted, Self::Finished, Self::NotRun];
+
+    const fn code(self) -> i64 {
+        match self {
+            Self::Accepted => 0,
+            Self::Finished => 1,
+            Self::NotRun => 2,
+        }
+    }
+
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Finished => "finished",
+            Self::NotRun => "not-run",
+        }
+    }
+}
+
+/// A job to be accepted.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    /// Signed; whoever brings it has verified the signature.
+    pub request: Request,
+    /// The manifest that the request names.
+    pub manifest: Manifest,
+    /// What the request's salted digest is of.
+    pub input: Vec<u8>,
+    /// Who asks.
+    pub account: AccountId,
+    /// The name under which it was asked for, if any.
+    pub deployment: Option<String>,
+    /// What it may cost: set aside until it ends.
+    pub reserve: Nanograms,
+    /// When it is worth nothing any more, in milliseconds since 1970.
+    pub deadline_unix_ms: Option<u64>,
+    /// The longest it may run, besides its manifest's own limit.
+    pub time_max_ms: Option<u64>,
+}
+
+/// What accepting came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Acceptance {
+    /// It is on the disk.
+    New,
+    /// It was there already, and nothing was changed.
+    Known(Box<JobSummary>),
+}
+
+/// A job that was accepted and has not ended: to be run again after a crash.
+#[derive(Debug, Clone)]
+pub struct Accepted {
+    /// The request.
+    pub request: Request,
+    /// The manifest.
+    pub manifest: Manifest,
+    /// The input.
+    pub input: Vec<u8>,
+    /// Who asked.
+    pub account: AccountId,
+    /// The name under which it was asked for, if any.
+    pub deployment: Option<String>,
+    /// When it was accepted, in milliseconds since 1970.
+    pub accepted_unix_ms: u64,
+    /// When it is worth nothing any more.
+    pub deadline_unix_ms: Option<u64>,
+    /// The longest it may run.
+    pub time_max_ms: Option<u64>,
+}
+
+/// Why a job did not end well, in words for its client.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The job's own code, if it returned an error of its own.
+    pub code: Option<u32>,
+    /// The job's own words, or ours.
+    pub message: String,
+}
+
+impl std::fmt::Debug for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // A job's words can be its client's.
+        write!(f, "Fault({:?}, {} bytes)", self.code, self.message.len())
+    }
+}
+
+/// How a job ended.
+#[derive(Debug, Clone)]
+pub enum Ending {
+    /// With a receipt.
+    Receipt {
+        /// Signed.
+        receipt: Box<Receipt>,
+        /// Canonical bytes of the opening.
+        opening: Vec<u8>,
+        /// All the output.
+        output: Vec<u8>,
+        /// All the log.
+        log: Vec<u8>,
+        /// Why, if it is not done.
+        fault: Option<Fault>,
+    },
+    /// Without a run.
+    NotRun {
+        /// Whose change would make a retry succeed.
+        fault: WhoseFault,
+        /// The exit code that the command line would have ended with.
+        exit_code: u8,
+        /// Why.
+        message: String,
+    },
+}
+
+/// A job without its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobSummary {
+    /// The job's id.
+    pub id: Digest,
+    /// Where it is.
+    pub state: JobState,
+    /// Who asked.
+    pub account: AccountId,
+    /// Digest of its manifest.
+    pub manifest: Digest,
+    /// The name under which it was asked for, if any.
+    pub deployment: Option<String>,
+    /// When it was accepted, in milliseconds since 1970.
+    pub accepted_unix_ms: u64,
+    /// When it ended.
+    pub finished_unix_ms: Option<u64>,
+    /// What it cost.
+    pub price: Option<Nanograms>,
+    /// Why it did not end well.
+    pub fault: Option<Fault>,
+    /// Whose fault it is that nothing ran.
+    pub whose_fault: Option<WhoseFault>,
+    /// The receipt, if it has one.
+    pub receipt: Option<Box<Receipt>>,
+    /// Bytes of output.
+    pub output_bytes: u64,
+}
+
+/// A job with its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobRecord {
+    /// All but the content.
+    pub summary: JobSummary,
+    /// All the output, once it has ended with a receipt.
+    pub output: Vec<u8>,
+    /// All the log.
+    pub log: Vec<u8>,
+    /// Canonical bytes of the opening.
+    pub opening: Option<Vec<u8>>,
+}
+
+impl Ledger {
+    /// Accepts a job: durable, and its credit reserved, when this returns. A job of the same id
+    /// that was accepted before is left as it is.
+    ///
+    /// # Errors
+    /// [`LedgerError::Credit`] if the account's credit does not reach, [`LedgerError::Mismatch`]
+    /// if the documents do not belong together, [`LedgerError::Store`].
+    pub async fn accept(&self, job: NewJob, now_ms: u64) -> Result<Acceptance, LedgerError> {
+        let id = check_new(&job)?;
+        let answer = self
+            .store
+            .write(move |connection| accept(connection, &id, &job, now_ms));
+        answer.wait().await
+    }
+
+    /// Ends a job: its end is durable, and its credit settled, when this returns.
+    ///
+    /// # Errors
+    /// [`LedgerError::NoJob`], [`LedgerError::Ended`], [`LedgerError::Mismatch`] if the receipt is
+    /// another job's, [`LedgerError::Store`].
+    pub async fn finish(&self, id: Digest, ending: Ending, now_ms: u64) -> Result<(), LedgerError> {
+        if let Ending::Receipt { receipt, .. } = &ending
+            && receipt.consensus.job != id
+        {
+            return Err(LedgerError::Mismatch(
+                "the receipt is another job's".to_owned(),
+            ));
+        }
+        let answer = self
+            .store
+            .write(move |connection| finish(connection, &id, ending, now_ms));
+        answer.wait().await
+    }
+
+    /// The jobs that were accepted and have not ended, oldest first.
+    ///
+    /// # Errors
+    /// [`LedgerError::Store`].
+    pub fn accepted(&self) -> Result<Vec<Accepted>, LedgerError> {
+        self.store.read(|connection| {
+            let sql = "SELECT request, manifest, input, account, deployment, accepted, deadline, \
+                       time_max_ms, (SELECT bytes FROM manifests WHERE digest = manifest) \
+                       FROM jobs WHERE state = 0 ORDER BY sequence";
+            let mut statement = connection.prepare(sql)?;
+            let rows = statement.query_map([], |row| Ok(accepted_of(row)))?;
+            rows.map(|row| row?).collect()
+        })
+    }
+
+    /// A job without its content.
+    ///
+    /// # Errors
+    /// [`LedgerError::Store`].
+    pub fn job(&self, id: &Digest) -> Result<Option<JobSummary>, LedgerError> {
+        self.store.read(|connection| summary(connection, id))
+    }
+
+    /// A job with its content.
+    ///
+    /// # Errors
+    /// [`LedgerError::Store`].
+    pub fn job_with_content(&self, id: &Digest) -> Result<Option<JobRecord>, LedgerError> {
+        self.store.read(|connection| {
+            let Some(summary) = summary(connection, id)? else {
+                return Ok(None);
+            };
+            let sql = "SELECT output, log, opening FROM jobs WHERE id = ?1";
+            let record = connection.query_row(sql, [id.as_bytes()], |row| {
+                Ok(JobRecord {
+                    summary,
+                    output: row.get::<_, Option<_>>(0)?.unwrap_or_default(),
+                    log: row.get::<_, Option<_>>(1)?.unwrap_or_default(),
+                    opening: row.get(2)?,
+                })
+            })?;
+            Ok(Some(record))
+        })
+    }
+
+    /// The jobs that were accepted last, newest first: of one account, or of all.
+    ///
+    /// # Errors
+    /// [`LedgerError::Store`].
+    pub fn recent_jobs(
+        &self,
+        account: Option<AccountId>,
+        count_max: u32,
+    ) -> Result<Vec<JobSummary>, LedgerError> {
+        self.store.read(|connection| {
+            let sql = format!(
+                "SELECT {SUMMARY} FROM jobs WHERE ?1 IS NULL OR account = ?1 \
+                 ORDER BY sequence DESC LIMIT ?2"
+            );
+            let mut statement = connection.prepare(&sql)?;
+            let values = (account.map(|account| account.0), count_max);
+            let rows = statement.query_map(values, |row| Ok(summary_of(row)))?;
+            rows.map(|row| row?).collect()
+        })
+    }
+}
+
+fn check_new(job: &NewJob) -> Result<Digest, LedgerError> {
+    let body = &job.request.body;
+    let mismatch = |text: &str| Err(LedgerError::Mismatch(text.to_owned()));
+    if body.manifest != job.manifest.digest() {
+        return mismatch("the request names another manifest");
+    }
+    if body.module != job.manifest.module.digest {
+        return mismatch("the request names another module than its manifest");
+    }
+    if !body.is_for_input(&job.input) {
+        return mismatch("the request was made for another input");
+    }
+    if job.reserve > body.price_nanograms_max {
+        return mismatch("more would be reserved than the request pays");
+    }
+    Ok(body.job_id())
+}
+
+fn accept(
+    connection: &Connection,
+    id: &Digest,
+    job: &NewJob,
+    now_ms: u64,
+) -> Result<Acceptance, LedgerError> {
+    if let Some(known) = summary(connection, id)? {
+        return Ok(Acceptance::Known(Box::new(known)));
+    }
+    let reserve = signed(job.reserve.get(), "what is reserved")?;
+    let sql = "UPDATE accounts SET reserved = reserved + ?2 WHERE id = ?1 \
+               AND (credit IS NULL OR spent + reserved + ?2 <= credit)";
+    if connection.execute(sql, (job.account.0, reserve))? == 0 {
+        return Err(no_credit(connection, job)?);
+    }
+    let digest = job.request.body.manifest;
+    put_manifest(connection, &digest, &job.manifest.to_bytes())?;
+    let time = |ms: Option<u64>, what| ms.map(|ms| signed(ms, what)).transpose();
+    let sql = "INSERT INTO jobs (id, state, account, manifest, deployment, accepted, deadline, \
+               time_max_ms, reserved, request, input) \
+               VALUES (?1, 0, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+    connection.execute(
+        sql,
+        (
+            id.as_bytes(),
+            job.account.0,
+            digest.as_bytes(),
+            &job.deployment,
+            signed(now_ms, "the time")?,
+            time(job.deadline_unix_ms, "the deadline")?,
+            time(job.time_max_ms, "the longest time")?,
+            reserve,
+            job.request.to_bytes(),
+            &job.input,
+        ),
+    )?;
+    Ok(Acceptance::New)
+}
+
+/// Why nothing could be reserved.
+fn no_credit(connection: &Connection, job: &NewJob) -> Result<LedgerError, LedgerError> {
+    let sql = "SELECT credit, spent + reserved FROM accounts WHERE id = ?1";
+    let row: Option<(Option<i64>, i64)> = connection
+        .query_row(sql, [job.account.0], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    Ok(match row {
+        None => LedgerError::NoAccount(format!("number {}", job.account.0)),
+        Some((credit, used)) => LedgerError::Credit {
+            needed: job.reserve,
+            left: amount(
+                credit.unwrap_or_default().saturating_sub(used).max(0),
+                "credit",
+            )?,
+        },
+    })
+}
+
+fn finish(
+    connection: &Connection,
+    id: &Digest,
+    ending: Ending,
+    now_ms: u64,
+) -> Result<(), LedgerError> {
+    let sql = "SELECT state, account, reserved, manifest FROM jobs WHERE id = ?1";
+    let row: Option<(i64, i64, i64, [u8; 32])> = connection
+        .query_row(sql, [id.as_bytes()], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        })
+        .optional()?;
+    let (state, account, reserved, manifest) = row.ok_or(LedgerError::NoJob(*id))?;
+    if state != JobState::Accepted.code() {
+        return Err(LedgerError::Ended(*id));
+    }
+    let now = signed(now_ms, "the time")?;
+    let price = match ending {
+        Ending::Receipt {
+            receipt,
+            opening,
+            output,
+            log,
+            fault,
+        } => {
+            if receipt.consensus.manifest.as_bytes() != &manifest {
+                let text = "the receipt is of another manifest".to_owned();
+                return Err(LedgerError::Mismatch(text));
+            }
+            let price = signed(receipt.consensus.price_nanograms.get(), "the price")?;
+            if price > reserved {
+                let text = "the receipt costs more than was reserved".to_owned();
+                return Err(LedgerError::Mismatch(text));
+            }
+            let (code, message) = fault.map_or((None, None), |f| (f.code, Some(f.message)));
+            let sql = "UPDATE jobs SET state = 1, reserved = 0, finished = ?2, price = ?3, \
+                       error_code = ?4, error = ?5, receipt = ?6, opening = ?7, output = ?8, \
+                       log = ?9 WHERE id = ?1";
+            let receipt = receipt.to_bytes();
+            let values = (
+                id.as_bytes(),
+                now,
+                price,
+                code,
+                message,
+                receipt,
+                opening,
+                output,
+                log,
+            );
+            connection.execute(sql, values)?;
+            price
+        }
+        Ending::NotRun {
+            fault,
+            exit_code,
+            message,
+        } => {
+            let sql = "UPDATE jobs SET state = 2, reserved = 0, finished = ?2, price = 0, \
+                       error_code = ?3, fault = ?4, error = ?5 WHERE id = ?1";
+            let values = (id.as_bytes(), now, exit_code, fault_name(fault), message);
+            connection.execute(sql, values)?;
+            0
+        }
+    };
+    let sql = "UPDATE accounts SET reserved = reserved - ?2, spent = spent + ?3 WHERE id = ?1";
+    connection.execute(sql, (account, reserved, price))?;
+    Ok(())
+}
+
+/// The terms under which a receipt may be signed.
+pub(super) fn terms(connection: &Connection, id: &Digest) -> Result<Option<JobTerms>, LedgerError> {
+    let sql = "SELECT state, request FROM jobs WHERE id = ?1";
+    let row: Option<(i64, Vec<u8>)> = connection
+        .query_row(sql, [id.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((state, request)) = row else {
+        return Ok(None);
+    };
+    let body = request_of(&request)?.body;
+    if body.job_id() != *id {
+        return Err(StoreError::Damaged(format!("job {id} has another job's request")).into());
+    }
+    Ok(Some(JobTerms {
+        is_open: state == JobState::Accepted.code(),
+        manifest: body.manifest,
+        module: body.module,
+        price_nanograms_max: body.price_nanograms_max,
+    }))
+}
+
+pub(super) fn request_of(bytes: &[u8]) -> Result<Request, LedgerError> {
+    Request::from_bytes(bytes)
+        .map_err(|error| StoreError::Damaged(format!("jobs.request: {error}")).into())
+}
+
+fn accepted_of(row: &Row<'_>) -> Result<Accepted, LedgerError> {
+    let time = |at: usize, what: &str| -> Result<Option<u64>, LedgerError> {
+        let value: Option<i64> = row.get(at)?;
+        value.map(|ms| unsigned(ms, what)).transpose()
+    };
+    let digest = Digest::from_bytes(row.get(1)?);
+    let bytes: Option<Vec<u8>> = row.get(8)?;
+    let bytes = bytes.ok_or(LedgerError::NoManifest(digest))?;
+    Ok(Accepted {
+        request: request_of(&row.get::<_, Vec<u8>>(0)?)?,
+        manifest: manifest_of(&digest, &bytes)?,
+        input: row.get(2)?,
+        account: AccountId(row.get(3)?),
+        deployment: row.get(4)?,
+        accepted_unix_ms: unsigned(row.get(5)?, "jobs.accepted")?,
+        deadline_unix_ms: time(6, "jobs.deadline")?,
+        time_max_ms: time(7, "jobs.time_max_ms")?,
+    })
+}
+
+/// The columns that [`summary_of`] reads.
+const SUMMARY: &str = "id, state, account, manifest, deployment, accepted, finished, price, \
+                       error_code, fault, error, receipt, coalesce(length(output), 0)";
+
+fn summary(connection: &Connection, id: &Digest) -> Result<Option<JobSummary>, LedgerError> {
+    let sql = format!("SELECT {SUMMARY} FROM jobs WHERE id = ?1");
+    let mut statement: Statement<'_> = connection.prepare(&sql)?;
+    let found = statement
+        .query_row([id.as_bytes()], |row| Ok(summary_of(row)))
+        .optional()?;
+    found.transpose()
+}
+
+fn summary_of(row: &Row<'_>) -> Result<JobSummary, LedgerError> {
+    let damaged = |what: String| LedgerError::from(StoreError::Damaged(what));
+    let code: i64 = row.get(1)?;
+    let mut states = JobState::ALL.into_iter();
+    let state = states
+        .find(|state| state.code() == code)
+        .ok_or_else(|| damaged(format!("jobs.state {code}")))?;
+    let receipt: Option<Vec<u8>> = row.get(11)?;
+    let receipt = receipt.map(|bytes| Receipt::from_bytes(&bytes).map(Box::new));
+    let receipt = receipt
+        .transpose()
+        .map_err(|error| damaged(format!("jobs.receipt: {error}")))?;
+    let price: Option<i64> = row.get(7)?;
+    let finished: Option<i64> = row.get(6)?;
+    let message: Option<String> = row.get(10)?;
+    let fault = match message {
+        Some(message) => Some(Fault {
+            code: row.get(8)?,
+            message,
+        }),
+        None => None,
+    };
+    let whose: Option<String> = row.get(9)?;
+    let whose_fault =
+        whose.map(|name| fault_of(&name).ok_or_else(|| damaged(format!("jobs.fault {name:?}"))));
+    Ok(JobSummary {
+        id: Digest::from_bytes(row.get(0)?),
+        state,
+        account: AccountId(row.get(2)?),
+        manifest: Digest::from_bytes(row.get(3)?),
+        deployment: row.get(4)?,
+        accepted_unix_ms: unsigned(row.get(5)?, "jobs.accepted")?,
+        finished_unix_ms: finished
+            .map(|ms| unsigned(ms, "jobs.finished"))
+            .transpose()?,
+        price: price.map(|price| amount(price, "jobs.price")).transpose()?,
+        fault,
+        whose_fault: whose_fault.transpose()?,
+        receipt,
+        output_bytes: unsigned(row.get(12)?, "jobs.output")?,
+    })
+}
+
+pub(super) const fn fault_name(fault: WhoseFault) -> &'static str {
+    match fault {
+        WhoseFault::Developer => "developer",
+        WhoseFault::Client => "client",
+        WhoseFault::Provider => "provider",
+    }
+}
+
+fn fault_of(name: &str) -> Option<WhoseFault> {
+    [
+        WhoseFault::Developer,
+        WhoseFault::Client,
+        WhoseFault::Provider,
+    ]
+    .into_iter()
+    .find(|fault| fault_name(*fault) == name)
+}

@@ -1,0 +1,393 @@
+//! `Store`: one SQLite database with one writer, whose answers come after the commit.
+//!
+//! In: a path, closures over a transaction. Out: their results, once they are on the disk. One
+//! thread writes; what waits for it while it syncs is its next commit (group commit), each closure
+//! in a savepoint of its own, so that one that fails takes no other with it.
+//! Readers have a connection of their own and see committed states only.
+
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, Savepoint, TransactionBehavior};
+use tokio::sync::oneshot;
+
+/// Each brings the database from its own number to the next; none is ever changed.
+const MIGRATIONS: &[&str] = &[include_str!("0001.sql")];
+/// "TusL": another program's database is not written to.
+const APPLICATION_ID: i32 = 0x5475_734c;
+/// How long a writer waits for a writer of another process, such as `tussah key new`.
+const BUSY: Duration = Duration::from_secs(30);
+/// Closures that one commit takes: bounds what the first of them waits for.
+const BATCH_MAX: usize = 256;
+/// Closures that wait for the writer; whoever comes later waits for a place.
+const WAITING_MAX: usize = 1024;
+
+/// Why the database did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// SQLite's own error: no space, no permission, a damaged file.
+    #[error("the ledger cannot be read or written")]
+    Sqlite(#[from] rusqlite::Error),
+    /// A later build wrote it.
+    #[error("the ledger has version {found}, and this build reads up to {known}")]
+    Newer {
+        /// The database's version.
+        found: i64,
+        /// The newest that this build knows.
+        known: usize,
+    },
+    /// An earlier build wrote it, and it was opened to be read only.
+    #[error("the ledger has version {found} and no writer has brought it to {known} yet")]
+    Older {
+        /// The database's version.
+        found: i64,
+        /// What this build reads.
+        known: usize,
+    },
+    /// Another kind of database.
+    #[error("this SQLite database is no ledger of tussah's")]
+    OtherKind,
+    /// A value that this crate never writes.
+    #[error("the ledger is damaged: {0}")]
+    Damaged(String),
+    /// The commit failed, and with it everybody's part of it.
+    #[error("the ledger could not be written: {0}")]
+    Commit(String),
+    /// The writer's thread ended.
+    #[error("the ledger's writer has ended")]
+    Closed,
+}
+
+/// The ledger's database, open for writing.
+pub(crate) struct Store {
+    reader: Mutex<Connection>,
+    /// Taken when it is dropped, so that the writer ends.
+    queue: Option<SyncSender<Box<dyn Pending>>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the database, makes it if there is none, and brings it to the newest version.
+    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(BUSY)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        // FULL: in WAL mode NORMAL may lose the last commits when the power goes.
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        migrate(&mut connection)?;
+        let reader = Mutex::new(open_to_read(path)?);
+        let (queue, receiver) = sync_channel(WAITING_MAX);
+        let writer = std::thread::Builder::new()
+            .name("ledger".to_owned())
+            .spawn(move || write_all(connection, &receiver))
+            .map_err(|error| StoreError::Commit(error.to_string()))?;
+        Ok(Self {
+            reader,
+            queue: Some(queue),
+            writer: Some(writer),
+        })
+    }
+
+    /// Reads from one committed state.
+    pub(crate) fn read<T, E: From<StoreError>>(
+        &self,
+        run: impl FnOnce(&Connection) -> Result<T, E>,
+    ) -> Result<T, E> {
+        read(&mut lock(&self.reader), run)
+    }
+
+    /// Runs `write`; the answer comes when what it wrote is durable. Where it fails, nothing of it
+    /// is.
+    pub(crate) fn write<T, E>(
+        &self,
+        write: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+    ) -> Answer<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let (sender, receiver) = oneshot::channel();
+        if let Some(queue) = &self.queue {
+            // Where the writer is gone, the sender goes with the closure, and the answer says so.
+            let _ = queue.send(Box::new(Closure {
+                write: Some(write),
+                result: None,
+                sender,
+            }));
+        }
+        Answer(receiver)
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(writer) = self.writer.take() {
+            // A writer that panicked has told everybody who waited for it.
+            let _ = writer.join();
+        }
+    }
+}
+
+/// What a writing closure will have answered.
+pub(crate) struct Answer<T, E>(oneshot::Receiver<Result<T, E>>);
+
+impl<T, E: From<StoreError>> Answer<T, E> {
+    /// Waits, within a runtime.
+    pub(crate) async fn wait(self) -> Result<T, E> {
+        self.0
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Closed.into()))
+    }
+
+    /// Waits, outside of any runtime.
+    pub(crate) fn block(self) -> Result<T, E> {
+        let answer = self.0.blocking_recv();
+        answer.unwrap_or_else(|_| Err(StoreError::Closed.into()))
+    }
+}
+
+/// Opens a ledger that exists, without any way to change it.
+pub(crate) fn open_to_read(path: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY)?;
+    let version = version_of(&connection)?;
+    if usize::try_from(version) != Ok(MIGRATIONS.len()) {
+        return Err(StoreError::Older {
+            found: version,
+            known: MIGRATIONS.len(),
+        });
+    }
+    Ok(connection)
+}
+
+/// Runs `run` over one state of the database.
+pub(crate) fn read<T, E: From<StoreError>>(
+    connection: &mut Connection,
+    run: impl FnOnce(&Connection) -> Result<T, E>,
+) -> Result<T, E> {
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Deferred)
+        .map_err(StoreError::from)?;
+    run(&transaction)
+}
+
+/// A closure that waits for its turn, and whoever waits for it.
+trait Pending: Send {
+    /// Runs it within the transaction; what fails is undone by itself.
+    fn run(&mut self, connection: &mut Savepoint<'_>) -> Result<(), rusqlite::Error>;
+    /// Tells its caller, after the commit or instead of it.
+    fn finish(self: Box<Self>, failed: Option<&str>);
+}
+
+struct Closure<F, T, E> {
+    write: Option<F>,
+    result: Option<Result<T, E>>,
+    sender: oneshot::Sender<Result<T, E>>,
+}
+
+impl<F, T, E> Pending for Closure<F, T, E>
+where
+    F: FnOnce(&Connection) -> Result<T, E> + Send,
+    T: Send,
+    E: From<StoreError> + Send,
+{
+    fn run(&mut self, connection: &mut Savepoint<'_>) -> Result<(), rusqlite::Error> {
+        let Some(write) = self.write.take() else {
+            return Ok(());
+        };
+        let result = write(connection);
+        if result.is_err() {
+            connection.rollback()?;
+        }
+        self.result = Some(result);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, failed: Option<&str>) {
+        let result = match (self.result, failed) {
+            // What failed by itself says why, whatever became of the others.
+            (Some(Err(error)), _) => Err(error),
+            (_, Some(text)) => Err(StoreError::Commit(text.to_owned()).into()),
+            (Some(Ok(value)), None) => Ok(value),
+            (None, None) => Err(StoreError::Closed.into()),
+        };
+        // A caller that is gone needs no answer.
+        let _ = self.sender.send(result);
+    }
+}
+
+/// The writer's thread: until nobody can ask any more.
+fn write_all(mut connection: Connection, queue: &Receiver<Box<dyn Pending>>) {
+    while let Ok(first) = queue.recv() {
+        let mut batch = vec![first];
+        while batch.len() < BATCH_MAX {
+            match queue.try_recv() {
+                Ok(next) => batch.push(next),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+            }
+        }
+        let failed = commit(&mut connection, &mut batch).err();
+        let failed = failed.map(|error| error.to_string());
+        for pending in batch {
+            pending.finish(failed.as_deref());
+        }
+    }
+}
+
+fn commit(
+    connection: &mut Connection,
+    batch: &mut [Box<dyn Pending>],
+) -> Result<(), rusqlite::Error> {
+    let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for pending in batch {
+        let mut savepoint = transaction.savepoint()?;
+        pending.run(&mut savepoint)?;
+        savepoint.commit()?;
+    }
+    transaction.commit()
+}
+
+/// The version of a ledger; 0 is an empty file.
+fn version_of(connection: &Connection) -> Result<i64, StoreError> {
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let owner: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if owner != APPLICATION_ID && (version != 0 || owner != 0 || tables != 0) {
+        return Err(StoreError::OtherKind);
+    }
+    match usize::try_from(version) {
+        Ok(number) if number <= MIGRATIONS.len() => Ok(version),
+        Ok(_) => Err(StoreError::Newer {
+            found: version,
+            known: MIGRATIONS.len(),
+        }),
+        Err(_) => Err(StoreError::Damaged("user_version".to_owned())),
+    }
+}
+
+/// Brings the database to the newest version, whoever else opens it at the same time.
+fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let version = usize::try_from(version_of(&transaction)?).unwrap_or_default();
+    for migration in &MIGRATIONS[version..] {
+        transaction.execute_batch(migration)?;
+    }
+    if version < MIGRATIONS.len() {
+        let newest = i64::try_from(MIGRATIONS.len())
+            .map_err(|_| StoreError::Damaged("user_version".to_owned()))?;
+        transaction.pragma_update(None, "user_version", newest)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+/// What a panic left behind is what its transaction left behind: nothing.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_the_durable_ones_and_readers_cannot_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger");
+        let store = Store::open(&path).unwrap();
+        let settings = store.write::<_, StoreError>(|connection| {
+            let journal: String = connection.query_row("PRAGMA journal_mode", [], |r| r.get(0))?;
+            let synchronous: i64 = connection.query_row("PRAGMA synchronous", [], |r| r.get(0))?;
+            Ok((journal, synchronous))
+        });
+        assert_eq!(settings.block().unwrap(), ("wal".to_owned(), 2));
+        let refused = store.read::<_, StoreError>(|connection| {
+            Ok(connection.execute("DELETE FROM settings", [])?)
+        });
+        assert!(matches!(refused, Err(StoreError::Sqlite(_))));
+    }
+
+    #[test]
+    fn a_batch_is_one_commit_and_each_closure_fails_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger");
+        let store = Store::open(&path).unwrap();
+        let watcher = open_to_read(&path).unwrap();
+        // What another connection sees change is a commit.
+        let commits = || -> i64 {
+            watcher
+                .query_row("PRAGMA data_version", [], |row| row.get(0))
+                .unwrap()
+        };
+        let before = commits();
+        // The writer is held in a transaction of its own until ten more wait.
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        let first = store.write::<_, StoreError>(move |_| {
+            let _ = held.recv();
+            Ok(())
+        });
+        let answers: Vec<_> = (0_u8..10)
+            .map(|number| {
+                store.write(move |connection| -> Result<u8, StoreError> {
+                    let value = vec![number];
+                    let sql = "INSERT INTO settings VALUES (?1, ?2)";
+                    connection.execute(sql, (number.to_string(), value))?;
+                    match number {
+                        3 => Err(StoreError::Damaged("three".to_owned())),
+                        _ => Ok(number),
+                    }
+                })
+            })
+            .collect();
+        hold.send(()).unwrap();
+        first.block().unwrap();
+        for (number, answer) in answers.into_iter().enumerate() {
+            match (number, answer.block()) {
+                (3, Err(StoreError::Damaged(_))) => {}
+                (_, answer) => assert_eq!(usize::from(answer.unwrap()), number),
+            }
+        }
+        let count: i64 = watcher
+            .query_row("SELECT count(*) FROM settings", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(count, 9);
+        assert_eq!(commits() - before, 1, "ten writers, one commit");
+    }
+
+    #[test]
+    fn other_databases_and_later_ledgers_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let other = folder.path().join("other");
+        let connection = Connection::open(&other).unwrap();
+        connection.execute_batch("CREATE TABLE theirs (a)").unwrap();
+        let refused = Store::open(&other).unwrap_err().to_string();
+        assert_eq!(refused, "this SQLite database is no ledger of tussah's");
+        let later = folder.path().join("later");
+        drop(Store::open(&later).unwrap());
+        let connection = Connection::open(&later).unwrap();
+        connection.pragma_update(None, "user_version", 99).unwrap();
+        let refused = Store::open(&later).unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            "the ledger has version 99, and this build reads up to 1"
+        );
+    }
+}
