@@ -77,8 +77,25 @@ pub(crate) trait Sequence: fmt::Debug + Send {
         None
     }
 
+    /// Its other way to run, where the device finds the likeliest tokens itself; `None` where all logits are at
+    /// hand anyway.
+    fn ranked(&mut self) -> Option<&mut dyn Ranked> {
+        None
+    }
+
     /// A copy that shares nothing, of the first `positions` positions.
     fn fork(&self, positions: usize) -> Result<Box<dyn Sequence>, BackendError>;
+}
+
+/// A sequence whose device finds the likeliest tokens, so that not all logits need come back.
+pub(crate) trait Ranked {
+    /// How many tokens [`Ranked::run_ranked`] gives.
+    fn best_max(&self) -> usize;
+
+    /// As [`Sequence::run`] for the last token's logits, of which it gives [`Ranked::best_max`], or all where there
+    /// are fewer: as `sampler::order_key` has them, the likeliest first.
+    fn run_ranked(&mut self, tokens: &[TokenId], position: usize)
+    -> Result<Vec<u64>, BackendError>;
 }
 
 /// A loaded encoder on a device: whole texts to vectors. Two implementations, as for decoders.

@@ -10,6 +10,7 @@
 //!                  ├ weights ── matrices, as integers, in planes of a buffer
 //!                  ├ product ── WGSL for matrices times vectors; unpack ── how it reads weights
 //!                  ├ tile ── the same for many vectors at once, in the exact profile
+//!                  ├ best ── the likeliest tokens of a row of logits
 //!                  └ kernels ── WGSL for all else
 //! clock ── how long a step took; bandwidth ── how fast the device's memory is
 //! pipelines ── compiled kernels on disk, checked by a MAC
@@ -17,6 +18,7 @@
 //! ```
 
 mod bandwidth;
+mod best;
 mod builder;
 mod clock;
 mod compiler;

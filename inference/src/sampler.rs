@@ -189,38 +189,88 @@ impl Sampler {
         }
     }
 
+    /// Whether [`Sampler::pick_of_best`] mostly can do with so many tokens.
+    pub(crate) fn best_suffices(&self, most: usize) -> bool {
+        let Sampling {
+            temperature,
+            top_k,
+            repetition_penalty,
+            ..
+        } = self.sampling;
+        // A penalty under 1 raises tokens that did not come; a probability needs the sum over all of them.
+        let few = (1..=most / 2).contains(&(top_k as usize));
+        repetition_penalty >= 1.0 && (temperature == 0.0 || few)
+    }
+
+    /// As [`Sampler::pick`], of the likeliest tokens as [`order_key`] has them, the likeliest first; all logits
+    /// are finite. `None`, and nothing drawn, where another token might have been picked had it been there.
+    pub(crate) fn pick_of_best(&mut self, best: &[u64]) -> Option<Result<TokenId, LogitNotFinite>> {
+        let Sampling {
+            temperature,
+            top_k,
+            repetition_penalty,
+            ..
+        } = self.sampling;
+        if !self.best_suffices(best.len()) {
+            return None;
+        }
+        // What did not come is no likelier than the last, and penalties only lower it.
+        let least = logit_of(*best.last()?);
+        let mut order = std::mem::take(&mut self.order);
+        let penalised = best.iter().map(|key| {
+            let token = token_of(*key);
+            (self.penalised(token.index(), logit_of(*key)), token)
+        });
+        if temperature == 0.0 {
+            // As `argmax`: zeros of both signs are equal there, and not in the order of keys.
+            let (logit, token) = penalised.reduce(|a, b| {
+                let better = b.0 > a.0 || (b.0 == a.0 && b.1.0 < a.1.0);
+                if better { b } else { a }
+            })?;
+            let decided = logit > least || (repetition_penalty == 1.0 && logit != 0.0);
+            return decided.then_some(Ok(token));
+        }
+        let scaled = penalised.map(|(logit, token)| order_key(div(logit, temperature), token.0));
+        order.clear();
+        order.extend(scaled);
+        order.sort_unstable();
+        self.order = order;
+        let last_kept = logit_of(*self.order.get((top_k as usize).checked_sub(1)?)?);
+        if last_kept > div(least, temperature) {
+            self.order.truncate(top_k as usize);
+            Some(self.draw_of_order().ok_or(LogitNotFinite))
+        } else {
+            None
+        }
+    }
+
+    /// A token's logit after the penalty.
+    fn penalised(&self, token: usize, logit: f32) -> f32 {
+        let penalty = self.sampling.repetition_penalty;
+        let seen = self.seen.get(token / 64);
+        let is_seen = seen.is_some_and(|word| word >> (token % 64) & 1 == 1);
+        match is_seen && penalty != 1.0 {
+            false => logit,
+            true if logit > 0.0 => div(logit, penalty),
+            true => mul(logit, penalty),
+        }
+    }
+
     /// A copy with the penalty applied; empty if it changes nothing.
     fn penalise(&self, logits: &[f32], mut out: Vec<f32>) -> Vec<f32> {
         out.clear();
-        let penalty = self.sampling.repetition_penalty;
-        if penalty == 1.0 {
+        if self.sampling.repetition_penalty == 1.0 {
             return out;
         }
-        out.extend_from_slice(logits);
-        for (index, logit) in out.iter_mut().enumerate() {
-            if self
-                .seen
-                .get(index / 64)
-                .is_some_and(|word| word >> (index % 64) & 1 == 1)
-            {
-                *logit = if *logit > 0.0 {
-                    div(*logit, penalty)
-                } else {
-                    mul(*logit, penalty)
-                };
-            }
-        }
+        let penalised = logits.iter().enumerate();
+        out.extend(penalised.map(|(token, logit)| self.penalised(token, *logit)));
         out
     }
 
     /// Everything after the penalty; `None` if a value leaves the floats on the way.
     fn draw(&mut self, logits: &[f32]) -> Option<TokenId> {
         let Sampling {
-            temperature,
-            top_k,
-            top_p,
-            min_p,
-            ..
+            temperature, top_k, ..
         } = self.sampling;
         self.order.clear();
         let scaled = logits.iter().map(|logit| div(*logit, temperature));
@@ -239,6 +289,12 @@ impl Sampler {
             self.order.truncate(keep);
         }
         self.order.sort_unstable();
+        self.draw_of_order()
+    }
+
+    /// Everything after the cut to the top k, whose scaled logits `order` has.
+    fn draw_of_order(&mut self) -> Option<TokenId> {
+        let Sampling { top_p, min_p, .. } = self.sampling;
         let first = logit_of(*self.order.first()?);
         let last = logit_of(*self.order.last()?);
         if !(first.is_finite() && last.is_finite()) {
@@ -317,4 +373,104 @@ pub(crate) fn logit_of(key: u64) -> f32 {
 )]
 pub(crate) fn token_of(key: u64) -> TokenId {
     TokenId(key as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Logits that often are equal, with zeros of both signs.
+    fn logit() -> impl Strategy<Value = f32> {
+        prop_oneof![
+            (-6i8..6).prop_map(f32::from),
+            Just(-0.0),
+            -30.0f32..30.0,
+            // Neighbours, which a division can make equal.
+            (0u32..4).prop_map(|up| f32::from_bits(0x4120_0000 + up)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn the_likeliest_tokens_decide_as_all_do_or_do_not_decide(
+            logits in prop::collection::vec(logit(), 16..200),
+            seen in prop::collection::vec(0u32..200, 0..20),
+            temperature in prop_oneof![Just(0.0f32), 0.1f32..3.0],
+            top_k in 0u32..12,
+            top_p in prop_oneof![Just(1.0f32), 0.1f32..1.0],
+            min_p in prop_oneof![Just(0.0f32), 0.01f32..0.5],
+            penalty in prop_oneof![Just(1.0f32), 0.8f32..1.5],
+            seed in any::<[u8; 32]>(),
+        ) {
+            let sampling = Sampling {
+                temperature,
+                top_k,
+                top_p,
+                min_p,
+                repetition_penalty: penalty,
+            };
+            let mut of_all = Sampler::new(sampling, &seed, logits.len());
+            for token in seen {
+                of_all.note(TokenId(token));
+            }
+            let mut of_best = of_all.fork();
+            let keys = logits.iter().zip(0..).map(|(logit, token)| order_key(*logit, token));
+            let mut keys: Vec<u64> = keys.collect();
+            keys.sort_unstable();
+            keys.truncate(16);
+            for _ in 0..4 {
+                match of_best.pick_of_best(&keys) {
+                    Some(picked) => prop_assert_eq!(picked, of_all.pick(&logits)),
+                    // Nothing was drawn: both go on from the same place.
+                    None => prop_assert_eq!(of_best.pick(&logits), of_all.pick(&logits)),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_likeliest_tokens_mostly_decide() {
+        let logits: Vec<f32> = (0..1000)
+            .map(|i| ((i * 7919 % 1000) as f32) / 50.0)
+            .collect();
+        let mut keys: Vec<u64> = logits
+            .iter()
+            .zip(0..)
+            .map(|(l, t)| order_key(*l, t))
+            .collect();
+        keys.sort_unstable();
+        keys.truncate(64);
+        let with = |temperature, top_k, repetition_penalty| Sampling {
+            temperature,
+            top_k,
+            repetition_penalty,
+            ..Sampling::default()
+        };
+        for (sampling, decides, why) in [
+            (with(0.0, 0, 1.0), true, "the likeliest came"),
+            (with(0.0, 0, 1.1), true, "a penalty raises nothing"),
+            (
+                with(0.0, 0, 0.9),
+                false,
+                "tokens that did not come may be raised",
+            ),
+            (with(0.8, 32, 1.1), true, "32 are kept"),
+            (
+                with(0.8, 33, 1.0),
+                false,
+                "no more than half of them, so that penalties leave enough",
+            ),
+            (
+                with(0.8, 0, 1.0),
+                false,
+                "probabilities need the sum over all",
+            ),
+        ] {
+            let mut sampler = Sampler::new(sampling, &[1; 32], logits.len());
+            assert_eq!(sampler.pick_of_best(&keys).is_some(), decides, "{why}");
+            assert_eq!(sampler.best_suffices(64), decides, "{why}");
+        }
+    }
 }

@@ -2,6 +2,8 @@
 //! In: prompt tokens. Out: one token after the other. It runs on the caller's thread and the model's
 //! workers; it never outgrows its context, and stops between steps when its token is cancelled.
 
+mod scores;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use crate::cancel::CancelToken;
 use crate::model::{Decoder, Model};
 use crate::sampler::{Sampler, Sampling, SamplingError, logit_of, order_key, token_of};
 use crate::tokenizer::TokenId;
+use scores::Scores;
 
 /// How to open a session.
 #[derive(Debug, Clone)]
@@ -112,8 +115,9 @@ pub struct Session {
     run: u32,
     /// An accepted token that has not: its step is taken when its logits are wanted.
     pending: Option<TokenId>,
-    /// Of the last token that was run; empty before the first.
-    logits: Vec<f32>,
+    scores: Scores,
+    /// Whether somebody wanted more than the likeliest tokens.
+    wants_all: bool,
     at_end: bool,
     failed: bool,
     usage: Usage,
@@ -151,7 +155,8 @@ impl Session {
             context_tokens_max,
             run: 0,
             pending: None,
-            logits: Vec::new(),
+            scores: Scores::None,
+            wants_all: false,
             at_end: false,
             failed: false,
             usage: Usage::default(),
@@ -197,9 +202,7 @@ impl Session {
         self.check_appended(tokens)?;
         let vocabulary = self.decoder.plan.vocabulary();
         let mut rows = zeroed(tokens.len().saturating_mul(vocabulary), "logits")?;
-        if self.logits.is_empty() {
-            self.logits = zeroed(vocabulary, "logits")?;
-        }
+        let mut last = self.room_for_logits()?;
         let all = self.note_appended(tokens)?;
         let before = all.len() - tokens.len();
         let mut at = 0;
@@ -211,8 +214,8 @@ impl Session {
             self.run_step(chunk, Some(&mut rows[from..][..count * vocabulary]))?;
             at += chunk.len();
         }
-        self.logits
-            .copy_from_slice(&rows[rows.len() - vocabulary..]);
+        last.copy_from_slice(&rows[rows.len() - vocabulary..]);
+        self.scores = Scores::All(last);
         Ok(rows)
     }
 
@@ -253,13 +256,24 @@ impl Session {
         }
         self.check_room(1)?;
         self.settle()?;
-        let token = self
-            .sampler
-            .pick(&self.logits)
-            .map_err(|_| BackendError::NotFinite {
-                what: "a logit or its scaled value".to_owned(),
-                position: self.run as usize - 1,
-            })?;
+        let of_best = match &self.scores {
+            Scores::Best { keys, .. } => self.sampler.pick_of_best(keys),
+            _ => None,
+        };
+        let picked = match of_best {
+            Some(picked) => picked,
+            None => {
+                self.score_all()?;
+                match &self.scores {
+                    Scores::All(logits) => self.sampler.pick(logits),
+                    _ => return Err(SessionError::Empty),
+                }
+            }
+        };
+        let token = picked.map_err(|_| BackendError::NotFinite {
+            what: "a logit or its scaled value".to_owned(),
+            position: self.run as usize - 1,
+        })?;
         if self.model.tokenizer().is_end(token) {
             self.at_end = true;
             return Ok(None);
@@ -274,8 +288,17 @@ impl Session {
     /// [`SessionError::Empty`] before the first append; [`SessionError::Cancelled`].
     pub fn candidates(&mut self, k: usize) -> Result<Vec<Candidate>, SessionError> {
         self.settle()?;
+        let candidate = |key: u64| Candidate {
+            token: token_of(key),
+            logit: logit_of(key),
+        };
+        if let Scores::Best { keys, .. } = &self.scores
+            && k <= keys.len()
+        {
+            return Ok(keys.iter().take(k).map(|key| candidate(*key)).collect());
+        }
         let mut order: Vec<u64> = self
-            .logits
+            .all_logits()?
             .iter()
             .zip(0u32..)
             .map(|(logit, token)| order_key(*logit, token))
@@ -285,10 +308,6 @@ impl Session {
             order.truncate(k);
         }
         order.sort_unstable();
-        let candidate = |key: u64| Candidate {
-            token: token_of(key),
-            logit: logit_of(key),
-        };
         Ok(order.into_iter().map(candidate).collect())
     }
 
@@ -313,8 +332,18 @@ impl Session {
         if self.failed {
             return Err(SessionError::Failed);
         }
-        let mut logits = zeroed(self.logits.len(), "logits")?;
-        logits.copy_from_slice(&self.logits);
+        let scores = match &self.scores {
+            Scores::None => Scores::None,
+            Scores::All(of) => {
+                let mut logits = zeroed(of.len(), "logits")?;
+                logits.copy_from_slice(of);
+                Scores::All(logits)
+            }
+            Scores::Best { keys, last } => Scores::Best {
+                keys: keys.clone(),
+                last: *last,
+            },
+        };
         Ok(Self {
             model: Arc::clone(&self.model),
             decoder: Arc::clone(&self.decoder),
@@ -324,7 +353,8 @@ impl Session {
             context_tokens_max: self.context_tokens_max,
             run: self.run,
             pending: self.pending,
-            logits,
+            scores,
+            wants_all: self.wants_all,
             at_end: self.at_end,
             failed: false,
             usage: self.usage,
@@ -337,7 +367,7 @@ impl Session {
     /// [`SessionError::Empty`] before the first append; [`SessionError::Cancelled`].
     pub fn logits(&mut self) -> Result<&[f32], SessionError> {
         self.settle()?;
-        Ok(&self.logits)
+        self.all_logits()
     }
 
     /// Tokens in the sequence.
@@ -452,10 +482,9 @@ impl Session {
         }
         self.check_cancelled()?;
         self.settle_pending()?;
-        if self.logits.is_empty() {
-            Err(SessionError::Empty)
-        } else {
-            Ok(())
+        match self.scores {
+            Scores::None => Err(SessionError::Empty),
+            Scores::All(_) | Scores::Best { .. } => Ok(()),
         }
     }
 
@@ -473,19 +502,41 @@ impl Session {
         if !wants_logits {
             return self.run_step(tokens, None);
         }
-        let mut logits = std::mem::take(&mut self.logits);
-        if logits.is_empty() {
-            logits = match zeroed(self.decoder.plan.vocabulary(), "logits") {
-                Ok(logits) => logits,
-                Err(error) => {
-                    self.failed = true;
-                    return Err(error.into());
-                }
-            };
+        if let Some(best) = self.run_ranked(tokens)? {
+            self.scores = best;
+            return Ok(());
         }
-        let ran = self.run_step(tokens, Some(&mut logits));
-        self.logits = logits;
-        ran
+        let mut logits = match self.room_for_logits() {
+            Ok(logits) => logits,
+            Err(error) => {
+                self.failed = true;
+                return Err(error.into());
+            }
+        };
+        self.run_step(tokens, Some(&mut logits))?;
+        self.scores = Scores::All(logits);
+        Ok(())
+    }
+
+    /// Before a step; gives where its first token stands. An error before [`Session::finish`] leaves the
+    /// sequence of no use.
+    fn begin(&mut self) -> Result<usize, SessionError> {
+        if self.failed {
+            return Err(SessionError::Failed);
+        }
+        self.failed = true;
+        self.check_cancelled()?;
+        Ok(self.run as usize)
+    }
+
+    /// After a step of so many tokens, of which so many had their logits computed.
+    fn finish(&mut self, tokens: usize, scored: usize) {
+        let plan = &self.decoder.plan;
+        self.usage.inference_units += plan.units(u64::from(self.run), tokens as u64);
+        self.usage.inference_units += plan.units_of_head() * scored as u64;
+        // The context has at most 2^20 tokens.
+        self.run += u32::try_from(tokens).unwrap_or(u32::MAX);
+        self.failed = false;
     }
 
     /// Runs tokens, for the logits of as many of the last of them as there is room for.
@@ -494,20 +545,12 @@ impl Session {
         tokens: &[TokenId],
         logits: Option<&mut [f32]>,
     ) -> Result<(), SessionError> {
-        if self.failed {
-            return Err(SessionError::Failed);
-        }
-        self.failed = true;
-        self.check_cancelled()?;
-        let plan = Arc::clone(&self.decoder.plan);
+        let position = self.begin()?;
         let logits = logits.filter(|logits| !logits.is_empty());
-        let rows = logits.as_ref().map_or(0, |logits| logits.len()) / plan.vocabulary();
-        self.sequence.run(tokens, self.run as usize, logits)?;
-        self.usage.inference_units += plan.units(u64::from(self.run), tokens.len() as u64);
-        self.usage.inference_units += plan.units_of_head() * rows as u64;
-        // The context has at most 2^20 tokens.
-        self.run += u32::try_from(tokens.len()).unwrap_or(u32::MAX);
-        self.failed = false;
+        let vocabulary = self.decoder.plan.vocabulary();
+        let rows = logits.as_ref().map_or(0, |logits| logits.len()) / vocabulary;
+        self.sequence.run(tokens, position, logits)?;
+        self.finish(tokens.len(), rows);
         Ok(())
     }
 }

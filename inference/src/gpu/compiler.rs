@@ -15,7 +15,7 @@ use wgpu::{
 use crate::backend::BackendError;
 use crate::model::plan::Gate;
 
-use super::device::{Gpu, GpuTiles};
+use super::device::{Gpu, GpuKind, GpuTiles};
 use super::kernels::{Add, Input, Profile};
 use super::product::{Params, Product, Slot, THREADS, threads};
 use super::tile::{Shape, Tile};
@@ -29,6 +29,8 @@ const FEW: u32 = 4;
 const NARROW_GROUPS_MIN: usize = 64;
 /// Workgroups of a product that norms by itself: enough to fill the largest devices twice.
 const FUSED_GROUPS_MAX: u32 = 512;
+/// The same where a CPU runs them, a few at a time.
+const FUSED_GROUPS_OF_SOFTWARE: u32 = 16;
 
 /// How many workgroups a dispatch has along an axis.
 #[derive(Debug, Clone, Copy)]
@@ -448,6 +450,9 @@ impl Compiler {
             groups: Count::Fixed(match (&target.source, self.gpu.layout().groups) {
                 (Source::Stored(_), _) => params.groups,
                 // Each brings the vector into Q16, which costs as much as several of its rows.
+                (_, 0) if self.gpu.info().kind == GpuKind::Software => {
+                    params.groups.min(FUSED_GROUPS_OF_SOFTWARE)
+                }
                 (_, 0) => params.groups.min(FUSED_GROUPS_MAX),
                 (_, most) => params.groups.min(most),
             }),

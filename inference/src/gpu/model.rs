@@ -1,6 +1,6 @@
 //! One model on one device: its weights, the buffers of a step, and the order of kernels.
-//! In: a plan and its file; then batches of rows. Out: logits of the rows that want them. Kernels run in one
-//! pass, each after the one before; nothing comes back but logits and what was not finite.
+//! In: a plan and its file; then batches of rows. Out: logits of the rows that want them, or the likeliest
+//! tokens. Kernels run in one pass, each after the one before; nothing else comes back but what was not finite.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use crate::gguf::Gguf;
 use crate::model::plan::Plan;
 use crate::model::{LoadProgress, ModelError};
 
+use super::best::Best;
 use super::builder::{Builder, Loader, add_before};
 use super::compiler::{Bound, Compiler, Count, Op, Use};
 use super::device::Gpu;
@@ -22,6 +23,15 @@ use super::weights::COLUMNS;
 pub(super) const PAGES_MAX: usize = 1 << 16;
 /// Scores of a step; more than one row's would be of no use.
 const SCORES_MAX: usize = 1 << 24;
+
+/// What the rows of a step want together.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wants {
+    /// Logits, of any row.
+    pub(super) head: bool,
+    /// Their likeliest tokens found.
+    pub(super) best: bool,
+}
 
 /// A model's weights and kernels, and the buffers of its steps.
 #[derive(Debug)]
@@ -35,6 +45,7 @@ pub(super) struct Model {
     layers: Vec<LayerOps>,
     /// The head's dispatches for batches, and for a step's only row.
     heads: [Vec<Op>; 2],
+    pub(super) best: Best,
     /// Keys and values of each layer.
     caches: Vec<Buffer>,
     /// Pages that the caches have room for.
@@ -90,13 +101,19 @@ pub(super) struct LayerOps {
     pub(super) stage: Buffer,
 }
 
+/// The place of logits, after the last layer.
+pub(super) const LOGITS_STAGE: usize = 1;
+
 /// What went wrong at a row: a layer and a place in it, as the status of the row numbers them.
 pub(super) fn stage_name(stage: u32, layers: usize) -> String {
-    let layer = stage as usize / 8;
+    let (layer, place) = (stage as usize / 8, stage as usize % 8);
     if layer >= layers {
-        return "the output of the last layer".to_owned();
+        return match place {
+            LOGITS_STAGE => "a logit".to_owned(),
+            _ => "the output of the last layer".to_owned(),
+        };
     }
-    match stage % 8 {
+    match place {
         0 => format!("the input of layer {layer}"),
         1 => format!("a query, key or value of layer {layer}"),
         2 => format!("an attention score of layer {layer}"),
@@ -179,7 +196,8 @@ impl Model {
         }
         let add = add_before(plan.layers.len(), post.as_deref());
         let heads = builder.head(&mut loader, (add, post.as_deref()))?;
-        let (compiler, fused) = (builder.compiler, builder.fused);
+        let (mut compiler, fused) = (builder.compiler, builder.fused);
+        let best = Best::new(&mut compiler, plan, &buffers)?;
         gpu.check()?;
         let mut model = Self {
             gpu: Arc::clone(gpu),
@@ -189,6 +207,7 @@ impl Model {
             fused,
             layers,
             heads,
+            best,
             caches: Vec::new(),
             pages: 0,
         };
@@ -197,13 +216,15 @@ impl Model {
     }
 
     /// Dispatches of a step, in order.
-    pub(super) fn ops(&self, rows: usize, wanted: bool) -> impl Iterator<Item = &Op> {
+    pub(super) fn ops(&self, rows: usize, wants: Wants) -> impl Iterator<Item = &Op> {
         let way = usize::from(rows == 1 && self.fused);
         let layers = self
             .layers
             .iter()
             .flat_map(move |layer| layer.ways[way].ops());
-        layers.chain(self.heads[way].iter().filter(move |_| wanted))
+        let head = self.heads[way].iter().filter(move |_| wants.head);
+        let best = self.best.ops.iter().filter(move |_| wants.best);
+        layers.chain(head).chain(best)
     }
 
     /// The arithmetic that it runs in.

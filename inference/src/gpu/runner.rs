@@ -1,5 +1,6 @@
 //! One batch, from tokens to logits.
-//! In: requests that fit a step together. Out: each one's logits, or what was not finite at which position.
+//! In: requests that fit a step together. Out: each one's logits or likeliest tokens, or what was not finite
+//! at which position.
 //! It decides nothing of who goes first.
 
 use std::fmt;
@@ -14,12 +15,56 @@ use crate::exact::{Angles, embed};
 use crate::gguf::Gguf;
 use crate::tokenizer::TokenId;
 
+use super::best::{BEST, WORDS, keys};
 use super::clock::{Clock, TIMES_BYTES, TIMES_WORDS, shares};
 use super::kernels::{PAGES_AT, ROWS_AT, ROWS_MAX, WANTED_AT};
-use super::model::{Model, stage_name};
+use super::model::{Model, Wants, stage_name};
 
 /// The status of a row that nothing went wrong at.
 const FINE: u32 = u32::MAX;
+
+/// What is wanted of a request's tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// The logits of so many of the last ones.
+    Logits { rows: usize },
+    /// The likeliest ones to follow the last.
+    Best,
+}
+
+impl Asked {
+    /// Tokens that want logits computed.
+    pub(super) fn rows(self) -> usize {
+        match self {
+            Self::Logits { rows } => rows,
+            Self::Best => 1,
+        }
+    }
+}
+
+/// What all requests of a step ask for together.
+#[derive(Debug, Clone, Copy, Default)]
+struct Asks {
+    /// Rows that want logits computed.
+    wanted: usize,
+    /// Of those, rows whose logits come back.
+    scored: usize,
+    /// Whether the likeliest tokens of any come back; those of all are found then.
+    best: bool,
+}
+
+impl Asks {
+    fn of(requests: &[Request]) -> Self {
+        requests.iter().fold(Self::default(), |asks, request| {
+            let (rows, best) = (request.asked.rows(), request.asked == Asked::Best);
+            Self {
+                wanted: asks.wanted + rows,
+                scored: asks.scored + if best { 0 } else { rows },
+                best: asks.best || best,
+            }
+        })
+    }
+}
 
 /// Tokens of one sequence for one step.
 #[derive(Debug)]
@@ -28,8 +73,7 @@ pub(super) struct Request {
     pub(super) tokens: Vec<TokenId>,
     pub(super) position: usize,
     pub(super) pages: Vec<u32>,
-    /// How many of the last tokens want logits.
-    pub(super) wanted: usize,
+    pub(super) asked: Asked,
     /// How often the device had been opened again when its sequence was opened.
     pub(super) reopened: u64,
     /// Steps that it did not fit beside others.
@@ -46,8 +90,10 @@ impl Request {
 /// What a request's part of a step came to.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Done {
-    /// Empty where none were wanted.
+    /// Empty where none were asked for.
     pub(super) logits: Vec<f32>,
+    /// The likeliest tokens as the sampler orders them; empty where they were not asked for.
+    pub(super) best: Vec<u64>,
     /// Its share of the step's time, by its rows; `None` where the device counts none.
     pub(super) time: Option<Duration>,
 }
@@ -56,19 +102,31 @@ pub(super) struct Done {
 struct Read {
     status: Vec<u32>,
     time: Option<Duration>,
+    /// Of all rows that want logits, where any wants them ordered.
+    best: Vec<u32>,
+    /// Of the rows that want them all.
     logits: Vec<f32>,
 }
 
-/// Where what is read back lies: the status, then the times, then the logits.
+/// Where what is read back lies: the status, then the times, then the likeliest tokens, then logits.
 struct Readback {
     status_bytes: u64,
     times_bytes: u64,
+    best_bytes: u64,
     logits_bytes: u64,
 }
 
 impl Readback {
+    fn best_at(&self) -> u64 {
+        self.status_bytes + self.times_bytes
+    }
+
+    fn logits_at(&self) -> u64 {
+        self.best_at() + self.best_bytes
+    }
+
     fn bytes(&self) -> u64 {
-        self.status_bytes + self.times_bytes + self.logits_bytes
+        self.logits_at() + self.logits_bytes
     }
 }
 
@@ -126,16 +184,18 @@ impl Runner {
         &mut self,
         requests: &[Request],
     ) -> Result<Vec<Result<Done, BackendError>>, BackendError> {
-        let (rows, wanted) = self.upload(requests);
+        let asks = Asks::of(requests);
+        let rows = self.upload(requests);
         self.model.gpu.check()?;
-        self.compute(rows, wanted)?;
+        self.compute(rows, asks, requests)?;
         let vocabulary = self.model.plan.vocabulary();
         let layers = self.model.plan.layers.len();
-        let read = self.read(rows, wanted)?;
+        let read = self.read(rows, asks)?;
         let counts: Vec<_> = requests.iter().map(|it| it.tokens.len()).collect();
         let mut times = read.time.map(|time| shares(time, &counts).into_iter());
         let mut results = Vec::new();
         let (mut row, mut logits) = (0, &read.logits[..]);
+        let mut best = read.best.chunks_exact(BEST * WORDS);
         for request in requests {
             let time = times.as_mut().and_then(Iterator::next);
             let count = request.tokens.len();
@@ -145,7 +205,12 @@ impl Runner {
                 .filter(|(status, _)| **status != FINE)
                 .min();
             row += count;
-            let (values, others) = logits.split_at(request.wanted * vocabulary);
+            let found = best.by_ref().take(request.asked.rows()).last();
+            let (scored, found) = match request.asked {
+                Asked::Logits { rows } => (rows, None),
+                Asked::Best => (0, found),
+            };
+            let (values, others) = logits.split_at(scored * vocabulary);
             logits = others;
             let not_finite = values
                 .chunks_exact(vocabulary)
@@ -158,10 +223,11 @@ impl Runner {
                 None => match not_finite {
                     Some(of_wanted) => Err(BackendError::NotFinite {
                         what: "a logit".to_owned(),
-                        position: request.sees() - request.wanted + of_wanted,
+                        position: request.sees() - scored + of_wanted,
                     }),
                     None => Ok(Done {
                         logits: values.to_vec(),
+                        best: found.map_or_else(Vec::new, keys),
                         time,
                     }),
                 },
@@ -170,8 +236,8 @@ impl Runner {
         Ok(results)
     }
 
-    /// Sends the batch, the embeddings and the angles; says how many rows there are and how many want logits.
-    fn upload(&mut self, requests: &[Request]) -> (usize, usize) {
+    /// Sends the batch, the embeddings and the angles; says how many rows there are.
+    fn upload(&mut self, requests: &[Request]) -> usize {
         let plan = &self.model.plan;
         let length = plan.embedding_length;
         let turns = plan.ropes.len() * plan.rope_dimensions / 2;
@@ -200,7 +266,7 @@ impl Runner {
             self.batch[PAGES_AT + page..][..request.pages.len()].copy_from_slice(&request.pages);
             page += request.pages.len();
             sees = sees.max(request.sees());
-            for of_wanted in row - request.wanted..row {
+            for of_wanted in row - request.asked.rows()..row {
                 self.batch[WANTED_AT + wanted] = number(of_wanted);
                 wanted += 1;
             }
@@ -214,17 +280,22 @@ impl Runner {
         queue.write_buffer(&buffers.states, 0, bytemuck::cast_slice(&self.states));
         let turns: Vec<[f32; 2]> = self.turns.iter().map(|turn| [turn.0, turn.1]).collect();
         queue.write_buffer(&buffers.turns, 0, bytemuck::cast_slice(&turns));
-        (rows, wanted)
+        rows
     }
 
     /// Runs all kernels, and copies what is wanted to where it can be read.
-    fn compute(&mut self, rows: usize, wanted: usize) -> Result<(), BackendError> {
+    fn compute(
+        &mut self,
+        rows: usize,
+        asks: Asks,
+        requests: &[Request],
+    ) -> Result<(), BackendError> {
         let clock = match self.clock.take() {
             Some(clock) => clock,
             None => Clock::of(&self.model.gpu)?,
         };
         self.clock = Some(clock);
-        let back = self.back(wanted);
+        let back = self.back(asks);
         let size = back.bytes();
         if self
             .readback
@@ -252,53 +323,76 @@ impl Runner {
                 label: None,
                 timestamp_writes: clock.map(Clock::writes),
             });
-            for op in self.model.ops(rows, wanted > 0) {
-                op.record(&mut pass, number(rows), number(wanted));
+            let wants = Wants {
+                head: asks.wanted > 0,
+                best: asks.best,
+            };
+            for op in self.model.ops(rows, wants) {
+                op.record(&mut pass, number(rows), number(asks.wanted));
             }
         }
-        let Readback {
-            status_bytes,
-            times_bytes,
-            logits_bytes,
-        } = back;
+        let status_bytes = back.status_bytes;
         encoder.copy_buffer_to_buffer(&buffers.status, 0, readback, 0, Some(status_bytes));
         if let Some(clock) = clock {
             clock.copy(&mut encoder, readback, status_bytes);
         }
-        if logits_bytes > 0 {
-            let at = status_bytes + times_bytes;
-            let bytes = Some(logits_bytes);
-            encoder.copy_buffer_to_buffer(&buffers.logits, 0, readback, at, bytes);
+        if asks.best {
+            let (found, at) = (&self.model.best.found, back.best_at());
+            encoder.copy_buffer_to_buffer(found, 0, readback, at, Some(back.best_bytes));
+        }
+        let of_row = (self.model.plan.vocabulary() * size_of::<f32>()) as u64;
+        let (mut from, mut to) = (0, back.logits_at());
+        for request in requests {
+            let bytes = request.asked.rows() as u64 * of_row;
+            if request.asked != Asked::Best && bytes > 0 {
+                encoder.copy_buffer_to_buffer(&buffers.logits, from, readback, to, Some(bytes));
+                to += bytes;
+            }
+            from += bytes;
         }
         gpu.queue().submit([encoder.finish()]);
         Ok(())
     }
 
-    fn back(&self, wanted: usize) -> Readback {
-        let logits = wanted * self.model.plan.vocabulary() * size_of::<f32>();
+    fn back(&self, asks: Asks) -> Readback {
+        let logits = asks.scored * self.model.plan.vocabulary() * size_of::<f32>();
+        let best = match asks.best {
+            true => asks.wanted * BEST * WORDS * size_of::<u32>(),
+            false => 0,
+        };
         Readback {
             status_bytes: (ROWS_MAX * size_of::<u32>()) as u64,
             times_bytes: TIMES_BYTES,
+            best_bytes: best as u64,
             logits_bytes: logits as u64,
         }
     }
 
     /// Waits for the step.
-    fn read(&self, rows: usize, wanted: usize) -> Result<Read, BackendError> {
+    fn read(&self, rows: usize, asks: Asks) -> Result<Read, BackendError> {
         let Some(readback) = &self.readback else {
             return Ok(Read {
                 status: Vec::new(),
                 time: None,
+                best: Vec::new(),
                 logits: Vec::new(),
             });
         };
-        let words = self.model.gpu.read(readback, self.back(wanted).bytes())?;
+        let back = self.back(asks);
+        let words = self.model.gpu.read(readback, back.bytes())?;
         let (status, rest) = words.split_at(ROWS_MAX);
-        let (times, logits) = rest.split_at(TIMES_WORDS);
+        let (times, rest) = rest.split_at(TIMES_WORDS);
+        let best_words = if asks.best {
+            asks.wanted * BEST * WORDS
+        } else {
+            0
+        };
+        let (best, logits) = rest.split_at(best_words);
         let clock = self.clock.as_ref().and_then(Option::as_ref);
         Ok(Read {
             status: status[..rows].to_vec(),
             time: clock.and_then(|clock| clock.time(times)),
+            best: best.to_vec(),
             logits: logits.iter().map(|bits| f32::from_bits(*bits)).collect(),
         })
     }

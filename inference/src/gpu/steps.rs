@@ -1,5 +1,5 @@
 //! What sequences ask for → batches on the device.
-//! In: tokens of many sequences, from many threads. Out: logits. Whoever asks while the device is free runs
+//! In: tokens of many sequences, from many threads. Out: logits, or the likeliest tokens. Whoever asks while the device is free runs
 //! what all have asked for as one batch, and the others wait; a step takes single tokens before prompts, so
 //! that a long prompt does not hold up those who generate. Results do not depend on what else is in a batch.
 
@@ -7,17 +7,18 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::backend::{Backend, BackendError, Sequence};
+use crate::backend::{Backend, BackendError, Ranked, Sequence};
 use crate::gguf::Gguf;
 use crate::model::plan::Plan;
 use crate::model::{LoadProgress, ModelError};
 use crate::tokenizer::TokenId;
 
+use super::best::BEST;
 use super::device::Gpu;
 use super::kernels::{Profile, ROWS_MAX};
-use super::model::{Model, PAGES_MAX};
+use super::model::{Model, PAGES_MAX, Wants};
 use super::pages::{PAGE, Pages, Table};
-use super::runner::{Done, Request, Runner};
+use super::runner::{Asked, Done, Request, Runner};
 
 /// Steps that a prompt lets others go before it.
 const PASSED_OVER_MAX: u32 = 4;
@@ -73,7 +74,13 @@ impl GpuDecoder {
         let mut pages = Pages::default();
         pages.grow(1);
         let shared = Shared {
-            dispatches_per_token: model.ops(1, true).count(),
+            dispatches_per_token: {
+                let wants = Wants {
+                    head: true,
+                    best: true,
+                };
+                model.ops(1, wants).count()
+            },
             pages_max: model.pages_max(),
             wanted_max: model.buffers.wanted_max,
             scores_max: model.buffers.scores_max,
@@ -345,7 +352,7 @@ fn take_step(queue: &mut VecDeque<Request>, model: &Model) -> Vec<Request> {
         let after = (
             rows + request.tokens.len(),
             pages + request.pages.len(),
-            wanted + request.wanted,
+            wanted + request.asked.rows(),
             request.sees().max(sees),
         );
         let scores = after.0 * model.plan.heads * after.3;
@@ -399,7 +406,7 @@ impl Sequence for GpuSequence {
             let (now, later) = rest.split_at(rows);
             // Not known if the step fails.
             let before = self.time.take();
-            let done = self.part(now, position, wanted)?;
+            let done = self.part(now, position, Asked::Logits { rows: wanted })?;
             self.time = before.zip(done.time).map(|(before, step)| before + step);
             let (out, others) = logits.split_at_mut(wanted * vocabulary);
             out.copy_from_slice(&done.logits);
@@ -426,6 +433,38 @@ impl Sequence for GpuSequence {
     fn gpu_time(&self) -> Option<Duration> {
         self.time
     }
+
+    fn ranked(&mut self) -> Option<&mut dyn Ranked> {
+        Some(self)
+    }
+}
+
+impl Ranked for GpuSequence {
+    fn best_max(&self) -> usize {
+        BEST
+    }
+
+    fn run_ranked(
+        &mut self,
+        tokens: &[TokenId],
+        position: usize,
+    ) -> Result<Vec<u64>, BackendError> {
+        let (rest, last) = tokens.split_at(tokens.len().saturating_sub(1));
+        let shared = Arc::clone(&self.shared);
+        // All in one step where their scores have room.
+        let seen = shared.plan.heads * (position + tokens.len());
+        let (before, now, at) = match tokens.len() <= shared.scores_max / seen {
+            true => (&tokens[..0], tokens, position),
+            false => (rest, last, position + rest.len()),
+        };
+        if !before.is_empty() {
+            self.run(before, position, None)?;
+        }
+        let time = self.time.take();
+        let done = self.part(now, at, Asked::Best)?;
+        self.time = time.zip(done.time).map(|(before, step)| before + step);
+        Ok(done.best)
+    }
 }
 
 impl GpuSequence {
@@ -434,7 +473,7 @@ impl GpuSequence {
         &mut self,
         tokens: &[TokenId],
         position: usize,
-        wanted: usize,
+        asked: Asked,
     ) -> Result<Done, BackendError> {
         let mut state = self.shared.lock();
         if state.reopened != self.reopened {
@@ -449,7 +488,7 @@ impl GpuSequence {
             tokens: tokens.to_vec(),
             position,
             pages: self.table.pages().to_vec(),
-            wanted,
+            asked,
             reopened: self.reopened,
             passed_over: 0,
         })

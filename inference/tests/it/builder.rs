@@ -324,6 +324,25 @@ pub(crate) fn llama(sizes: Sizes, format: Format) -> File {
     file
 }
 
+/// Adds tokens that no text has, up to so many in all, with random rows of the embedding.
+pub(crate) fn widen(file: &mut File, tokens: usize) {
+    for (key, value) in &mut file.metadata {
+        match (key.as_str(), value) {
+            ("tokenizer.ggml.tokens", Value::Texts(texts)) => {
+                let more = (texts.len()..tokens).map(|token| format!("<unused {token}>"));
+                texts.extend(more.collect::<Vec<_>>());
+            }
+            ("tokenizer.ggml.token_type", Value::I32s(types)) => types.resize(tokens, 5),
+            _ => {}
+        }
+    }
+    let mut numbers = Numbers(3);
+    let embedding = file.tensor("token_embd.weight");
+    embedding.dimensions[1] = tokens as u64;
+    let length = usize::try_from(embedding.dimensions[0]).unwrap();
+    embedding.data = random(embedding.format, length * tokens, &mut numbers);
+}
+
 /// A small model that runs on this thread alone.
 pub(crate) fn small_model() -> Arc<Model> {
     let options = LoadOptions {

@@ -62,7 +62,7 @@ fn logits_of(model: &Arc<Model>, tokens: &[TokenId], at_once: usize) -> Vec<Vec<
     parts.collect()
 }
 
-fn on_cpu() -> LoadOptions {
+pub(crate) fn on_cpu() -> LoadOptions {
     LoadOptions {
         engine: Engine::Exact,
         ..LoadOptions::default()
@@ -90,7 +90,7 @@ fn layouts() -> [GpuOptions; 3] {
 }
 
 /// A model whose matrices have formats of their own, in the order in which a layer uses them.
-fn mixed(sizes: Sizes, formats: [Format; 7]) -> builder::File {
+pub(crate) fn mixed(sizes: Sizes, formats: [Format; 7]) -> builder::File {
     let mut file = builder::llama(sizes, F32);
     let mut numbers = builder::Numbers(7);
     let parts = [

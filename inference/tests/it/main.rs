@@ -18,6 +18,7 @@ mod generate;
 mod goldens;
 mod gpu;
 mod gpu_cache;
+mod gpu_likeliest;
 mod gpu_time;
 #[cfg(feature = "onnx")]
 mod onnx;
