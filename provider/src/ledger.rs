@@ -11,7 +11,6 @@ mod jobs;
 mod store;
 
 use std::path::Path;
-use std::sync::Mutex;
 
 use rusqlite::Connection;
 use tussah_manifest::{Digest, Nanograms};
@@ -23,6 +22,7 @@ pub use check::{CheckReport, Finding};
 pub use jobs::{Acceptance, Accepted, Ending, Fault, JobRecord, JobState, JobSummary, NewJob};
 pub use store::StoreError;
 
+use crate::signer::{Jobs, JobsError, KnownJob};
 use store::Store;
 
 /// An account's number in this ledger.
@@ -118,20 +118,7 @@ impl Ledger {
 /// The ledger as the signer sees it: to be read, never written.
 #[derive(Debug)]
 pub struct LedgerView {
-    connection: Mutex<Connection>,
-}
-
-/// What a signer has to know of a job before it signs the job's receipt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct JobTerms {
-    /// Whether it was accepted and has not ended.
-    pub is_open: bool,
-    /// Digest of the manifest.
-    pub manifest: Digest,
-    /// Digest of the module.
-    pub module: Digest,
-    /// The most that it may cost.
-    pub price_nanograms_max: Nanograms,
+    connection: Connection,
 }
 
 impl LedgerView {
@@ -141,18 +128,19 @@ impl LedgerView {
     /// [`LedgerError::Store`] if there is none, or none of this build's version.
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
         Ok(Self {
-            connection: Mutex::new(store::open_to_read(path)?),
+            connection: store::open_to_read(path)?,
         })
     }
+}
 
-    /// The terms of a job, if this ledger has it.
-    ///
-    /// # Errors
-    /// [`LedgerError::Store`].
-    pub fn terms(&self, job: &Digest) -> Result<Option<JobTerms>, LedgerError> {
-        let mut connection =
-            (self.connection.lock()).unwrap_or_else(std::sync::PoisonError::into_inner);
-        store::read(&mut connection, |connection| jobs::terms(connection, job))
+impl Jobs for LedgerView {
+    fn job(&mut self, id: &Digest) -> Result<Option<KnownJob>, JobsError> {
+        let known = store::read(&mut self.connection, |connection| {
+            jobs::known(connection, id)
+        });
+        known.map_err(|error: LedgerError| JobsError {
+            message: error.to_string(),
+        })
     }
 }
 

@@ -8,6 +8,12 @@
 //! In: sockets, and the values that the host reads from its files. Out: messages. This crate
 //! knows neither wasm nor models, reads no environment, and prints nothing.
 
+pub mod isolation;
 pub mod ledger;
+pub mod lost;
 pub mod queue;
+pub mod signer;
 pub mod wire;
+
+#[cfg(test)]
+mod fixture;

@@ -4,7 +4,8 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Statement};
 use tussah_manifest::{Digest, Document as _, Manifest, Nanograms, Receipt, Request};
 
 use super::accounts::{manifest_of, put_manifest};
-use super::{AccountId, JobTerms, Ledger, LedgerError, StoreError, amount, signed, unsigned};
+use super::{AccountId, Ledger, LedgerError, StoreError, amount, signed, unsigned};
+use crate::signer::KnownJob;
 use crate::wire::WhoseFault;
 
 /// Where a job is on its way.
@@ -422,24 +423,16 @@ fn finish(
 }
 
 /// The terms under which a receipt may be signed.
-pub(super) fn terms(connection: &Connection, id: &Digest) -> Result<Option<JobTerms>, LedgerError> {
+/// A job as the signer wants it: it checks the request itself.
+pub(super) fn known(connection: &Connection, id: &Digest) -> Result<Option<KnownJob>, LedgerError> {
     let sql = "SELECT state, request FROM jobs WHERE id = ?1";
-    let row: Option<(i64, Vec<u8>)> = connection
-        .query_row(sql, [id.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    let Some((state, request)) = row else {
-        return Ok(None);
-    };
-    let body = request_of(&request)?.body;
-    if body.job_id() != *id {
-        return Err(StoreError::Damaged(format!("job {id} has another job's request")).into());
-    }
-    Ok(Some(JobTerms {
-        is_open: state == JobState::Accepted.code(),
-        manifest: body.manifest,
-        module: body.module,
-        price_nanograms_max: body.price_nanograms_max,
-    }))
+    let known = connection.query_row(sql, [id.as_bytes()], |row| {
+        Ok(KnownJob {
+            finished: row.get::<_, i64>(0)? != JobState::Accepted.code(),
+            request: row.get(1)?,
+        })
+    });
+    Ok(known.optional()?)
 }
 
 pub(super) fn request_of(bytes: &[u8]) -> Result<Request, LedgerError> {

@@ -92,7 +92,7 @@ pub struct RunRequest {
 }
 
 /// From the worker to the gateway. A run has one `Started` before all else that is said of it, and
-/// one `Done` or `Refused` after; what lies between comes in the order in which it happened.
+/// one `Done`, `Refused` or `Lost` after; what lies between comes in the order in which it happened.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum FromWorker {
     /// The answer to the hello: runs are welcome.
@@ -166,6 +166,16 @@ pub enum FromWorker {
         /// A line without content of a job.
         #[n(0)]
         text: String,
+    },
+    /// The run failed within this host, and there is no account of it: `crate::lost` makes one.
+    #[n(9)]
+    Lost {
+        /// Which run.
+        #[n(0)]
+        run: u64,
+        /// Why, for people.
+        #[n(1)]
+        message: String,
     },
 }
 

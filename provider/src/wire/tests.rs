@@ -116,6 +116,7 @@ fn from_worker() -> impl Strategy<Value = FromWorker> {
             })
         }),
         ".*".prop_map(|text| FromWorker::Warning { text }),
+        (any::<u64>(), ".*").prop_map(|(run, message)| FromWorker::Lost { run, message }),
     ]
 }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use tussah_manifest::Digest;
 use tussah_provider::ledger::{Acceptance, JobState, Ledger, LedgerError, LedgerView, NewJob};
+use tussah_provider::signer::Jobs as _;
 
 use crate::fixture::*;
 
@@ -73,9 +74,9 @@ fn check(path: &Path, accepted: &BTreeSet<Digest>, finished: &BTreeSet<Digest>) 
     let ledger = Ledger::open(path).unwrap();
     let report = ledger.check(Some(&provider_key().public_key())).unwrap();
     assert_eq!(report.findings, []);
-    let view = LedgerView::open(path).unwrap();
+    let mut view = LedgerView::open(path).unwrap();
     for id in accepted {
-        assert!(view.terms(id).unwrap().is_some(), "lost {id}");
+        assert!(view.job(id).unwrap().is_some(), "lost {id}");
     }
     for id in finished {
         let job = ledger.job(id).unwrap().unwrap();

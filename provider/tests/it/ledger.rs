@@ -9,6 +9,7 @@ use tussah_provider::ledger::{
     Acceptance, AccountId, AccountLimits, Ending, Fault, JobState, Ledger, LedgerError, LedgerView,
     NewJob, Shape,
 };
+use tussah_provider::signer::Jobs as _;
 use tussah_provider::wire::WhoseFault;
 
 use crate::fixture::*;
@@ -141,17 +142,16 @@ fn documents_that_do_not_belong_together_are_refused() {
 #[test]
 fn the_signers_view_follows_and_needs_a_ledger() {
     let world = world();
-    let view = LedgerView::open(&world.path).unwrap();
+    let mut view = LedgerView::open(&world.path).unwrap();
     let job = job(1, world.account, 10);
     let id = job.request.body.job_id();
-    assert_eq!(view.terms(&id).unwrap(), None);
+    assert_eq!(view.job(&id).unwrap(), None);
     world.accept(&job).unwrap();
-    let terms = view.terms(&id).unwrap().unwrap();
-    assert!(terms.is_open);
-    assert_eq!(terms.price_nanograms_max, nano(10));
-    assert_eq!(terms.module, job.manifest.module.digest);
+    let known = view.job(&id).unwrap().unwrap();
+    assert!(!known.finished);
+    assert_eq!(known.request, job.request.to_bytes());
     world.finish(&job, ending(&job, 1)).unwrap();
-    assert!(!view.terms(&id).unwrap().unwrap().is_open);
+    assert!(view.job(&id).unwrap().unwrap().finished);
     assert!(LedgerView::open(&world.path.with_extension("none")).is_err());
 }
 

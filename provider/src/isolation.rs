@@ -1,0 +1,130 @@
+//! Keeps a process that runs strangers' code from the rest of this machine.
+//!
+//! In: the few folders and devices that the process needs. Out: what is enforced from then on, for
+//! good. Everything else of the file system is out of reach, as are sockets of every kind, other
+//! processes, and starting programs. What the kernel cannot enforce is said, never passed over.
+//!
+//! Three layers, each of which would have to fail: Landlock for files, TCP and signals, seccomp
+//! for system calls that nothing here needs, and limits of resources. What this does not stop: a
+//! defect of the kernel or of a GPU's driver, and taking time or memory.
+
+use std::{io, path::PathBuf};
+
+use crate::wire::Isolation;
+
+/// What a confined process can still open. What does not exist is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Files and folders to read, with all that is in them.
+    pub read: Vec<PathBuf>,
+    /// Folders to write in, with all that is in them.
+    pub write: Vec<PathBuf>,
+    /// Devices to open, and folders of devices.
+    pub devices: Vec<PathBuf>,
+}
+
+impl Reach {
+    /// What libraries of the system and drivers of GPUs read, and the devices that they open: no
+    /// folder of users, services or configuration with secrets in it.
+    pub fn of_system() -> Self {
+        let read = [
+            "/usr",
+            "/lib",
+            "/lib64",
+            "/nix/store",
+            "/etc/ld.so.cache",
+            "/etc/localtime",
+            "/etc/vulkan",
+            "/etc/glvnd",
+            "/etc/drirc",
+            "/etc/nvidia",
+            "/proc/self",
+            "/proc/cpuinfo",
+            "/proc/meminfo",
+            "/proc/stat",
+            "/proc/modules",
+            "/proc/devices",
+            "/proc/filesystems",
+            "/proc/driver",
+            "/proc/sys/vm",
+            "/sys/devices",
+            "/sys/class",
+            "/sys/bus",
+            "/sys/dev",
+            "/sys/module",
+            "/sys/fs/cgroup",
+            "/dev/urandom",
+            "/dev/random",
+        ];
+        let mut devices: Vec<PathBuf> = [
+            "/dev/null",
+            "/dev/zero",
+            "/dev/dri",
+            "/dev/kfd",
+            "/dev/udmabuf",
+        ]
+        .map(PathBuf::from)
+        .into();
+        devices.extend(nvidia_devices());
+        Self {
+            read: read.map(PathBuf::from).into(),
+            write: Vec::new(),
+            devices,
+        }
+    }
+}
+
+/// NVIDIA's driver has its devices in `/dev` itself, one a GPU and some for all.
+fn nvidia_devices() -> impl Iterator<Item = PathBuf> {
+    let entries = std::fs::read_dir("/dev").into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.path())
+        .filter(|path| path.to_string_lossy().starts_with("/dev/nvidia"))
+}
+
+/// Why a process could not be confined. It is not to run anything then.
+#[derive(Debug, thiserror::Error)]
+pub enum IsolationError {
+    /// A limit of resources.
+    #[error("cannot set the process's limit of {what}")]
+    Limit {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A path that has to be reachable, or the ruleset itself.
+    #[error("cannot restrict which files this process opens: {message}")]
+    Files {
+        /// Why.
+        message: String,
+    },
+    /// The filter of system calls.
+    #[error("cannot restrict which system calls this process makes: {message}")]
+    Calls {
+        /// Why.
+        message: String,
+    },
+}
+
+/// Confines the thread that calls it and all that it starts from then on, for good. To be called
+/// before a process has a second thread.
+///
+/// # Errors
+/// [`IsolationError`] if what the kernel offers was refused. That the kernel offers less is no
+/// error here: the answer says so, and the caller decides.
+pub fn confine(reach: &Reach) -> Result<Isolation, IsolationError> {
+    #[cfg(target_os = "linux")]
+    return linux::confine(reach);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = reach;
+        Ok(Isolation::None {
+            reason: "this operating system has no Landlock".to_owned(),
+        })
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod linux;

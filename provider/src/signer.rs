@@ -1,0 +1,214 @@
+//! The signer's process: it has the keys, and signs what the ledger bears out.
+//!
+//! In: keys as values, requests to sign over a socket, and the ledger to read. Out: signed requests
+//! of clients without a key of their own, and signed receipts of jobs that the ledger knows as
+//! accepted and not finished, as they were requested and within their price cap; or a typed denial.
+//! It believes neither the gateway nor the worker more than that, runs nothing, and writes nothing.
+//!
+//! A job gets one receipt. While this process lives, a second account of a job is denied, and the
+//! same one gets the same signature. A new signer has no memory of what was signed, but then the
+//! daemon is a new one too: a receipt that is not in the ledger was never given to anyone.
+
+use std::collections::BTreeMap;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tussah_manifest::{
+    Channel, Consensus, Digest, Document, Evidence, Receipt, Request, RequestBody, SigningKey,
+};
+
+use crate::wire::{
+    Content, Denial, FrameReader, FrameWriter, FromSigner, SignerHello, ToSigner, WireError,
+};
+
+/// Jobs whose accounts are remembered before those that have finished are forgotten.
+const REMEMBERED_MAX: usize = 4096;
+
+/// What the signer sees of the ledger.
+pub trait Jobs {
+    /// The job of this id, as it stands on the disk now; `None` if it was never accepted.
+    ///
+    /// # Errors
+    /// [`JobsError`] if the ledger cannot be read.
+    fn job(&mut self, id: &Digest) -> Result<Option<KnownJob>, JobsError>;
+}
+
+/// A job that the ledger knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownJob {
+    /// The canonical bytes of its signed `Request`.
+    pub request: Vec<u8>,
+    /// Whether it has its receipt.
+    pub finished: bool,
+}
+
+/// The ledger cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct JobsError {
+    /// Why, with its causes.
+    pub message: String,
+}
+
+/// The keys, and what was signed with them.
+#[derive(Debug)]
+pub struct Signer<J> {
+    provider: SigningKey,
+    client: SigningKey,
+    jobs: J,
+    /// Digests of the accounts that were signed, by job.
+    signed: BTreeMap<Digest, (Digest, Digest)>,
+}
+
+impl<J: Jobs> Signer<J> {
+    /// `provider` signs receipts, `client` the requests of those who have no key.
+    pub fn new(provider: SigningKey, client: SigningKey, jobs: J) -> Self {
+        Self {
+            provider,
+            client,
+            jobs,
+            signed: BTreeMap::new(),
+        }
+    }
+
+    /// Says hello, and answers until the other side closes.
+    ///
+    /// # Errors
+    /// [`WireError`] if what comes is no message, or the connection breaks.
+    pub async fn serve<R, W>(mut self, reader: R, writer: W) -> Result<(), WireError>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let mut reader = FrameReader::new(reader);
+        let mut writer = FrameWriter::new(writer);
+        let hello = SignerHello {
+            provider_key: *self.provider.public_key().as_bytes(),
+            client_key: *self.client.public_key().as_bytes(),
+        };
+        writer.write(&FromSigner::Hello(hello)).await?;
+        while let Some(message) = reader.read().await? {
+            writer.write(&self.answer(message)).await?;
+        }
+        Ok(())
+    }
+
+    /// One answer to one question.
+    fn answer(&mut self, message: ToSigner) -> FromSigner {
+        let (id, answer) = match message {
+            ToSigner::SignRequest { id, body } => (id, self.sign_request(&body.0)),
+            ToSigner::SignReceipt {
+                id,
+                consensus,
+                evidence,
+            } => (id, self.sign_receipt(&consensus.0, &evidence.0)),
+        };
+        match answer {
+            Ok(document) => FromSigner::Signed {
+                id,
+                document: Content(document),
+            },
+            Err(denial) => FromSigner::Denied { id, denial },
+        }
+    }
+
+    fn sign_request(&self, body: &[u8]) -> Result<Vec<u8>, Denial> {
+        let body = RequestBody::from_bytes(body).map_err(malformed)?;
+        if body.client_key != self.client.public_key() {
+            return Err(Denial::OtherClient);
+        }
+        if body.channel != Channel::Local {
+            return Err(Denial::Channel);
+        }
+        let request = body.sign(&self.client).map_err(malformed)?;
+        Ok(request.to_bytes())
+    }
+
+    fn sign_receipt(&mut self, consensus: &[u8], evidence: &[u8]) -> Result<Vec<u8>, Denial> {
+        let consensus = Consensus::from_bytes(consensus).map_err(malformed)?;
+        let evidence = Evidence::from_bytes(evidence).map_err(malformed)?;
+        let job = consensus.job;
+        check(&self.unfinished(&job)?, &consensus)?;
+        let account = (consensus.digest(), evidence.digest());
+        match self.signed.get(&job) {
+            Some(signed) if *signed != account => return Err(Denial::OtherAccount),
+            Some(_) => {}
+            None => {
+                self.forget_finished()?;
+                self.signed.insert(job, account);
+            }
+        }
+        let receipt = Receipt::sign(consensus, evidence, &self.provider).map_err(malformed)?;
+        Ok(receipt.to_bytes())
+    }
+
+    /// The request of a job that waits for its receipt.
+    fn unfinished(&mut self, job: &Digest) -> Result<RequestBody, Denial> {
+        let known = self.jobs.job(job).map_err(ledger)?;
+        let known = known.ok_or(Denial::UnknownJob)?;
+        if known.finished {
+            return Err(Denial::Finished);
+        }
+        let damaged = |error: &dyn std::fmt::Display| Denial::Ledger {
+            message: format!("the request of job {job} is damaged: {error}"),
+        };
+        let request = Request::from_bytes(&known.request).map_err(|error| damaged(&error))?;
+        request.verify().map_err(|error| damaged(&error))?;
+        if request.body.job_id() != *job {
+            return Err(damaged(&"it is another job's"));
+        }
+        Ok(request.body)
+    }
+
+    /// Makes room: a job with a receipt in the ledger is denied another one by the ledger.
+    fn forget_finished(&mut self) -> Result<(), Denial> {
+        if self.signed.len() < REMEMBERED_MAX {
+            return Ok(());
+        }
+        let mut kept = BTreeMap::new();
+        for (job, account) in &self.signed {
+            let known = self.jobs.job(job).map_err(ledger)?;
+            if known.is_some_and(|known| !known.finished) {
+                kept.insert(*job, *account);
+            }
+        }
+        self.signed = kept;
+        Ok(())
+    }
+}
+
+/// Whether an account is of what was requested, at a price that was agreed to.
+fn check(body: &RequestBody, consensus: &Consensus) -> Result<(), Denial> {
+    for (field, agrees) in [
+        ("module", body.module == consensus.module),
+        ("manifest", body.manifest == consensus.manifest),
+        ("channel", body.channel == consensus.channel),
+    ] {
+        if !agrees {
+            let field = field.to_owned();
+            return Err(Denial::OtherThanRequested { field });
+        }
+    }
+    let (price, cap) = (consensus.price_nanograms, body.price_nanograms_max);
+    if price > cap {
+        return Err(Denial::OverCap {
+            price: price.get(),
+            cap: cap.get(),
+        });
+    }
+    Ok(())
+}
+
+fn malformed(error: impl std::fmt::Display) -> Denial {
+    Denial::Malformed {
+        message: error.to_string(),
+    }
+}
+
+fn ledger(error: JobsError) -> Denial {
+    Denial::Ledger {
+        message: error.message,
+    }
+}
+
+#[cfg(test)]
+mod tests;
