@@ -1,7 +1,8 @@
 //! Bytes in, receipt out: verifies a job, runs it in a sandbox, signs what happened.
 //!
 //! ```text
-//! SubmittedJob --verify--> VerifiedJob --prepare--> SandboxedJob --run--> Outcome --sign--> Receipt
+//! SubmittedJob --verify--> VerifiedJob --prepare--> SandboxedJob --run--> Outcome
+//!     --account--> Account --sign--> Receipt
 //! ```
 //!
 //! In: a request, a manifest, a module and an input, none of them trusted, and a
@@ -18,11 +19,12 @@ use std::sync::Arc;
 
 use tussah_manifest::SigningKey;
 
-pub use receipt::{SignError, SignedRun};
+pub use receipt::{Account, SignError, SignedRun};
 pub use sandbox::imports::ModuleError;
 pub use sandbox::{
-    Allocation, Cancel, Event, Events, GuestError, LoadedModel, ModelSource, ModelSourceError,
-    NoEvents, Outcome, PrepareError, Run, Runtime, RuntimeConfig, RuntimeError, SandboxedJob, Used,
+    Allocation, Cancel, Event, Events, GuestError, JobError, LoadedModel, ModelSource,
+    ModelSourceError, NoEvents, Outcome, PrepareError, Run, Runtime, RuntimeConfig, RuntimeError,
+    SandboxedJob, Used,
 };
 pub use verify::{SubmittedJob, VerifiedJob, VerifyError, verify};
 
@@ -62,7 +64,7 @@ impl RunError {
     }
 }
 
-/// The whole road for one job: verify, prepare, run, sign.
+/// The whole road for one job: verify, prepare, run, account, sign.
 ///
 /// A job that traps, overruns a limit, is cancelled or runs out of time still has a
 /// receipt, which says so.
@@ -75,10 +77,23 @@ pub async fn run_job(
     run: Run,
     key: &SigningKey,
 ) -> Result<SignedRun, RunError> {
+    Ok(run_unsigned(runtime, job, run).await?.sign(key)?)
+}
+
+/// The same road but for its end, where the key is in another process.
+///
+/// # Errors
+/// As [`run_job`].
+pub async fn run_unsigned(
+    runtime: &Runtime,
+    job: SubmittedJob,
+    run: Run,
+) -> Result<Account, RunError> {
     let verified = verify(job, runtime)?;
     let sandboxed = runtime.prepare(verified, &run).await?;
+    run.events.event(Event::Started);
     let outcome = sandboxed.run(runtime, run).await;
-    Ok(receipt::sign(runtime, sandboxed.documents, outcome, key)?)
+    Ok(receipt::account(runtime, sandboxed.documents, outcome)?)
 }
 
 /// Shared by the stages: who is told what happens.

@@ -1,20 +1,52 @@
-//! `Outcome` → `Receipt`: what happened, signed, with the opening beside it.
+//! `Outcome` → `Account` → `Receipt`: what happened, then signed, with the opening beside it.
 //!
-//! In: a job's documents, what its run came to, the provider's key. Out: the receipt,
-//! which anyone may see, and its opening, which only client and provider may. Nothing in
-//! the consensus part depends on this machine, the time or the build.
+//! In: a job's documents and what its run came to; then the provider's key, here or in another
+//! process. Out: the account, whose two parts make the receipt, which anyone may see, and its
+//! opening, which only client and provider may. Nothing in the consensus part depends on this
+//! machine, the time or the build.
 
 use std::time::Duration;
 
 use tussah_manifest::{
     Consensus, Determinism, Digest, Domain, EncodingError, Evidence, ExitStatus, Label, LabelError,
-    Manifest, ModelFormat, Nanograms, Opening, Profile, Receipt, SigningKey, Trap, Version,
+    Limits, Manifest, ModelFormat, Nanograms, Opening, Profile, Receipt, Salt, SigningKey,
+    Transcript, Trap, Version,
 };
 
 use crate::{
     Outcome, Runtime,
     sandbox::{CLOCK_POLICY, Documents, SEED_POLICY, WASM_ENGINE, config_digest, features},
 };
+
+/// What evidence says of inference where there was none.
+const NO_INFERENCE: &str = "none";
+
+/// A run with its account, which nobody has signed yet.
+#[derive(Debug)]
+pub struct Account {
+    /// What a re-run has to reproduce; its price is zero, which whoever signs may change.
+    pub consensus: Consensus,
+    /// What it need not.
+    pub evidence: Evidence,
+    /// What lets the receipt's holder check it; private.
+    pub opening: Opening,
+    /// What happened; its transcript's digests went into the opening.
+    pub outcome: Outcome,
+}
+
+impl Account {
+    /// Signs it as it is.
+    ///
+    /// # Errors
+    /// [`SignError::Encoding`] if the parts say something that no receipt can say.
+    pub fn sign(self, key: &SigningKey) -> Result<SignedRun, SignError> {
+        Ok(SignedRun {
+            receipt: Receipt::sign(self.consensus, self.evidence, key)?,
+            opening: self.opening,
+            outcome: self.outcome,
+        })
+    }
+}
 
 /// A run with its signed account.
 #[derive(Debug)]
@@ -38,21 +70,50 @@ pub enum SignError {
     Encoding(#[from] EncodingError),
 }
 
-/// Signs a run.
+impl Runtime {
+    /// What accounts of this runtime have in common, for whoever has to account for a run that
+    /// this process cannot: a profile with default limits, without graphs, and evidence of no
+    /// time, no inference and no host call.
+    ///
+    /// # Errors
+    /// [`SignError::Label`] if this host describes itself in a way that a receipt cannot hold.
+    pub fn blank_account(&self) -> Result<(Profile, Evidence), SignError> {
+        let evidence = Evidence {
+            host_build: Label::new(self.config.host_build.as_str())?,
+            wasm_engine: Label::new(WASM_ENGINE)?,
+            inference_engine: Label::lossy(NO_INFERENCE),
+            kernels: None,
+            adapter: None,
+            driver: None,
+            threads: 0,
+            wall_ns: 0,
+            gpu_ns: None,
+            transcript: Transcript::new(Salt::from_bytes([0; 32]), &Limits::DEFAULT).digest(),
+        };
+        let arithmetic = &self.config.arithmetic;
+        Ok((profile(Limits::DEFAULT, arithmetic)?, evidence))
+    }
+}
+
+/// Accounts for a run.
 ///
 /// # Errors
-/// [`SignError`] if this host describes itself in a way that a receipt cannot hold.
-pub(crate) fn sign(
+/// [`SignError::Label`] if this host describes itself in a way that a receipt cannot hold.
+pub(crate) fn account(
     runtime: &Runtime,
     documents: Documents,
     outcome: Outcome,
-    key: &SigningKey,
-) -> Result<SignedRun, SignError> {
+) -> Result<Account, SignError> {
     let Documents { request, manifest } = documents;
     let body = &request.body;
     let salt = body.nonce.derive_salt();
     let graphs = has_graphs(&manifest);
-    let profile = profile(runtime, &manifest, outcome.graph_arithmetic.as_deref())?;
+    let exact = runtime.config.arithmetic.as_str();
+    let arithmetic = match outcome.graph_arithmetic.as_deref() {
+        Some(library) if graphs => format!("{exact}, {library}"),
+        _ => exact.to_owned(),
+    };
+    let profile = profile(manifest.job.limits, &arithmetic)?;
     let consensus = Consensus {
         version: Version::V1,
         job: body.job_id(),
@@ -65,11 +126,11 @@ pub(crate) fn sign(
         profile: profile.digest(),
         fuel_used: outcome.used.fuel,
         inference_units_used: outcome.used.inference_units,
-        // A local run is nobody's expense; paid ones are priced by the daemon.
+        // A local run is nobody's expense; others are priced by who signs.
         price_nanograms: Nanograms::ZERO,
         channel: body.channel,
     };
-    let engine = outcome.inference_engine.as_deref().unwrap_or("none");
+    let engine = outcome.inference_engine.as_deref().unwrap_or(NO_INFERENCE);
     // Whatever a driver says of itself fits, cut where it must be.
     let gpu = outcome.gpu.as_ref();
     let evidence = Evidence {
@@ -84,7 +145,6 @@ pub(crate) fn sign(
         gpu_ns: outcome.gpu_time.map(nanos),
         transcript: outcome.transcript.digest(),
     };
-    let receipt = Receipt::sign(consensus, evidence, key)?;
     let opening = Opening {
         version: Version::V1,
         host_calls: outcome.transcript.calls().to_vec(),
@@ -92,8 +152,9 @@ pub(crate) fn sign(
         salt,
         profile,
     };
-    Ok(SignedRun {
-        receipt,
+    Ok(Account {
+        consensus,
+        evidence,
         opening,
         outcome,
     })
@@ -129,16 +190,7 @@ fn has_graphs(manifest: &Manifest) -> bool {
 }
 
 /// All that decides a result besides the documents.
-fn profile(
-    runtime: &Runtime,
-    manifest: &Manifest,
-    graph_arithmetic: Option<&str>,
-) -> Result<Profile, LabelError> {
-    let exact = runtime.config.arithmetic.as_str();
-    let arithmetic = match graph_arithmetic {
-        Some(graphs) if has_graphs(manifest) => format!("{exact}, {graphs}"),
-        _ => exact.to_owned(),
-    };
+fn profile(limits: Limits, arithmetic: &str) -> Result<Profile, LabelError> {
     Ok(Profile {
         version: Version::V1,
         wasm_engine: Label::new(WASM_ENGINE)?,
@@ -146,10 +198,10 @@ fn profile(
             .map(Label::new)
             .collect::<Result<_, LabelError>>()?,
         engine_config: config_digest(),
-        arithmetic: Label::new(&arithmetic)?,
+        arithmetic: Label::new(arithmetic)?,
         seed_policy: Label::new(SEED_POLICY)?,
         clock_policy: Label::new(CLOCK_POLICY)?,
-        limits: manifest.job.limits,
+        limits,
     })
 }
 

@@ -62,6 +62,8 @@ pub enum Event<'a> {
         /// How long that took.
         took: Duration,
     },
+    /// The job is verified and its code is ready: it runs from now on.
+    Started,
     /// A model is being loaded.
     ModelLoading {
         /// Bytes read so far.
@@ -338,6 +340,17 @@ pub struct Outcome {
 #[error("{message}")]
 pub struct GuestError {
     /// One line, or more where the engine knows a wasm backtrace.
+    pub message: String,
+    /// What the job returned, if it ended with an error of its own.
+    pub returned: Option<JobError>,
+}
+
+/// An error that a job returned, in its own words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobError {
+    /// The job's code for it.
+    pub code: u32,
+    /// What it says.
     pub message: String,
 }
 

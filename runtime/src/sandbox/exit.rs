@@ -5,7 +5,7 @@
 
 use tussah_manifest::{Digest, Domain, ExitStatus, LimitHit, Limits, Trap};
 
-use super::{GuestError, bindings, guest::Guest, limiter::Stop};
+use super::{GuestError, JobError, bindings, guest::Guest, limiter::Stop};
 
 /// How a run came to an end, as the executor sees it.
 pub(crate) enum End {
@@ -20,7 +20,6 @@ pub(crate) fn exit_of(
     guest: &Guest,
     limits: &Limits,
 ) -> (ExitStatus, Option<GuestError>) {
-    let told = |exit, message: String| (exit, Some(GuestError { message }));
     match end {
         End::Returned(Ok(Ok(()))) => (ExitStatus::Done, None),
         End::Returned(Ok(Err(error))) => {
@@ -29,10 +28,14 @@ pub(crate) fn exit_of(
                 code: error.code,
                 message,
             };
-            told(
-                exit,
-                format!("the job failed: {} (code {})", error.message, error.code),
-            )
+            let told = GuestError {
+                message: format!("the job failed: {} (code {})", error.message, error.code),
+                returned: Some(JobError {
+                    code: error.code,
+                    message: error.message,
+                }),
+            };
+            (exit, Some(told))
         }
         End::Returned(Err(error)) => exit_of_trap(&error, limits),
         End::Cancelled => told(ExitStatus::Cancelled, "the job was cancelled".into()),
@@ -47,7 +50,6 @@ pub(crate) fn exit_of(
 }
 
 fn exit_of_trap(error: &wasmtime::Error, limits: &Limits) -> (ExitStatus, Option<GuestError>) {
-    let told = |exit, message: String| (exit, Some(GuestError { message }));
     if let Some(stop) = error.downcast_ref::<Stop>() {
         return match stop {
             Stop::Limit(limit) => told(
@@ -93,6 +95,12 @@ fn exit_of_trap(error: &wasmtime::Error, limits: &Limits) -> (ExitStatus, Option
             ),
         ),
     }
+}
+
+/// An end that is not the job's own word.
+fn told(exit: ExitStatus, message: String) -> (ExitStatus, Option<GuestError>) {
+    let returned = None;
+    (exit, Some(GuestError { message, returned }))
 }
 
 fn limit_message(limit: LimitHit, limits: &Limits) -> String {

@@ -1,7 +1,7 @@
 //! Equal requests give equal receipts: across runs, runtimes and ways of allocating.
 
-use tussah_manifest::Digest;
-use tussah_runtime::{Allocation, Runtime, RuntimeConfig};
+use tussah_manifest::{Digest, Receipt};
+use tussah_runtime::{Allocation, Runtime, RuntimeConfig, run_unsigned};
 
 use crate::fixture::{self, LIMITS};
 
@@ -62,4 +62,21 @@ fn the_receipt_says_what_the_job_used() {
     assert!(used.fuel > 0 && used.fuel < 1000, "{used:?}");
     assert_eq!(run.receipt.consensus.fuel_used, used.fuel);
     assert_eq!(run.opening.host_calls.len(), 1);
+}
+
+#[test]
+fn an_account_signed_elsewhere_is_the_same_receipt_and_a_blank_one_has_its_profile() {
+    let runtime = fixture::runtime();
+    let job = || fixture::submit(fixture::component(CURIOUS), LIMITS, b"");
+    let signed = fixture::run(&runtime, job()).expect("it runs");
+    let run = fixture::run_with(std::sync::Arc::new(tussah_runtime::NoEvents));
+    let account = fixture::block_on(run_unsigned(&runtime, job(), run)).expect("it runs");
+    assert_eq!(account.consensus, signed.receipt.consensus);
+    let (mut profile, evidence) = runtime.blank_account().expect("it fits");
+    profile.limits = LIMITS;
+    assert_eq!(profile, account.opening.profile);
+    assert_eq!(evidence.host_build, account.evidence.host_build);
+    let receipt = Receipt::sign(account.consensus, account.evidence, &fixture::key(2));
+    let receipt = receipt.expect("it can be signed");
+    account.opening.matches(&receipt).expect("its opening fits");
 }
