@@ -8,6 +8,8 @@
 //! In: sockets, and the values that the host reads from its files. Out: messages. This crate
 //! knows neither wasm nor models, reads no environment, and prints nothing.
 
+pub mod blobs;
+pub mod gateway;
 pub mod isolation;
 pub mod ledger;
 pub mod lost;
@@ -17,3 +19,15 @@ pub mod wire;
 
 #[cfg(test)]
 mod fixture;
+
+/// An error with its causes, on one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -89,6 +89,8 @@ pub struct Accepted {
     pub deadline_unix_ms: Option<u64>,
     /// The longest it may run.
     pub time_max_ms: Option<u64>,
+    /// What it may cost.
+    pub reserve: Nanograms,
 }
 
 /// Why a job did not end well, in words for its client.
@@ -217,7 +219,7 @@ impl Ledger {
     pub fn accepted(&self) -> Result<Vec<Accepted>, LedgerError> {
         self.store.read(|connection| {
             let sql = "SELECT request, manifest, input, account, deployment, accepted, deadline, \
-                       time_max_ms, (SELECT bytes FROM manifests WHERE digest = manifest) \
+                       time_max_ms, (SELECT bytes FROM manifests WHERE digest = manifest), reserved \
                        FROM jobs WHERE state = 0 ORDER BY sequence";
             let mut statement = connection.prepare(sql)?;
             let rows = statement.query_map([], |row| Ok(accepted_of(row)))?;
@@ -457,6 +459,7 @@ fn accepted_of(row: &Row<'_>) -> Result<Accepted, LedgerError> {
         accepted_unix_ms: unsigned(row.get(5)?, "jobs.accepted")?,
         deadline_unix_ms: time(6, "jobs.deadline")?,
         time_max_ms: time(7, "jobs.time_max_ms")?,
+        reserve: amount(row.get(9)?, "jobs.reserved")?,
     })
 }
 

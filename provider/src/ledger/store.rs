@@ -154,10 +154,22 @@ impl<T, E: From<StoreError>> Answer<T, E> {
             .unwrap_or_else(|_| Err(StoreError::Closed.into()))
     }
 
-    /// Waits, outside of any runtime.
-    pub(crate) fn block(self) -> Result<T, E> {
-        let answer = self.0.blocking_recv();
-        answer.unwrap_or_else(|_| Err(StoreError::Closed.into()))
+    /// Waits and holds up this thread, wherever it is.
+    pub(crate) fn block(self) -> Result<T, E>
+    where
+        T: Send,
+        E: Send,
+    {
+        let receiver = self.0;
+        let answer = match tokio::runtime::Handle::try_current() {
+            Err(_) => receiver.blocking_recv().ok(),
+            // A runtime's own threads may not wait in this way; another thread may.
+            Ok(_) => std::thread::scope(|scope| {
+                let waiter = scope.spawn(|| receiver.blocking_recv().ok());
+                waiter.join().ok().flatten()
+            }),
+        };
+        answer.unwrap_or_else(|| Err(StoreError::Closed.into()))
     }
 }
 

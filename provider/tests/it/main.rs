@@ -2,5 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod fixture;
+mod gateway;
 mod kill;
 mod ledger;
+mod peer;

@@ -1,0 +1,340 @@
+//! `Gateway`: takes jobs in, has them run and signed, and says what came of them.
+//!
+//! In: submissions of known accounts, a worker's and a signer's sockets. Out: durable jobs, their
+//! output while it comes, their signed end. It runs no module and holds no key. A job is on the
+//! disk before its id is told, and its end is on the disk before it is told; between the two it
+//! may run more than once, and says the same each time.
+
+mod ending;
+mod feed;
+mod metrics;
+mod prices;
+mod signer_link;
+mod submit;
+mod worker;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::Notify;
+use tussah_manifest::{Digest, Document as _, Manifest, Nanograms, Request};
+
+use crate::ledger::{Accepted, Account, AccountId, Ending, Ledger, LedgerError};
+use crate::queue::{AccountQueueLimits, Queue, QueueLimits, Waiting};
+use crate::wire::{Secret, WhoseFault};
+
+pub use feed::{JobEnd, JobEvent, Listener, Progress};
+pub use metrics::Metrics;
+pub use prices::PriceSheet;
+pub use signer_link::{SignerError, SignerLink};
+pub use submit::{Ask, News, Quote, Submission, SubmitError, Ticket};
+pub use worker::WorkerError;
+
+/// What a gateway is told before it starts.
+#[derive(Debug, Clone)]
+pub struct GatewayConfig {
+    /// What work costs.
+    pub prices: PriceSheet,
+    /// How much may wait and run.
+    pub queue: QueueLimits,
+    /// The most bytes of a job's input, whatever its manifest allows.
+    pub input_bytes_max: usize,
+    /// The most bytes of output that a manifest may allow: a running job's is kept in memory.
+    pub output_bytes_max: u64,
+    /// The folder of blobs, `<2 hex digits>/<64 hex digits>` by their digests.
+    pub blobs: PathBuf,
+    /// Passed on to the worker: authenticates what it keeps in its cache.
+    pub cache_key: Secret,
+}
+
+impl GatewayConfig {
+    /// Free of charge, and as much at a time as the queue's defaults say.
+    pub fn new(blobs: PathBuf, cache_key: Secret) -> Self {
+        Self {
+            prices: PriceSheet::default(),
+            queue: QueueLimits::default(),
+            input_bytes_max: 16 << 20,
+            output_bytes_max: 64 << 20,
+            blobs,
+            cache_key,
+        }
+    }
+}
+
+/// The gateway. Cloning gives another handle to the same one.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: GatewayConfig,
+    ledger: Arc<Ledger>,
+    signer: SignerLink,
+    /// From which the nonces of seeded requests come.
+    nonce_secret: [u8; 32],
+    state: Mutex<State>,
+    metrics: Metrics,
+    draining: AtomicBool,
+    /// Ends that are being signed and written.
+    ending: AtomicUsize,
+    /// Something ended, or a deadline came closer.
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    queue: Queue,
+    /// Every job that was accepted and has not ended.
+    live: HashMap<Digest, Arc<Live>>,
+    runs: HashMap<u64, worker::Running>,
+    next_run: u64,
+    worker: Option<worker::Handle>,
+}
+
+/// A job that was accepted and has not ended.
+#[derive(Debug)]
+struct Live {
+    id: Digest,
+    request: Request,
+    manifest: Manifest,
+    input: Vec<u8>,
+    waiting: Waiting,
+    limits: AccountQueueLimits,
+    /// What it may cost: set aside in the ledger.
+    reserve: Nanograms,
+    time_max_ms: Option<u64>,
+    /// When this gateway took it.
+    since: Instant,
+    feed: Arc<feed::Feed>,
+    /// Callers that wait for it.
+    watchers: AtomicUsize,
+    /// Whether somebody wants it even when nobody waits for it any more.
+    keep: AtomicBool,
+    cancelled: AtomicBool,
+    /// Times that a worker died before it started this.
+    lost: AtomicUsize,
+}
+
+impl Gateway {
+    /// Takes over where the ledger says that the last one ended: what was accepted and has not
+    /// ended waits again, in its old order. To be called within a runtime.
+    ///
+    /// # Errors
+    /// [`LedgerError`] if the ledger cannot be read.
+    pub fn new(
+        config: GatewayConfig,
+        ledger: Arc<Ledger>,
+        signer: SignerLink,
+    ) -> Result<Self, LedgerError> {
+        let nonce_secret = ledger.nonce_secret()?;
+        let accounts = ledger.accounts()?;
+        let limits: HashMap<AccountId, AccountQueueLimits> = accounts
+            .iter()
+            .map(|account| (account.id, queue_limits(account)))
+            .collect();
+        let mut queue = Queue::new(config.queue);
+        let mut live = HashMap::new();
+        for accepted in ledger.accepted()? {
+            let limits = limits.get(&accepted.account).copied().unwrap_or_default();
+            let job = Live::of(accepted, limits, true);
+            queue.hold(job.waiting.account, job.waiting.input_bytes, limits);
+            queue.push(job.waiting);
+            live.insert(job.id, Arc::new(job));
+        }
+        if !live.is_empty() {
+            tracing::info!(jobs = live.len(), "jobs from before wait again");
+        }
+        let gateway = Self {
+            inner: Arc::new(Inner {
+                config,
+                ledger,
+                signer,
+                nonce_secret,
+                state: Mutex::new(State {
+                    queue,
+                    live,
+                    runs: HashMap::new(),
+                    next_run: 0,
+                    worker: None,
+                }),
+                metrics: Metrics::default(),
+                draining: AtomicBool::new(false),
+                ending: AtomicUsize::new(0),
+                changed: Notify::new(),
+            }),
+        };
+        let watched = Arc::downgrade(&gateway.inner);
+        tokio::spawn(submit::expire(watched));
+        Ok(gateway)
+    }
+
+    /// What was configured.
+    pub fn config(&self) -> &GatewayConfig {
+        &self.inner.config
+    }
+
+    /// The ledger.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.inner.ledger
+    }
+
+    /// Counters since the start.
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    /// Jobs that wait and jobs that run.
+    pub fn load(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.queue.waiting(), state.queue.running())
+    }
+
+    /// Why no job would run now; `None` if one would.
+    pub fn not_ready(&self) -> Option<&'static str> {
+        if self.inner.draining.load(Ordering::Acquire) {
+            Some("the provider is shutting down")
+        } else if !self.inner.signer.is_there() {
+            Some("the signer has ended")
+        } else if self.lock().worker.is_none() {
+            Some("no worker is ready")
+        } else {
+            None
+        }
+    }
+
+    /// What runs jobs, in the worker's own words; `None` without a worker.
+    pub fn device(&self) -> Option<String> {
+        let state = self.lock();
+        let worker = state.worker.as_ref();
+        worker.map(|worker| worker.ready.device.clone())
+    }
+
+    /// What a job has said and will say; `None` if it is none that has not ended.
+    pub fn listen(&self, job: &Digest) -> Option<Listener> {
+        let live = Arc::clone(self.lock().live.get(job)?);
+        Some(live.feed.listen())
+    }
+
+    /// Whether a job runs at this moment.
+    pub fn is_running(&self, job: &Digest) -> bool {
+        let live = self.lock().live.get(job).cloned();
+        live.is_some_and(|live| live.feed.is_started())
+    }
+
+    /// Ends a job before its time; whether there was anything to end. One that waits ends without
+    /// a run, one that runs ends with a receipt that says so.
+    pub fn cancel(&self, job: &Digest) -> bool {
+        let mut state = self.lock();
+        let Some(live) = state.live.get(job).cloned() else {
+            return false;
+        };
+        live.cancelled.store(true, Ordering::Release);
+        if state.queue.remove(job).is_some() {
+            drop(state);
+            self.end_without_run(live, WhoseFault::Client, 130, "cancelled before it ran");
+            return true;
+        }
+        if let Some(worker) = &state.worker {
+            for (run, running) in &state.runs {
+                if running.live.id == *job {
+                    worker.cancel(*run);
+                }
+            }
+        }
+        true
+    }
+
+    /// Takes no more jobs and starts none; returns when what runs has ended and is on the disk.
+    /// What waits stays in the ledger for the next start.
+    pub async fn drain(&self) {
+        self.inner.draining.store(true, Ordering::Release);
+        loop {
+            let changed = self.inner.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let running = self.lock().queue.running();
+            if running == 0 && self.inner.ending.load(Ordering::Acquire) == 0 {
+                break;
+            }
+            changed.await;
+        }
+        if let Some(worker) = &self.lock().worker {
+            worker.drain();
+        }
+    }
+
+    /// Whether it takes no more jobs.
+    pub fn is_draining(&self) -> bool {
+        self.inner.draining.load(Ordering::Acquire)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // What a panic left behind is whole: no step of a change can fail half-way.
+        (self.inner.state.lock()).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end_without_run(&self, live: Arc<Live>, fault: WhoseFault, exit_code: u8, message: &str) {
+        let ending = Ending::NotRun {
+            fault,
+            exit_code,
+            message: message.to_owned(),
+        };
+        self.spawn_end(live, ending::Unsigned::NotRun(ending));
+    }
+}
+
+impl Live {
+    fn of(job: Accepted, limits: AccountQueueLimits, keep: bool) -> Self {
+        let id = job.request.body.job_id();
+        let waiting = Waiting {
+            job: id,
+            account: job.account,
+            price_max: job.request.body.price_nanograms_max,
+            deadline_unix_ms: job.deadline_unix_ms,
+            input_bytes: job.input.len(),
+        };
+        Self {
+            id,
+            request: job.request,
+            manifest: job.manifest,
+            input: job.input,
+            waiting,
+            limits,
+            reserve: job.reserve,
+            time_max_ms: job.time_max_ms,
+            since: Instant::now(),
+            feed: feed::Feed::new(),
+            watchers: AtomicUsize::new(0),
+            keep: AtomicBool::new(keep),
+            cancelled: AtomicBool::new(false),
+            lost: AtomicUsize::new(0),
+        }
+    }
+
+    fn request_bytes(&self) -> Vec<u8> {
+        self.request.to_bytes()
+    }
+}
+
+fn queue_limits(account: &Account) -> AccountQueueLimits {
+    let count = |limit: Option<u32>| limit.and_then(|limit| usize::try_from(limit).ok());
+    AccountQueueLimits {
+        running_max: count(account.limits.running_max),
+        queued_max: count(account.limits.queued_max),
+    }
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now_unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    millis(since.unwrap_or_default())
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,219 @@
+//! Endings: from what a worker says of a run to a receipt on the disk.
+//!
+//! In: a run's account, unsigned, and the output that was streamed. Out: the signed end in the
+//! ledger, and after it the news to whoever listens. An account that does not fit its job, its
+//! output or its opening is never signed.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tussah_manifest::{
+    Consensus, Digest, Document as _, Domain, EncodingError, Evidence, ExitStatus, Nanograms,
+    Opening, Receipt,
+};
+
+use super::feed::JobEnd;
+use super::{Gateway, Live, SignerError, now_unix_ms};
+use crate::ledger::{Ending, Fault, LedgerError};
+use crate::lost::{self, Loss};
+use crate::wire::{Ready, RunDone};
+use crate::with_causes;
+
+/// How a job ended, before anybody signed it.
+pub(super) enum Unsigned {
+    /// There is nothing to sign.
+    NotRun(Ending),
+    /// A run's account.
+    Run(Box<Account>),
+}
+
+/// A run's account, without its price.
+pub(super) struct Account {
+    consensus: Consensus,
+    evidence: Evidence,
+    opening: Vec<u8>,
+    output: Vec<u8>,
+    log: Vec<u8>,
+    fault: Option<Fault>,
+}
+
+/// Why an end could not be written down.
+#[derive(Debug, thiserror::Error)]
+enum EndError {
+    #[error("the receipt could not be signed")]
+    Signer(#[from] SignerError),
+    #[error("the signer signed another account")]
+    OtherAccount,
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl Unsigned {
+    /// A worker's account, if it fits the job and what was streamed of it.
+    pub(super) fn of_worker(live: &Live, done: RunDone, log: &[u8]) -> Result<Self, String> {
+        let text = |error: EncodingError| error.to_string();
+        let consensus = Consensus::from_bytes(&done.consensus.0).map_err(text)?;
+        let evidence = Evidence::from_bytes(&done.evidence.0).map_err(text)?;
+        let opening = Opening::from_bytes(&done.opening.0).map_err(text)?;
+        let output = live.feed.output_so_far();
+        let fault = done.fault.map(|fault| Fault {
+            code: fault.code,
+            message: String::from_utf8_lossy(&fault.message.0).into_owned(),
+        });
+        let body = &live.request.body;
+        let salt = body.nonce.derive_salt();
+        let message_fits = match &consensus.exit {
+            ExitStatus::JobError { code, message } => fault.as_ref().is_some_and(|fault| {
+                let bytes = fault.message.as_bytes();
+                fault.code == Some(*code)
+                    && Digest::salted(&salt, Domain::JobError, bytes) == *message
+            }),
+            _ => true,
+        };
+        for (fits, what) in [
+            (consensus.job == live.id, "job"),
+            (consensus.module == body.module, "module"),
+            (consensus.manifest == body.manifest, "manifest"),
+            (consensus.models == live.manifest.model_digests(), "models"),
+            (consensus.channel == body.channel, "channel"),
+            (consensus.price_nanograms == Nanograms::ZERO, "price"),
+            (opening.request == live.request, "request"),
+            (opening.salt == salt, "salt"),
+            (opening.profile.digest() == consensus.profile, "profile"),
+            (opening.profile.limits == live.manifest.job.limits, "limits"),
+            (opening.transcript() == evidence.transcript, "transcript"),
+            (opening.output_digest(&output) == consensus.output, "output"),
+            (message_fits, "error"),
+        ] {
+            if !fits {
+                return Err(format!(
+                    "the account of a run has another `{what}` than its job"
+                ));
+            }
+        }
+        Ok(Self::Run(Box::new(Account {
+            consensus,
+            evidence,
+            opening: done.opening.0,
+            output,
+            log: log.to_vec(),
+            fault,
+        })))
+    }
+
+    /// The account of a run that was lost: it failed, and used nothing that can be shown.
+    pub(super) fn of_lost_run(
+        live: &Live,
+        worker: &Ready,
+        log: Vec<u8>,
+        wall: Duration,
+        message: &str,
+    ) -> Result<Self, EncodingError> {
+        let output = live.feed.output_so_far();
+        let request = live.request.clone();
+        let account = lost::account(request, &live.manifest, worker, &output, Loss::Host)?;
+        let mut evidence = account.evidence;
+        evidence.transcript = account.opening.transcript();
+        evidence.wall_ns = u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX);
+        Ok(Self::Run(Box::new(Account {
+            consensus: account.consensus,
+            evidence,
+            opening: account.opening.to_bytes(),
+            output,
+            log,
+            fault: Some(Fault {
+                code: None,
+                message: message.to_owned(),
+            }),
+        })))
+    }
+}
+
+impl Gateway {
+    /// Signs, writes down and tells how a job ended, beside whatever else goes on.
+    pub(super) fn spawn_end(&self, live: Arc<Live>, unsigned: Unsigned) {
+        self.inner.ending.fetch_add(1, Ordering::AcqRel);
+        let gateway = self.clone();
+        tokio::spawn(async move {
+            let end = match gateway.end(&live, unsigned).await {
+                Ok(end) => end,
+                Err(error) => {
+                    let error = with_causes(&error);
+                    tracing::error!(job = %live.id, error, "the end of a job is not recorded");
+                    gateway.inner.metrics.unrecorded.add(1);
+                    JobEnd::Unrecorded
+                }
+            };
+            // First the ledger, then the map, then the news: whoever looks finds it in one.
+            gateway.lock().live.remove(&live.id);
+            live.feed.end(Arc::new(end));
+            gateway.inner.ending.fetch_sub(1, Ordering::AcqRel);
+            gateway.inner.changed.notify_waiters();
+        });
+    }
+
+    async fn end(&self, live: &Live, unsigned: Unsigned) -> Result<JobEnd, EndError> {
+        let metrics = &self.inner.metrics;
+        let (ending, end) = match unsigned {
+            Unsigned::NotRun(ending) => {
+                metrics.not_run.add(1);
+                let end = match &ending {
+                    Ending::NotRun { fault, message, .. } => JobEnd::NotRun {
+                        fault: *fault,
+                        message: message.clone(),
+                    },
+                    Ending::Receipt { receipt, fault, .. } => JobEnd::Receipt {
+                        receipt: receipt.clone(),
+                        fault: fault.clone(),
+                    },
+                };
+                (ending, end)
+            }
+            Unsigned::Run(account) => {
+                let receipt = Box::new(self.sign(live, &account).await?);
+                match receipt.consensus.exit {
+                    ExitStatus::Done => metrics.done.add(1),
+                    _ => metrics.failed.add(1),
+                }
+                let price = receipt.consensus.price_nanograms;
+                metrics.earned_nanograms.add(price.get());
+                let end = JobEnd::Receipt {
+                    receipt: receipt.clone(),
+                    fault: account.fault.clone(),
+                };
+                let ending = Ending::Receipt {
+                    receipt,
+                    opening: account.opening,
+                    output: account.output,
+                    log: account.log,
+                    fault: account.fault,
+                };
+                (ending, end)
+            }
+        };
+        self.inner
+            .ledger
+            .finish(live.id, ending, now_unix_ms())
+            .await?;
+        metrics.job_time.record(live.since.elapsed());
+        Ok(end)
+    }
+
+    async fn sign(&self, live: &Live, account: &Account) -> Result<Receipt, EndError> {
+        let mut consensus = account.consensus.clone();
+        let prices = &self.inner.config.prices;
+        // What was set aside at the prices of then is the most, whatever the prices are now.
+        consensus.price_nanograms = prices.price_of(&consensus, live.reserve);
+        let signer = &self.inner.signer;
+        let receipt = signer.sign_receipt(&consensus, &account.evidence).await?;
+        let same = receipt.consensus == consensus
+            && receipt.evidence == account.evidence
+            && receipt.provider_key == signer.provider_key;
+        if same {
+            Ok(receipt)
+        } else {
+            Err(EndError::OtherAccount)
+        }
+    }
+}

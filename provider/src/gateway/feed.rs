@@ -1,0 +1,303 @@
+//! `Feed`: what a job says while it runs, for any number of listeners.
+//!
+//! In: output, progress, the end. Out: the same to each listener, at its own pace and from the
+//! start, however late it came. The output is kept once, bounded by the job's own limit, so a slow
+//! listener costs nothing and stalls nobody.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tussah_manifest::Receipt;
+
+use crate::ledger::{Fault, JobState, JobSummary};
+use crate::wire::WhoseFault;
+
+/// The most bytes of output that a listener gets at a time.
+const PIECE_BYTES_MAX: usize = 64 << 10;
+
+/// How far a job is, in its own words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// Steps done.
+    pub done: u64,
+    /// Steps in all, if it knows.
+    pub total: Option<u64>,
+    /// What it is doing.
+    pub note: String,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobEnd {
+    /// With a receipt, which is on the disk.
+    Receipt {
+        /// The receipt.
+        receipt: Box<Receipt>,
+        /// Why, if it is not done.
+        fault: Option<Fault>,
+    },
+    /// Without a run.
+    NotRun {
+        /// Whose change would make a retry succeed.
+        fault: WhoseFault,
+        /// Why.
+        message: String,
+    },
+    /// It ended, and that could not be written down: it will run again after a restart.
+    Unrecorded,
+}
+
+impl JobEnd {
+    /// The end of a job as the ledger has it; `None` if it has not ended.
+    pub fn of(job: &JobSummary) -> Option<Self> {
+        match (job.state, &job.receipt) {
+            (JobState::Accepted, _) => None,
+            (_, Some(receipt)) => Some(Self::Receipt {
+                receipt: receipt.clone(),
+                fault: job.fault.clone(),
+            }),
+            (_, None) => Some(Self::NotRun {
+                fault: job.whose_fault.unwrap_or(WhoseFault::Provider),
+                message: job
+                    .fault
+                    .as_ref()
+                    .map_or_else(String::new, |f| f.message.clone()),
+            }),
+        }
+    }
+}
+
+/// What a listener is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobEvent {
+    /// It runs from now on.
+    Started,
+    /// More output; provisional until the end says what all of it was.
+    Output(Bytes),
+    /// How far it is. Who listens slowly is told the newest.
+    Progress(Progress),
+    /// It is over; nothing comes after.
+    Ended(Arc<JobEnd>),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    started: bool,
+    output: Vec<u8>,
+    /// How many there were, and the last.
+    progress: (u64, Option<Progress>),
+    end: Option<Arc<JobEnd>>,
+}
+
+/// What a job says, kept for as long as it is not over and somebody listens.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    state: Mutex<State>,
+    changed: watch::Sender<()>,
+}
+
+impl Feed {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::default(),
+            changed: watch::Sender::new(()),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.lock());
+        self.changed.send_replace(());
+    }
+
+    pub(crate) fn start(&self) {
+        self.change(|state| state.started = true);
+    }
+
+    /// Adds output; whether it is still within `bytes_max`. What goes past it is not kept.
+    pub(crate) fn output(&self, bytes: &[u8], bytes_max: u64) -> bool {
+        let mut fits = false;
+        self.change(|state| {
+            let length = state.output.len().saturating_add(bytes.len());
+            fits = u64::try_from(length).is_ok_and(|length| length <= bytes_max);
+            if fits {
+                state.output.extend_from_slice(bytes);
+            }
+        });
+        fits
+    }
+
+    pub(crate) fn progress(&self, progress: Progress) {
+        self.change(|state| state.progress = (state.progress.0 + 1, Some(progress)));
+    }
+
+    pub(crate) fn end(&self, end: Arc<JobEnd>) {
+        self.change(|state| state.end = Some(end));
+    }
+
+    /// All the output so far.
+    pub(crate) fn output_so_far(&self) -> Vec<u8> {
+        self.lock().output.clone()
+    }
+
+    pub(crate) fn is_started(&self) -> bool {
+        self.lock().started
+    }
+
+    pub(crate) fn listen(self: &Arc<Self>) -> Listener {
+        Listener {
+            changed: self.changed.subscribe(),
+            feed: Arc::clone(self),
+            started: false,
+            at: 0,
+            progress: 0,
+            ended: false,
+        }
+    }
+}
+
+/// One listener, and how much it has heard.
+#[derive(Debug)]
+pub struct Listener {
+    feed: Arc<Feed>,
+    changed: watch::Receiver<()>,
+    started: bool,
+    at: usize,
+    progress: u64,
+    ended: bool,
+}
+
+impl Listener {
+    /// What comes next; `None` after the end. Can be dropped and asked again without loss.
+    pub async fn next(&mut self) -> Option<JobEvent> {
+        loop {
+            if self.ended {
+                return None;
+            }
+            self.changed.mark_unchanged();
+            if let Some(event) = self.ready() {
+                return Some(event);
+            }
+            // The feed is ours to keep, so its sender is there.
+            self.changed.changed().await.ok()?;
+        }
+    }
+
+    /// How the job ended, without what comes before.
+    pub async fn end(&mut self) -> Option<Arc<JobEnd>> {
+        loop {
+            match self.next().await? {
+                JobEvent::Ended(end) => return Some(end),
+                JobEvent::Started | JobEvent::Output(_) | JobEvent::Progress(_) => {}
+            }
+        }
+    }
+
+    fn ready(&mut self) -> Option<JobEvent> {
+        let state = self.feed.lock();
+        if state.started && !self.started {
+            self.started = true;
+            return Some(JobEvent::Started);
+        }
+        let rest = state.output.get(self.at..).unwrap_or_default();
+        if !rest.is_empty() {
+            let piece = &rest[..rest.len().min(PIECE_BYTES_MAX)];
+            self.at += piece.len();
+            return Some(JobEvent::Output(Bytes::copy_from_slice(piece)));
+        }
+        if let (count, Some(progress)) = &state.progress
+            && *count > self.progress
+        {
+            self.progress = *count;
+            return Some(JobEvent::Progress(progress.clone()));
+        }
+        let end = state.end.clone()?;
+        self.ended = true;
+        Some(JobEvent::Ended(end))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wait<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(future)
+    }
+
+    async fn all(mut listener: Listener) -> Vec<JobEvent> {
+        let mut events = Vec::new();
+        while let Some(event) = listener.next().await {
+            events.push(event);
+        }
+        events
+    }
+
+    #[test]
+    fn whoever_listens_gets_all_from_the_start_at_its_own_pace() {
+        let feed = Feed::new();
+        let mut early = feed.listen();
+        feed.start();
+        assert_eq!(wait(early.next()), Some(JobEvent::Started));
+        assert!(feed.output(b"one ", 1 << 20));
+        assert_eq!(
+            wait(early.next()),
+            Some(JobEvent::Output(Bytes::from_static(b"one ")))
+        );
+        let large = vec![7; PIECE_BYTES_MAX + 1];
+        assert!(feed.output(&large, 1 << 20));
+        for done in 0..3 {
+            let note = String::new();
+            feed.progress(Progress {
+                done,
+                total: None,
+                note,
+            });
+        }
+        feed.end(Arc::new(JobEnd::Unrecorded));
+        // Output in pieces, the newest progress alone, the end.
+        assert_eq!(wait(all(early)).len(), 4);
+        let late = wait(all(feed.listen()));
+        let output: usize = late
+            .iter()
+            .map(|event| match event {
+                JobEvent::Output(bytes) => bytes.len(),
+                _ => 0,
+            })
+            .sum();
+        assert_eq!(output, PIECE_BYTES_MAX + 5);
+        assert_eq!(late.first(), Some(&JobEvent::Started));
+        assert!(matches!(late.last(), Some(JobEvent::Ended(_))));
+    }
+
+    #[test]
+    fn output_past_the_limit_is_not_kept() {
+        let feed = Feed::new();
+        assert!(feed.output(b"12345", 5));
+        assert!(!feed.output(b"6", 5));
+        assert_eq!(feed.output_so_far(), b"12345");
+    }
+
+    #[test]
+    fn who_waits_is_woken() {
+        wait(async {
+            let feed = Feed::new();
+            let mut listener = feed.listen();
+            let (end, ()) = tokio::join!(listener.end(), async {
+                tokio::task::yield_now().await;
+                feed.output(b"x", 1);
+                tokio::task::yield_now().await;
+                feed.end(Arc::new(JobEnd::Unrecorded));
+            });
+            assert_eq!(end.as_deref(), Some(&JobEnd::Unrecorded));
+            assert_eq!(listener.next().await, None);
+        });
+    }
+}

@@ -1,0 +1,99 @@
+//! `PriceSheet`: what work costs here, in nanograms.
+//!
+//! In: how much fuel and inference was, or may be, used. Out: an amount, rounded up once for each
+//! kind of work, never above all the grams there are.
+
+use tussah_manifest::{Consensus, ExitStatus, Limits, Nanograms};
+
+/// Fuel that one price of fuel pays.
+const FUEL_UNIT: u128 = 1_000_000_000;
+/// Multiply-accumulates that one price of inference pays.
+const INFERENCE_UNIT: u128 = 1_000_000_000_000;
+
+/// What a provider asks for; by default nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PriceSheet {
+    /// For each job that ran.
+    pub base: Nanograms,
+    /// For each 10^9 units of fuel.
+    pub fuel: Nanograms,
+    /// For each 10^12 units of inference.
+    pub inference: Nanograms,
+}
+
+impl PriceSheet {
+    /// What so much work costs.
+    pub fn price(&self, fuel: u64, inference_units: u64) -> Nanograms {
+        let part = |used: u64, price: Nanograms, unit: u128| {
+            (u128::from(used) * u128::from(price.get())).div_ceil(unit)
+        };
+        let sum = u128::from(self.base.get())
+            + part(fuel, self.fuel, FUEL_UNIT)
+            + part(inference_units, self.inference, INFERENCE_UNIT);
+        let all = u64::try_from(sum).ok().and_then(Nanograms::new);
+        all.unwrap_or(Nanograms::MAX)
+    }
+
+    /// The most that a job of these limits can cost.
+    pub fn price_max(&self, limits: &Limits) -> Nanograms {
+        self.price(limits.fuel_max, limits.inference_units_max)
+    }
+
+    /// What a run costs whose client pays `cap` at most. A run that this provider ended costs
+    /// nothing: its device or its host failed, or it was too slow for the client's deadline.
+    pub fn price_of(&self, run: &Consensus, cap: Nanograms) -> Nanograms {
+        match run.exit {
+            ExitStatus::DeadlineExceeded | ExitStatus::DeviceLost | ExitStatus::HostFailure => {
+                Nanograms::ZERO
+            }
+            ExitStatus::Done
+            | ExitStatus::JobError { .. }
+            | ExitStatus::Trapped { .. }
+            | ExitStatus::LimitHit { .. }
+            | ExitStatus::Cancelled => {
+                let price = self.price(run.fuel_used, run.inference_units_used);
+                price.min(cap)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_is_rounded_up_and_nothing_overflows() {
+        let nano = |amount| Nanograms::new(amount).unwrap();
+        let sheet = PriceSheet {
+            base: nano(10),
+            fuel: nano(3),
+            inference: nano(7),
+        };
+        for (fuel, inference, expected) in [
+            (0, 0, 10),
+            // The smallest piece of work costs the smallest amount.
+            (1, 0, 11),
+            (1_000_000_000, 0, 13),
+            (1_000_000_001, 0, 14),
+            (0, 1_000_000_000_000, 17),
+            (2_000_000_000, 2_000_000_000_001, 31),
+        ] {
+            assert_eq!(
+                sheet.price(fuel, inference),
+                nano(expected),
+                "{fuel} {inference}"
+            );
+        }
+        let dear = PriceSheet {
+            base: Nanograms::MAX,
+            fuel: Nanograms::MAX,
+            inference: Nanograms::MAX,
+        };
+        assert_eq!(dear.price(u64::MAX, u64::MAX), Nanograms::MAX);
+        assert_eq!(
+            PriceSheet::default().price(u64::MAX, u64::MAX),
+            Nanograms::ZERO
+        );
+    }
+}

@@ -1,0 +1,524 @@
+//! Submission: from what a client asks to a job on the disk and in the queue.
+//!
+//! In: an account, a manifest, an input, what it may cost. Out: a ticket for a durable job, or a
+//! typed refusal after which nothing is left behind. A client that leaves does not stop this
+//! half-way.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tussah_manifest::{Channel, Digest, Manifest, Nanograms, Nonce, Request, RequestBody, Version};
+
+use super::{Gateway, Inner, JobEnd, Listener, Live, SignerError, now_unix_ms, queue_limits};
+use crate::ledger::{Acceptance, Accepted, Account, JobState, JobSummary, LedgerError, NewJob};
+use crate::queue::QueueFull;
+use crate::wire::WhoseFault;
+
+/// What a seeded request's nonce is derived for; fixed for as long as equal calls are to give
+/// equal answers.
+const NONCE_CONTEXT: &str = "tussah 2026-11 nonce of a seeded call v1";
+/// Nonces that are tried where an earlier run of the same call was cut short.
+const ATTEMPTS_MAX: u32 = 8;
+/// How long a job that is being accepted by another task is looked for.
+const RACE_TRIES: u32 = 1000;
+
+/// What is to be run, and who signed for it.
+#[derive(Debug, Clone)]
+pub enum Ask {
+    /// The client's own signed request.
+    Signed(Box<Request>),
+    /// A request that this host signs for a client without a key.
+    House {
+        /// What it pays at most; the manifest's own cap if it does not say.
+        price_max: Option<Nanograms>,
+        /// Calls of one account with equal seeds and inputs are one job.
+        seed: Option<u64>,
+    },
+}
+
+/// A job as a client asks for it.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    /// Who asks.
+    pub account: Account,
+    /// Who signs.
+    pub ask: Ask,
+    /// What is run.
+    pub manifest: Manifest,
+    /// On what.
+    pub input: Vec<u8>,
+    /// The name under which it was asked for, if any.
+    pub deployment: Option<String>,
+    /// After so many milliseconds from now the answer is worth nothing.
+    pub deadline_ms: Option<u64>,
+    /// The longest it may run.
+    pub time_max_ms: Option<u64>,
+    /// Whether it goes on when nobody waits for it.
+    pub keep: bool,
+}
+
+/// What a job can cost at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quote {
+    /// What its limits allow, at this provider's prices.
+    pub price_max: Nanograms,
+    /// What is reserved: never more than the client pays.
+    pub reserve: Nanograms,
+    /// What the client pays at most.
+    pub cap: Nanograms,
+}
+
+/// Why a job was not taken.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubmitError {
+    /// The gateway is shutting down.
+    #[error("the provider is shutting down")]
+    Draining,
+    /// No place in the queue.
+    #[error(transparent)]
+    Full(#[from] QueueFull),
+    /// More input than the job takes, or this provider.
+    #[error("the input has {bytes} bytes, of at most {max}")]
+    InputTooLarge {
+        /// How many there are.
+        bytes: usize,
+        /// How many there can be.
+        max: u64,
+    },
+    /// The manifest allows more output than this provider keeps.
+    #[error("the manifest allows {asked} bytes of output, and this provider {max}")]
+    OutputTooLarge {
+        /// What the manifest allows.
+        asked: u64,
+        /// What this provider allows.
+        max: u64,
+    },
+    /// A file that the job needs is not here.
+    #[error("this provider does not have the {what} {digest}")]
+    Missing {
+        /// `module`, or which model.
+        what: String,
+        /// Its digest.
+        digest: Digest,
+    },
+    /// The least it costs is more than the client pays.
+    #[error("a run costs at least {needed}, and the request pays {cap} at most")]
+    PriceTooLow {
+        /// The least.
+        needed: Nanograms,
+        /// The client's cap.
+        cap: Nanograms,
+    },
+    /// The request is not a good one.
+    #[error("the request is not valid: {0}")]
+    Request(String),
+    /// It would be paid where this gateway takes no pay.
+    #[error("the request is paid through a channel, and this provider takes jobs on credit only")]
+    Channel,
+    /// Its deadline has passed.
+    #[error("the deadline has passed")]
+    Late,
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The signer.
+    #[error("no request could be signed")]
+    Signer(#[from] SignerError),
+    /// The system has no random numbers, or a task of ours failed.
+    #[error("the provider failed: {0}")]
+    Internal(String),
+}
+
+/// A durable job.
+#[derive(Debug)]
+pub struct Ticket {
+    /// Its id.
+    pub id: Digest,
+    /// Whether it was there before.
+    pub known: bool,
+    /// What it says; a job that ended before says only that.
+    pub news: News,
+    watch: Option<Watch>,
+}
+
+/// Where a ticket's job is.
+#[derive(Debug)]
+pub enum News {
+    /// It has not ended.
+    Live(Listener),
+    /// It ended, and this is how.
+    Ended(Box<JobSummary>),
+}
+
+impl Ticket {
+    /// Lets the job go on without us.
+    pub fn leave(mut self) {
+        if let Some(watch) = &mut self.watch {
+            watch.live.keep.store(true, Ordering::Release);
+        }
+    }
+}
+
+/// Somebody who waits. When the last one leaves a job that nobody wants to keep, it is cancelled.
+#[derive(Debug)]
+struct Watch {
+    live: Arc<Live>,
+    inner: Weak<Inner>,
+}
+
+impl Watch {
+    fn new(gateway: &Gateway, live: Arc<Live>, keep: bool) -> Self {
+        live.watchers.fetch_add(1, Ordering::AcqRel);
+        if keep {
+            live.keep.store(true, Ordering::Release);
+        }
+        Self {
+            live,
+            inner: Arc::downgrade(&gateway.inner),
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let last = self.live.watchers.fetch_sub(1, Ordering::AcqRel) == 1;
+        // A runtime that is being taken down leaves the job to the next start.
+        if last
+            && tokio::runtime::Handle::try_current().is_ok()
+            && !self.live.keep.load(Ordering::Acquire)
+            && let Some(inner) = self.inner.upgrade()
+        {
+            let gateway = Gateway { inner };
+            if gateway.cancel(&self.live.id) {
+                tracing::info!(job = %self.live.id, "cancelled: its client has left");
+            }
+        }
+    }
+}
+
+impl Gateway {
+    /// What a job of this manifest can cost a client that pays `price_max` at most.
+    ///
+    /// # Errors
+    /// [`SubmitError::PriceTooLow`] if even an empty run costs more than that.
+    pub fn quote(
+        &self,
+        manifest: &Manifest,
+        price_max: Option<Nanograms>,
+    ) -> Result<Quote, SubmitError> {
+        let prices = &self.inner.config.prices;
+        let of_manifest = manifest.job.price_nanograms_max;
+        let cap = price_max.map_or(of_manifest, |max| max.min(of_manifest));
+        let needed = prices.price(0, 0);
+        if needed > cap {
+            return Err(SubmitError::PriceTooLow { needed, cap });
+        }
+        let price_max = prices.price_max(&manifest.job.limits);
+        Ok(Quote {
+            price_max,
+            reserve: price_max.min(cap),
+            cap,
+        })
+    }
+
+    /// Takes a job: durable when this returns. A job that is known is answered as it is.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; nothing was taken.
+    pub async fn submit(&self, submission: Submission) -> Result<Ticket, SubmitError> {
+        let gateway = self.clone();
+        // A client that leaves meanwhile must not leave half of it behind.
+        let task = tokio::spawn(async move { gateway.submit_now(submission).await });
+        let result = task
+            .await
+            .map_err(|error| SubmitError::Internal(error.to_string()))?;
+        let metrics = &self.inner.metrics;
+        match &result {
+            Ok(ticket) if ticket.known => metrics.known.add(1),
+            Ok(_) => metrics.accepted.add(1),
+            Err(SubmitError::Full(_)) => metrics.refused_full.add(1),
+            Err(_) => metrics.refused.add(1),
+        }
+        result
+    }
+
+    async fn submit_now(&self, submission: Submission) -> Result<Ticket, SubmitError> {
+        if self.is_draining() {
+            return Err(SubmitError::Draining);
+        }
+        self.check_sizes(&submission)?;
+        self.check_blobs(&submission.manifest)?;
+        let now = now_unix_ms();
+        let deadline = submission.deadline_ms.map(|ms| now.saturating_add(ms));
+        for attempt in 0..ATTEMPTS_MAX {
+            let (request, quote, deadline) =
+                self.request_of(&submission, attempt, deadline, now).await?;
+            let new = NewJob {
+                request,
+                manifest: submission.manifest.clone(),
+                input: submission.input.clone(),
+                account: submission.account.id,
+                deployment: submission.deployment.clone(),
+                reserve: quote.reserve,
+                deadline_unix_ms: deadline,
+                time_max_ms: submission.time_max_ms,
+            };
+            let ticket = self.take(&submission, new, now).await?;
+            let is_seeded = matches!(submission.ask, Ask::House { seed: Some(_), .. });
+            match &ticket.news {
+                // An answer that was cut short is nobody's answer to the next call.
+                News::Ended(job) if is_seeded && !is_answer(job) => {}
+                _ => return Ok(ticket),
+            }
+        }
+        let message = "every run of this seeded call was cut short; use another seed";
+        Err(SubmitError::Internal(message.to_owned()))
+    }
+
+    fn check_sizes(&self, submission: &Submission) -> Result<(), SubmitError> {
+        let limits = &submission.manifest.job.limits;
+        let config = &self.inner.config;
+        let ours = u64::try_from(config.input_bytes_max).unwrap_or(u64::MAX);
+        let max = limits.input_bytes_max.min(ours);
+        let bytes = submission.input.len();
+        if u64::try_from(bytes).unwrap_or(u64::MAX) > max {
+            return Err(SubmitError::InputTooLarge { bytes, max });
+        }
+        if limits.output_bytes_max > config.output_bytes_max {
+            return Err(SubmitError::OutputTooLarge {
+                asked: limits.output_bytes_max,
+                max: config.output_bytes_max,
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether the files are there; the worker hashes them.
+    fn check_blobs(&self, manifest: &Manifest) -> Result<(), SubmitError> {
+        let models: BTreeMap<_, _> = manifest.model_digests();
+        let models = models
+            .into_iter()
+            .map(|(name, digest)| (format!("model `{name}`"), digest));
+        let module = ("module".to_owned(), manifest.module.digest);
+        for (what, digest) in std::iter::once(module).chain(models) {
+            if !crate::blobs::path(&self.inner.config.blobs, &digest).is_file() {
+                return Err(SubmitError::Missing { what, digest });
+            }
+        }
+        Ok(())
+    }
+
+    /// The client's own request, checked, or one that the signer signs.
+    async fn request_of(
+        &self,
+        submission: &Submission,
+        attempt: u32,
+        deadline: Option<u64>,
+        now: u64,
+    ) -> Result<(Request, super::Quote, Option<u64>), SubmitError> {
+        let manifest = &submission.manifest;
+        match &submission.ask {
+            Ask::Signed(request) => {
+                request
+                    .verify()
+                    .map_err(|error| SubmitError::Request(error.to_string()))?;
+                let body = &request.body;
+                if body.channel != Channel::Local {
+                    return Err(SubmitError::Channel);
+                }
+                let deadline = match (deadline, body.deadline_unix_ms) {
+                    (Some(ours), Some(theirs)) => Some(ours.min(theirs)),
+                    (ours, theirs) => ours.or(theirs),
+                };
+                if deadline.is_some_and(|at| at <= now) {
+                    return Err(SubmitError::Late);
+                }
+                let quote = self.quote(manifest, Some(body.price_nanograms_max))?;
+                Ok((request.as_ref().clone(), quote, deadline))
+            }
+            Ask::House { price_max, seed } => {
+                let quote = self.quote(manifest, *price_max)?;
+                let nonce = match seed {
+                    Some(seed) => self.seeded_nonce(submission, *seed, attempt),
+                    None => random_nonce()?,
+                };
+                let body = RequestBody {
+                    version: Version::V1,
+                    manifest: manifest.digest(),
+                    module: manifest.module.digest,
+                    input: RequestBody::input_digest(&nonce, &submission.input),
+                    nonce,
+                    price_nanograms_max: quote.cap,
+                    channel: Channel::Local,
+                    deadline_unix_ms: None,
+                    client_key: self.inner.signer.client_key,
+                };
+                let request = self.inner.signer.sign_request(&body).await?;
+                if request.body != body {
+                    let message = "the signer signed another request".to_owned();
+                    return Err(SubmitError::Internal(message));
+                }
+                Ok((request, quote, deadline))
+            }
+        }
+    }
+
+    /// A nonce that only this host can tell, and that equal calls share.
+    fn seeded_nonce(&self, submission: &Submission, seed: u64, attempt: u32) -> Nonce {
+        let key = blake3::derive_key(NONCE_CONTEXT, &self.inner.nonce_secret);
+        let mut hasher = blake3::Hasher::new_keyed(&key);
+        // All of one length, so that no two calls are the same bytes.
+        hasher.update(&submission.account.id.0.to_le_bytes());
+        hasher.update(&seed.to_le_bytes());
+        hasher.update(&attempt.to_le_bytes());
+        hasher.update(submission.manifest.digest().as_bytes());
+        hasher.update(Digest::of(&submission.input).as_bytes());
+        Nonce::from_bytes(*hasher.finalize().as_bytes())
+    }
+
+    /// Finds a place, writes the job down, and puts it there.
+    async fn take(
+        &self,
+        submission: &Submission,
+        new: NewJob,
+        now: u64,
+    ) -> Result<Ticket, SubmitError> {
+        let id = new.request.body.job_id();
+        if let Some(ticket) = self.known_live(&id, submission) {
+            return Ok(ticket);
+        }
+        let limits = queue_limits(&submission.account);
+        let accepted = Accepted {
+            request: new.request.clone(),
+            manifest: new.manifest.clone(),
+            input: new.input.clone(),
+            account: new.account,
+            deployment: new.deployment.clone(),
+            accepted_unix_ms: now,
+            deadline_unix_ms: new.deadline_unix_ms,
+            time_max_ms: new.time_max_ms,
+            reserve: new.reserve,
+        };
+        let live = Arc::new(Live::of(accepted, limits, submission.keep));
+        let (account, bytes) = (new.account, new.input.len());
+        self.lock().queue.promise(account, bytes, limits)?;
+        let accepted = self.inner.ledger.accept(new, now).await;
+        match accepted {
+            Ok(Acceptance::New) => {
+                let mut state = self.lock();
+                state.live.insert(id, Arc::clone(&live));
+                state.queue.push(live.waiting);
+                drop(state);
+                let listener = live.feed.listen();
+                let watch = Watch::new(self, live, submission.keep);
+                self.inner.changed.notify_waiters();
+                self.dispatch();
+                Ok(Ticket {
+                    id,
+                    known: false,
+                    news: News::Live(listener),
+                    watch: Some(watch),
+                })
+            }
+            Ok(Acceptance::Known(_)) => {
+                self.lock().queue.withdraw(account, bytes);
+                self.known(&id, submission).await
+            }
+            Err(error) => {
+                self.lock().queue.withdraw(account, bytes);
+                Err(error.into())
+            }
+        }
+    }
+
+    fn known_live(&self, id: &Digest, submission: &Submission) -> Option<Ticket> {
+        let live = Arc::clone(self.lock().live.get(id)?);
+        if live.waiting.account != submission.account.id {
+            return None;
+        }
+        let listener = live.feed.listen();
+        Some(Ticket {
+            id: *id,
+            known: true,
+            news: News::Live(listener),
+            watch: Some(Watch::new(self, live, submission.keep)),
+        })
+    }
+
+    /// A job that the ledger knows: it lives, or it has ended, or another task is just putting it
+    /// into the queue or taking it out.
+    async fn known(&self, id: &Digest, submission: &Submission) -> Result<Ticket, SubmitError> {
+        for _ in 0..RACE_TRIES {
+            if let Some(ticket) = self.known_live(id, submission) {
+                return Ok(ticket);
+            }
+            let job = self.inner.ledger.job(id)?.ok_or(LedgerError::NoJob(*id))?;
+            if job.account != submission.account.id {
+                let message = "another account has sent this request".to_owned();
+                return Err(SubmitError::Request(message));
+            }
+            if job.state != JobState::Accepted {
+                return Ok(Ticket {
+                    id: *id,
+                    known: true,
+                    news: News::Ended(Box::new(job)),
+                    watch: None,
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let message = "the job's end could not be written down; it runs again after a restart";
+        Err(SubmitError::Internal(message.to_owned()))
+    }
+}
+
+/// Whether a job's end is what another run of it would come to.
+fn is_answer(job: &JobSummary) -> bool {
+    match JobEnd::of(job) {
+        Some(JobEnd::Receipt { receipt, .. }) => receipt.consensus.exit.is_rerunnable(),
+        _ => false,
+    }
+}
+
+fn random_nonce() -> Result<Nonce, SubmitError> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| SubmitError::Internal(error.to_string()))?;
+    Ok(Nonce::from_bytes(bytes))
+}
+
+/// Ends jobs that waited past their deadlines, for as long as the gateway is there.
+pub(super) async fn expire(inner: Weak<Inner>) {
+    /// How often to look for new deadlines, and whether the gateway is still there.
+    const IDLE: Duration = Duration::from_millis(250);
+    loop {
+        let Some(inner) = inner.upgrade() else {
+            return;
+        };
+        let pause = Gateway { inner }.expire_now();
+        tokio::time::sleep(pause.map_or(IDLE, |pause| pause.min(IDLE))).await;
+    }
+}
+
+impl Gateway {
+    /// Ends what is late; how long until the next is.
+    fn expire_now(&self) -> Option<Duration> {
+        let now = now_unix_ms();
+        let (late, next) = {
+            let mut state = self.lock();
+            let expired = state.queue.expire(now);
+            let late: Vec<_> = expired
+                .iter()
+                .filter_map(|waiting| state.live.get(&waiting.job).cloned())
+                .collect();
+            (late, state.queue.next_deadline())
+        };
+        for live in late {
+            let message = "its deadline passed before it ran";
+            self.end_without_run(live, WhoseFault::Provider, 4, message);
+        }
+        next.map(|at| Duration::from_millis(at.saturating_sub(now).max(1)))
+    }
+}

@@ -1,0 +1,370 @@
+//! The gateway's end of the connection to a worker.
+//!
+//! In: a socket behind which a worker is. Out: runs, until it is gone. What it says is a
+//! stranger's word: a module may have taken it over. Its numbers, sizes and documents are checked,
+//! and one that breaks the rules loses its connection. A run that a lost worker had started ends
+//! with an account that says so; one that it had not started waits again.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::io::BufReader;
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+use tussah_manifest::{Document as _, EncodingError, Evidence, Profile};
+
+use super::ending::Unsigned;
+use super::{Gateway, Live, Progress, now_unix_ms};
+use crate::ledger::Ending;
+use crate::wire::{
+    Content, FrameReader, FrameWriter, FromWorker, Hello, Ready, RunDone, RunRequest, ToWorker,
+    WhoseFault, WireError,
+};
+
+/// The most bytes of a progress note that is passed on.
+const NOTE_BYTES_MAX: usize = 1024;
+/// How long a worker may take to open its device and say that it is ready.
+const READY_TIME_MAX: Duration = Duration::from_secs(300);
+/// Workers that may die before they have started a job, before it is given up.
+const LOST_MAX: usize = 2;
+
+/// Why a worker's connection ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkerError {
+    /// It was not ready in time.
+    #[error("the worker was not ready after {} seconds", READY_TIME_MAX.as_secs())]
+    NotReady,
+    /// There is one already.
+    #[error("there is a worker already")]
+    Second,
+    /// The connection.
+    #[error("the connection to the worker failed")]
+    Wire(#[from] WireError),
+    /// It closed the connection.
+    #[error("the worker ended with {runs} runs under way")]
+    Ended {
+        /// How many there were.
+        runs: usize,
+    },
+    /// It broke the rules.
+    #[error("the worker broke the rules: {0}")]
+    Rules(String),
+    /// Its own description is none.
+    #[error("the worker's description of itself is none")]
+    Description(#[from] EncodingError),
+}
+
+/// How the rest of the gateway reaches the worker. Its queue holds a message for each run and each
+/// cancellation, and runs are bounded.
+#[derive(Debug)]
+pub(super) struct Handle {
+    pub(super) ready: Arc<Ready>,
+    sender: mpsc::UnboundedSender<ToWorker>,
+}
+
+impl Handle {
+    // A worker that is gone ends its runs on its own way.
+    pub(super) fn cancel(&self, run: u64) {
+        let _ = self.sender.send(ToWorker::Cancel { run });
+    }
+
+    pub(super) fn drain(&self) {
+        let _ = self.sender.send(ToWorker::Drain);
+    }
+}
+
+/// A run that the worker was given.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) live: Arc<Live>,
+    log: Vec<u8>,
+    since: Instant,
+}
+
+impl Gateway {
+    /// Has jobs run by the worker behind this socket, until it is gone. There is one at a time;
+    /// after it another may come.
+    ///
+    /// # Errors
+    /// [`WorkerError`] says how it ended; `Ok` if it was drained.
+    pub async fn attach_worker(&self, stream: UnixStream) -> Result<(), WorkerError> {
+        let (read, write) = stream.into_split();
+        let mut reader = FrameReader::<_, FromWorker>::new(BufReader::new(read));
+        let mut writer = FrameWriter::new(write);
+        let runs_max = self.inner.config.queue.running_max;
+        let hello = Hello {
+            cache_key: self.inner.config.cache_key.clone(),
+            runs_max: u32::try_from(runs_max).unwrap_or(u32::MAX),
+        };
+        writer.write(&ToWorker::Hello(hello)).await?;
+        let first = tokio::time::timeout(READY_TIME_MAX, reader.read());
+        let ready = match first.await.map_err(|_| WorkerError::NotReady)?? {
+            Some(FromWorker::Ready(ready)) => ready,
+            Some(_) => return Err(WorkerError::Rules("it was not ready first".to_owned())),
+            None => return Err(WorkerError::Ended { runs: 0 }),
+        };
+        // From these the accounts of runs are made that it can no longer account for.
+        Profile::from_bytes(&ready.profile.0)?;
+        Evidence::from_bytes(&ready.evidence.0)?;
+        let ready = Arc::new(ready);
+        let (sender, mut messages) = mpsc::unbounded_channel::<ToWorker>();
+        {
+            let mut state = self.lock();
+            if state.worker.is_some() {
+                return Err(WorkerError::Second);
+            }
+            tracing::info!(device = ready.device, isolation = ?ready.isolation, "a worker is ready");
+            state.worker = Some(Handle {
+                ready: Arc::clone(&ready),
+                sender,
+            });
+        }
+        let sending = tokio::spawn(async move {
+            while let Some(message) = messages.recv().await {
+                if writer.write(&message).await.is_err() {
+                    // The reading side sees it too.
+                    break;
+                }
+            }
+        });
+        self.dispatch();
+        let result = self.read_worker(&mut reader).await;
+        sending.abort();
+        let runs = self.worker_is_gone(&ready);
+        match result {
+            Ok(()) if runs == 0 && self.is_draining() => Ok(()),
+            Ok(()) => Err(WorkerError::Ended { runs }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives the worker as many jobs as may run.
+    pub(super) fn dispatch(&self) {
+        if self.is_draining() {
+            return;
+        }
+        let mut state = self.lock();
+        let state = &mut *state;
+        let Some(worker) = &state.worker else {
+            return;
+        };
+        while let Some(waiting) = state.queue.pop() {
+            let Some(live) = state.live.get(&waiting.job) else {
+                // It cannot be: what waits lives. The place is given back all the same.
+                state.queue.finish(&waiting, None);
+                continue;
+            };
+            let run = state.next_run;
+            state.next_run += 1;
+            // A worker that is just going leaves the run to `worker_is_gone`.
+            let _ = worker.sender.send(ToWorker::Run(run_request(run, live)));
+            let running = Running {
+                live: Arc::clone(live),
+                log: Vec::new(),
+                since: Instant::now(),
+            };
+            state.runs.insert(run, running);
+        }
+    }
+
+    async fn read_worker(
+        &self,
+        reader: &mut FrameReader<impl tokio::io::AsyncRead + Unpin, FromWorker>,
+    ) -> Result<(), WorkerError> {
+        while let Some(message) = reader.read().await? {
+            self.hear(message)?;
+        }
+        Ok(())
+    }
+
+    fn hear(&self, message: FromWorker) -> Result<(), WorkerError> {
+        let rules = |text: &str| WorkerError::Rules(text.to_owned());
+        match message {
+            FromWorker::Ready(_) => return Err(rules("it was ready twice")),
+            FromWorker::Started { run } => self.live_of(run)?.feed.start(),
+            FromWorker::Output { run, bytes } => {
+                let live = self.live_of(run)?;
+                if !live.feed.is_started() {
+                    return Err(rules("a run made output before it started"));
+                }
+                let max = live.manifest.job.limits.output_bytes_max;
+                if !live.feed.output(&bytes.0, max) {
+                    return Err(rules("a run made more output than its job may"));
+                }
+            }
+            FromWorker::Log { run, bytes } => {
+                let mut state = self.lock();
+                let running = state.runs.get_mut(&run);
+                let running = running.ok_or_else(|| rules("it spoke of a run it has not"))?;
+                let max = running.live.manifest.job.limits.log_bytes_max;
+                let length = running.log.len().saturating_add(bytes.0.len());
+                if u64::try_from(length).unwrap_or(u64::MAX) > max {
+                    return Err(rules("a run wrote more log than its job may"));
+                }
+                running.log.extend_from_slice(&bytes.0);
+            }
+            FromWorker::Progress {
+                run,
+                done,
+                total,
+                note,
+            } => {
+                let note = &note.0[..note.0.len().min(NOTE_BYTES_MAX)];
+                let note = String::from_utf8_lossy(note).into_owned();
+                let progress = Progress { done, total, note };
+                self.live_of(run)?.feed.progress(progress);
+            }
+            FromWorker::Tokens {
+                run: _,
+                prompt,
+                generated,
+            } => {
+                self.inner.metrics.prompt_tokens.add(prompt);
+                self.inner.metrics.generated_tokens.add(generated);
+            }
+            FromWorker::Done(done) => self.run_done(*done)?,
+            FromWorker::Refused(refused) => {
+                let running = self.run_over(refused.run)?;
+                let ending = Ending::NotRun {
+                    fault: refused.fault,
+                    exit_code: refused.exit_code,
+                    message: refused.message,
+                };
+                self.spawn_end(running.live, Unsigned::NotRun(ending));
+            }
+            FromWorker::Lost { run, message } => {
+                let running = self.run_over(run)?;
+                tracing::error!(job = %running.live.id, message, "a run was lost");
+                self.end_lost(running.live, running.log, running.since, &message);
+            }
+            FromWorker::Warning { text } => tracing::warn!(text, "the worker warns"),
+        }
+        Ok(())
+    }
+
+    fn run_done(&self, done: RunDone) -> Result<(), WorkerError> {
+        let running = self.run_over(done.run)?;
+        let live = running.live;
+        match Unsigned::of_worker(&live, done, &running.log) {
+            Ok(account) => self.spawn_end(live, account),
+            Err(problem) => {
+                // What it streamed may have been heard: the run is not made again.
+                let message = "the process that ran the job gave a wrong account of it";
+                self.end_lost(live, running.log, running.since, message);
+                return Err(WorkerError::Rules(problem));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a run of the worker that is there, which has no account of it.
+    fn end_lost(&self, live: Arc<Live>, log: Vec<u8>, since: Instant, message: &str) {
+        let ready = self
+            .lock()
+            .worker
+            .as_ref()
+            .map(|worker| Arc::clone(&worker.ready));
+        if let Some(ready) = ready {
+            self.end_lost_run(&ready, live, log, since, message);
+        }
+    }
+
+    fn end_lost_run(
+        &self,
+        ready: &Ready,
+        live: Arc<Live>,
+        log: Vec<u8>,
+        since: Instant,
+        message: &str,
+    ) {
+        match Unsigned::of_lost_run(&live, ready, log, since.elapsed(), message) {
+            Ok(account) => self.spawn_end(live, account),
+            // It was looked at when the worker came.
+            Err(error) => {
+                tracing::error!(%error, "no account can be made of a lost run");
+                self.end_without_run(live, WhoseFault::Provider, 5, message);
+            }
+        }
+    }
+
+    fn live_of(&self, run: u64) -> Result<Arc<Live>, WorkerError> {
+        let state = self.lock();
+        let running = state.runs.get(&run);
+        let live = running.map(|running| Arc::clone(&running.live));
+        live.ok_or_else(|| WorkerError::Rules("it spoke of a run it has not".to_owned()))
+    }
+
+    /// Takes a run out; its place is free for the next.
+    fn run_over(&self, run: u64) -> Result<Running, WorkerError> {
+        let mut state = self.lock();
+        let running = state.runs.remove(&run);
+        let running = running
+            .ok_or_else(|| WorkerError::Rules("it ended a run that it has not".to_owned()))?;
+        let took = running.since.elapsed();
+        state.queue.finish(&running.live.waiting, Some(took));
+        drop(state);
+        self.dispatch();
+        Ok(running)
+    }
+
+    /// Ends or queues again what a lost worker had; how many runs that were.
+    fn worker_is_gone(&self, ready: &Ready) -> usize {
+        let mut state = self.lock();
+        state.worker = None;
+        let runs: Vec<_> = state.runs.drain().collect();
+        for (_, running) in &runs {
+            state.queue.finish(&running.live.waiting, None);
+        }
+        drop(state);
+        let count = runs.len();
+        if count > 0 {
+            self.inner.metrics.workers_lost.add(1);
+            tracing::error!(runs = count, "the worker ended with runs under way");
+        }
+        for (_, running) in runs {
+            let live = running.live;
+            if live.feed.is_started() {
+                let message = "the process that ran the job ended";
+                self.end_lost_run(ready, live, running.log, running.since, message);
+            } else if live.cancelled.load(Ordering::Acquire) {
+                self.end_without_run(live, WhoseFault::Client, 130, "cancelled before it ran");
+            } else {
+                self.wait_again(&live);
+            }
+        }
+        self.inner.changed.notify_waiters();
+        count
+    }
+
+    /// Puts a job that did not get to run back into the queue, unless it takes every worker down.
+    fn wait_again(&self, live: &Arc<Live>) {
+        if live.lost.fetch_add(1, Ordering::AcqRel) + 1 >= LOST_MAX {
+            let message = "workers failed with this job, twice";
+            self.end_without_run(Arc::clone(live), WhoseFault::Provider, 5, message);
+            return;
+        }
+        let mut state = self.lock();
+        let waiting = &live.waiting;
+        state
+            .queue
+            .hold(waiting.account, waiting.input_bytes, live.limits);
+        state.queue.push(live.waiting);
+    }
+}
+
+fn run_request(run: u64, live: &Live) -> RunRequest {
+    let left = live.waiting.deadline_unix_ms;
+    let left = left.map(|at| at.saturating_sub(now_unix_ms()).max(1));
+    RunRequest {
+        run,
+        request: Content(live.request_bytes()),
+        manifest: Content(live.manifest.to_bytes()),
+        input: Content(live.input.clone()),
+        time_max_ms: match (live.time_max_ms, left) {
+            (Some(longest), Some(left)) => Some(longest.min(left)),
+            (longest, left) => longest.or(left),
+        },
+    }
+}
