@@ -3,7 +3,8 @@
 //! In: a session with a prompt, a schema. Out: JSON that parses and satisfies the schema,
 //! whatever the model wants and however little room there is. The likeliest token that the
 //! schema allows is taken; where none of the 1,024 likeliest fits, the schema's own bytes
-//! are put in; at the limit of tokens or of the context the shortest ending is.
+//! are put in. Before each step it is asked what the shortest ending behind it takes, so
+//! that an answer ends, valid, within its tokens.
 
 use serde::de::DeserializeOwned;
 
@@ -57,6 +58,7 @@ pub struct Constrained<'a> {
     matcher: Matcher,
     tokens_max: u32,
     temperature: f32,
+    top_p: f32,
     seed: u64,
 }
 
@@ -65,7 +67,7 @@ pub struct Constrained<'a> {
 pub enum Ended {
     /// The model brought it to its end.
     Complete,
-    /// The limit of tokens was reached; the shortest ending was put in.
+    /// The model's next token would have left too few for an end; the shortest one was put in.
     TokensMax,
     /// The session's context was full; the shortest ending was put in.
     ContextFull,
@@ -80,14 +82,17 @@ impl Session {
             matcher: schema.matcher(),
             tokens_max: TOKENS_MAX,
             temperature: 0.0,
+            top_p: 1.0,
             seed: 0,
         }
     }
 }
 
 impl Constrained<'_> {
-    /// Ends the answer after so many tokens, by the shortest way to an end; that way's own
-    /// tokens come on top.
+    /// Ends the answer within so many tokens: where the next one would leave too few for an
+    /// end, the shortest end is put in instead. Only where the schema's shortest answer, that
+    /// of [`Matcher::completion`] at the beginning, has more tokens does the answer have as
+    /// many as that one.
     pub fn tokens_max(mut self, tokens: u32) -> Self {
         self.tokens_max = tokens;
         self
@@ -103,6 +108,13 @@ impl Constrained<'_> {
         self
     }
 
+    /// Draws only among the smallest set of those tokens whose probability together reaches
+    /// `p`; 1, the default, means all of them. 0 to 1, where 0 leaves the likeliest.
+    pub fn top_p(mut self, p: f32) -> Self {
+        self.top_p = p;
+        self
+    }
+
     /// Mixed into the request's own seed: another number gives another answer.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
@@ -113,7 +125,8 @@ impl Constrained<'_> {
     ///
     /// # Errors
     /// Those of [`Session::candidates`] and [`Session::accept`], but for a full context,
-    /// which only ends the answer; `InvalidArgument` for a temperature out of its range.
+    /// which only ends the answer; `InvalidArgument` for a temperature or a `top_p` out of
+    /// its range.
     pub fn text(self) -> Result<String, Error> {
         let mut text = String::new();
         self.generate_with(|piece| {
@@ -139,34 +152,39 @@ impl Constrained<'_> {
         mut self,
         mut piece: impl FnMut(&str) -> Result<(), Error>,
     ) -> Result<Ended, Error> {
-        if !(0.0..=100.0).contains(&self.temperature) {
-            let message = format!("a temperature of {}, 0 to 100 can be", self.temperature);
-            return Err(Error::with_code(ErrorCode::InvalidArgument, message));
+        for (name, value, most) in [
+            ("temperature", self.temperature, 100.0),
+            ("top_p", self.top_p, 1.0),
+        ] {
+            if !(0.0..=most).contains(&value) {
+                let message = format!("a {name} of {value}, 0 to {most} can be");
+                return Err(Error::with_code(ErrorCode::InvalidArgument, message));
+            }
         }
-        let mut draws = Draws::new(self.seed, self.temperature);
+        let mut draws = Draws::new(self.seed, self.temperature, self.top_p);
         let mut held = Held::default();
         let mut ended = Ended::TokensMax;
-        for _ in 0..self.tokens_max {
-            if self.matcher.is_closed() {
-                ended = Ended::Complete;
-                break;
-            }
-            let (bytes, taken) = match self.pick(&mut draws)? {
+        let mut left = self.tokens_max as usize;
+        while !self.matcher.is_closed() && left > 0 {
+            let (bytes, tokens) = match self.pick(&mut draws)? {
                 Pick::End => {
                     ended = Ended::Complete;
                     break;
                 }
-                Pick::Token(candidate) => {
-                    let taken = self.session.accept(candidate.token);
-                    (candidate.bytes, taken)
-                }
+                Pick::Token(candidate) => (candidate.bytes, vec![candidate.token]),
                 Pick::Nothing => {
                     let forced = self.forced();
-                    let taken = self.feed(&forced);
-                    (forced, taken)
+                    let tokens = self.tokens(&forced)?;
+                    (forced, tokens)
                 }
             };
-            match taken {
+            let Some(behind) = left.checked_sub(tokens.len()) else {
+                break;
+            };
+            if !self.ends_within(&bytes, behind)? {
+                break;
+            }
+            match self.accept(&tokens) {
                 Ok(()) => self.advance(&bytes)?,
                 Err(error) if error.code() == ErrorCode::ContextFull => {
                     ended = Ended::ContextFull;
@@ -175,12 +193,14 @@ impl Constrained<'_> {
                 Err(error) => return Err(error),
             }
             held.add(&bytes, &mut piece)?;
+            left = behind;
         }
         if !self.matcher.is_complete() {
             let rest = self.matcher.completion();
             self.advance(&rest)?;
             held.add(&rest, &mut piece)?;
-            match self.feed(&rest) {
+            let tokens = self.tokens(&rest)?;
+            match self.accept(&tokens) {
                 Err(error) if error.code() != ErrorCode::ContextFull => return Err(error),
                 _ => {}
             }
@@ -248,16 +268,32 @@ impl Constrained<'_> {
         bytes
     }
 
-    /// Lets the model know what was put in.
-    fn feed(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        // The end of a character that a token began has no text of its own.
-        let Ok(text) = std::str::from_utf8(bytes) else {
-            return Ok(());
-        };
-        for token in self.session.tokenize(text)? {
-            self.session.accept(token)?;
+    /// Whether the answer can be ended within so many tokens behind these bytes.
+    fn ends_within(&self, bytes: &[u8], tokens_left: usize) -> Result<bool, Error> {
+        let mut ahead = self.matcher.clone();
+        if !ahead.advance(bytes) || ahead.is_complete() {
+            return Ok(true);
         }
-        Ok(())
+        let rest = ahead.completion();
+        // A token has a byte at least, and some vocabularies put a space before a text.
+        Ok(rest.len() < tokens_left || self.tokens(&rest)?.len() <= tokens_left)
+    }
+
+    /// The tokens of what is put in.
+    fn tokens(&self, bytes: &[u8]) -> Result<Vec<u32>, Error> {
+        // The end of a character that a token began has no text of its own.
+        let begins = bytes.iter().position(|byte| byte & 0xc0 != 0x80);
+        match std::str::from_utf8(&bytes[begins.unwrap_or(bytes.len())..]) {
+            Ok(text) if !text.is_empty() => self.session.tokenize(text),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Lets the model know what comes next.
+    fn accept(&mut self, tokens: &[u32]) -> Result<(), Error> {
+        tokens
+            .iter()
+            .try_for_each(|token| self.session.accept(*token))
     }
 }
 
@@ -296,14 +332,16 @@ impl Held {
 struct Draws {
     state: u64,
     temperature: f32,
+    top_p: f32,
 }
 
 impl Draws {
-    fn new(seed: u64, temperature: f32) -> Self {
+    fn new(seed: u64, temperature: f32, top_p: f32) -> Self {
         let request = if temperature > 0.0 { host::random() } else { 0 };
         Self {
             state: request ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
             temperature,
+            top_p,
         }
     }
 
@@ -325,6 +363,16 @@ impl Draws {
                 ((f64::from(candidate.logit) - most) / f64::from(self.temperature)).exp()
             })
             .collect();
+        let nucleus = f64::from(self.top_p) * weights.iter().sum::<f64>();
+        let mut all = 0.0;
+        let mut weights = weights;
+        // The likeliest first: as many as reach `top_p`, one at least.
+        let before = weights.iter().take_while(|weight| {
+            all += **weight;
+            all < nucleus
+        });
+        let kept = before.count() + 1;
+        weights.truncate(kept);
         let mut left = self.next() * weights.iter().sum::<f64>();
         let mut picked = None;
         for (candidate, weight) in candidates.into_iter().zip(weights) {

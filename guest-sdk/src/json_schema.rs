@@ -42,6 +42,8 @@ mod write;
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Deserializer, de::Error as _};
+
 pub use error::SchemaError;
 pub use matcher::Matcher;
 
@@ -84,7 +86,11 @@ impl Schema {
             serde_json::from_str(text).map_err(|error| SchemaError::NotJson {
                 problem: error.to_string(),
             })?;
-        let grammar = grammar::build(&keywords::read(&document)?)?;
+        Self::compile(&document)
+    }
+
+    fn compile(document: &value::Value) -> Result<Self, SchemaError> {
+        let grammar = grammar::build(&keywords::read(document)?)?;
         let plans = plan::plan(&grammar)?;
         Ok(Self {
             compiled: Arc::new(Compiled { grammar, plans }),
@@ -103,5 +109,31 @@ impl Schema {
     /// Follows an answer from its beginning.
     pub fn matcher(&self) -> Matcher {
         Matcher::new(Arc::clone(&self.compiled))
+    }
+}
+
+/// A schema as a field of a job's input, with the order of its `properties`. What cannot be
+/// decoded with is refused with the field's path, as all of the input is.
+///
+/// ```
+/// use serde::Deserialize;
+/// use tussah_sdk::{from_json, json_schema::Schema};
+///
+/// #[derive(Debug, Deserialize)]
+/// struct Question {
+///     text: String,
+///     answer: Schema,
+/// }
+///
+/// let question: Question = from_json(r#"{"text": "Is it blue?", "answer": {"type": "boolean"}}"#)?;
+/// assert_eq!(question.answer.matcher().completion(), b"true");
+/// let error = from_json::<Question>(r#"{"text": "", "answer": {"not": {}}}"#).unwrap_err();
+/// assert!(error.message().starts_with("`answer`: the schema cannot be used at"), "{error}");
+/// # Ok::<(), tussah_sdk::Error>(())
+/// ```
+impl<'de> Deserialize<'de> for Schema {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let document = value::Value::deserialize(deserializer)?;
+        Self::compile(&document).map_err(D::Error::custom)
     }
 }

@@ -1,5 +1,6 @@
-//! The example jobs on real models: what their READMEs show, the same on any number of
-//! threads, receipts that hold, and modules that are those of the reference manifests.
+//! The example jobs on real models: what their READMEs and docs/openai-jobs.md show, the same on
+//! any number of threads, receipts that hold, and modules that are those of the reference
+//! manifests.
 
 use std::fs;
 
@@ -10,6 +11,26 @@ use crate::fixture::{Ended, Sandbox, repository};
 /// Runs a job on its sample; its output, which its README shows and an audit finds again.
 #[track_caller]
 fn sample(sandbox: &Sandbox, job: &str) -> String {
+    let output = audited(sandbox, job);
+    shown(job, "", &output);
+    output
+}
+
+/// The job's README has what its sample gives, behind the command and its end.
+#[track_caller]
+fn shown(job: &str, end: &str, output: &str) {
+    let readme = repository().join("jobs").join(job).join("README.md");
+    let readme = fs::read_to_string(readme).unwrap();
+    let shown = format!("--input jobs/{job}/sample.json{end}\n{output}```");
+    assert!(
+        readme.contains(&shown),
+        "not in the README of {job}:\n{output}"
+    );
+}
+
+/// The output of a job on its sample, which an audit finds again.
+#[track_caller]
+fn audited(sandbox: &Sandbox, job: &str) -> String {
     let folder = repository().join("jobs").join(job);
     let built = sandbox.build(&folder).expect(0).json();
     let digest = built["module"]["digest"].as_str().unwrap();
@@ -31,12 +52,6 @@ fn sample(sandbox: &Sandbox, job: &str) -> String {
     sandbox.run(&["receipt", "verify", "r.cbor"]).expect(0);
     let audit = ["audit", "r.cbor", "--input", input, "--threads", "2"];
     sandbox.run(&audit).expect(0);
-    let readme = fs::read_to_string(folder.join("README.md")).unwrap();
-    let shown = format!("--input jobs/{job}/sample.json\n{output}```");
-    assert!(
-        readme.contains(&shown),
-        "not in the README of {job}:\n{output}"
-    );
     output
 }
 
@@ -186,4 +201,130 @@ fn documents_are_found_by_meaning() {
         r#"{"query": "q", "documents": [{"id": "a", "text": "x"}, {"id": "a", "text": "y"}]}"#;
     let says = "documents[1].id: documents[0] has the same, \"a\"";
     run(&sandbox, "embed-search", twice).expect(1).says(says);
+}
+
+/// The values of a job's lines of JSON.
+#[track_caller]
+fn lines(output: &str) -> Vec<Value> {
+    let line = |line| serde_json::from_str(line).unwrap();
+    output.lines().map(line).collect()
+}
+
+/// The text of a chat's lines, and its last line.
+#[track_caller]
+fn chat(output: &str) -> (String, Value) {
+    let mut lines = lines(output);
+    let last = lines.pop().unwrap();
+    let pieces = lines.iter().map(|line| line["text"].as_str().unwrap());
+    (pieces.collect(), last)
+}
+
+#[test]
+fn a_chat_is_answered_in_the_shape_of_an_api() {
+    let Some(sandbox) = Sandbox::with_all() else {
+        return;
+    };
+    let (text, last) = chat(&sample(&sandbox, "chat"));
+    assert!(text.contains("silk"), "{text}");
+    assert!(last["completion_tokens"].as_u64().unwrap() <= 40, "{last}");
+
+    let ask = |fields: Value| {
+        let mut input = json!({ "messages": [{ "role": "user", "content": "Describe a moth." }] });
+        for (name, value) in fields.as_object().unwrap() {
+            input[name] = value.clone();
+        }
+        let ended = run(&sandbox, "chat", &input.to_string());
+        chat(&ended.expect(0).stdout)
+    };
+    let (whole, _) = ask(json!({ "max_tokens": 30, "temperature": 0 }));
+    let stop = whole.split(' ').nth(3).unwrap();
+    let (text, last) = ask(json!({ "max_tokens": 30, "temperature": 0, "stop": [stop] }));
+    assert_eq!(text, whole.split_once(stop).unwrap().0);
+    assert_eq!(last["finish"], "stop");
+
+    // However wild the draws and however few the tokens.
+    let schema = json!({
+        "type": "object",
+        "properties": {
+            "name": { "type": "string", "minLength": 1 },
+            "wings": { "type": "integer", "minimum": 0, "maximum": 4 },
+            "colours": { "type": "array", "items": { "type": "string" }, "maxItems": 3 }
+        },
+        "required": ["name", "wings", "colours"],
+        "additionalProperties": false
+    });
+    let judge = jsonschema::options().build(&schema).unwrap();
+    let format = json!({ "type": "json_schema", "schema": schema });
+    for (tokens, temperature) in [(24, 2.0), (40, 1.0), (200, 0.0)] {
+        let fields = json!({
+            "response_format": format, "max_tokens": tokens, "temperature": temperature,
+        });
+        let (text, last) = ask(fields);
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert!(judge.is_valid(&value), "{text}");
+        assert!(last["completion_tokens"].as_u64().unwrap() <= tokens);
+    }
+    for (input, says) in [
+        (r#"{"messages": [], "n": 2}"#, "`n`: unknown field `n`"),
+        (r#"{"prompt": "x", "max_tokens": 0}"#, "`max_tokens`: is 0"),
+    ] {
+        run(&sandbox, "chat", input).expect(1).says(says);
+    }
+}
+
+#[test]
+fn texts_get_their_embeddings() {
+    let Some(sandbox) = Sandbox::with_all() else {
+        return;
+    };
+    if !sandbox.link_model_named("minilm") {
+        crate::fixture::missing("the model minilm", "REQUIRE_MODEL");
+        return;
+    }
+    let output = audited(&sandbox, "embeddings");
+    let begins = output.lines().map(|line| {
+        let begin: String = line.chars().take(72).collect();
+        begin + "\n"
+    });
+    shown("embeddings", " | cut -c 1-72", &begins.collect::<String>());
+    let mut lines = lines(&output);
+    let last = lines.pop().unwrap();
+    assert_eq!(lines.len(), 2);
+    assert_eq!(last["finish"], "stop");
+    for line in lines {
+        // 384 values of 4 bytes each, 3 bytes to 4 letters.
+        assert_eq!(line["embedding"].as_str().unwrap().len(), 2048);
+    }
+    let long = json!({ "input": ["moth", "moth ".repeat(300)] }).to_string();
+    let says = "`input[1]`: 302 tokens, the model reads 256 at once";
+    run(&sandbox, "embeddings", &long).expect(1).says(says);
+}
+
+#[test]
+fn the_page_on_jobs_behind_an_api_shows_what_they_answer() {
+    let Some(sandbox) = Sandbox::with_all() else {
+        return;
+    };
+    if !sandbox.link_model_named("minilm") {
+        crate::fixture::missing("the model minilm", "REQUIRE_MODEL");
+        return;
+    }
+    let page = fs::read_to_string(repository().join("docs/openai-jobs.md")).unwrap();
+    let mut seen = 0;
+    for block in page.split("```console\n").skip(1) {
+        let block = block.split("```").next().unwrap();
+        let (command, expected) = block.split_once('\n').unwrap();
+        let input = command.strip_prefix("$ echo '").unwrap();
+        let (input, command) = input.split_once("' | tussah run jobs/").unwrap();
+        let job = command.strip_suffix(" --input -").unwrap();
+        let ended = run(&sandbox, job, input);
+        match expected.strip_prefix("error: ") {
+            Some(message) => {
+                ended.expect(1).says(message.trim_end());
+            }
+            None => assert_eq!(ended.expect(0).stdout, expected, "{input}"),
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, 5);
 }

@@ -73,16 +73,19 @@ fn any_model_gives_valid_answers_to_every_schema() {
                     list.push((Vec::new(), -5.0));
                     list
                 });
-            let tokens_max = [0, 1, 7, 80, 500][usize::try_from(seed % 5).unwrap()];
+            let tokens_max = [0, 1, 7, 30, 80, 500][usize::try_from(seed % 6).unwrap()];
             let temperature = if seed % 2 == 0 { 0.0 } else { 0.8 };
             let (answer, _) = script.scope(|| {
                 let mut session = session();
+                let shortest = String::from_utf8(schema.matcher().completion()).unwrap();
+                let shortest = u32::try_from(session.tokenize(&shortest).unwrap().len()).unwrap();
                 let constrained = session.json(&schema).tokens_max(tokens_max);
-                constrained
-                    .temperature(temperature)
-                    .seed(seed)
-                    .text()
-                    .unwrap()
+                let constrained = constrained.temperature(temperature).top_p(0.9).seed(seed);
+                let answer = constrained.text().unwrap();
+                let taken = session.usage().generated_tokens;
+                let most = tokens_max.max(shortest);
+                assert!(taken <= most, "{name}: {taken} of {most} tokens: {answer}");
+                answer
             });
             let value: serde_json::Value = serde_json::from_str(&answer)
                 .unwrap_or_else(|error| panic!("{name}, seed {seed}: {error}: {answer}"));
@@ -99,7 +102,7 @@ fn an_answer_says_why_it_ended() {
     let ended = |tokens_max: u32, context: u32| {
         let script = Scripted::model("m")
             .context_tokens_max(context)
-            .reply(r#"{"name":"Ada","age":36}"#);
+            .reply(r#"{"name":"Ada Byron","age":36}"#);
         let mut text = String::new();
         let ended = script.scope(|| {
             let mut session = session();
@@ -111,18 +114,20 @@ fn an_answer_says_why_it_ended() {
         });
         (ended.0.unwrap(), text)
     };
+    let complete = (Ended::Complete, r#"{"name":"Ada Byron","age":36}"#.into());
+    assert_eq!(ended(60, 100), complete);
+    assert_eq!(ended(16, 100), complete);
+    // Of 15 tokens, 14 are those of the shortest answer; the 15th is the name.
     assert_eq!(
-        ended(60, 100),
-        (Ended::Complete, r#"{"name":"Ada","age":36}"#.into())
-    );
-    assert_eq!(
-        ended(7, 100),
+        ended(15, 100),
         (Ended::TokensMax, r#"{"name":"Ada","age":0}"#.into())
     );
-    assert_eq!(
-        ended(0, 100),
-        (Ended::TokensMax, r#"{"name":"","age":0}"#.into())
-    );
+    for too_few in [0, 1, 13, 14] {
+        assert_eq!(
+            ended(too_few, 100),
+            (Ended::TokensMax, r#"{"name":"","age":0}"#.into())
+        );
+    }
     assert_eq!(
         ended(60, 14),
         (Ended::ContextFull, r#"{"name":"Ada","age":0}"#.into())
@@ -149,6 +154,37 @@ fn draws_follow_from_the_seed() {
     assert_eq!(draw(1), draw(1));
     let all: std::collections::BTreeSet<String> = (0..40).map(draw).collect();
     assert!(all.len() > 3, "{all:?}");
+}
+
+#[test]
+fn top_p_leaves_the_likeliest() {
+    let draw = |seed: u64, top_p: f32| {
+        let schema = Schema::parse(r#"{"enum": ["a", "b", "c"]}"#).unwrap();
+        // Shares of 0.5, 0.3 and 0.2, each between its quotes.
+        let script = Scripted::model("m").candidates_with(|written| match written {
+            b"" => vec![(b"\"".to_vec(), 0.0)],
+            b"\"" => [("a", 0.5_f32), ("b", 0.3), ("c", 0.2)]
+                .map(|(text, share)| (text.into(), share.ln()))
+                .to_vec(),
+            _ => vec![(b"\"".to_vec(), 0.0)],
+        });
+        let answer = || {
+            let mut session = session();
+            let constrained = session.json(&schema).temperature(1.0);
+            constrained.top_p(top_p).seed(seed).text()
+        };
+        script.scope(answer).0
+    };
+    for (top_p, expected) in [(0.0, 1), (0.5, 1), (0.6, 2), (0.79, 2), (0.9, 3), (1.0, 3)] {
+        let drawn: std::collections::BTreeSet<String> =
+            (0..60).map(|seed| draw(seed, top_p).unwrap()).collect();
+        assert_eq!(drawn.len(), expected, "{top_p}: {drawn:?}");
+    }
+    for refused in [-0.1, 1.1, f32::NAN] {
+        let error = draw(0, refused).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::InvalidArgument);
+        assert!(error.message().contains("top_p"), "{error}");
+    }
 }
 
 #[test]
