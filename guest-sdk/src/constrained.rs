@@ -2,9 +2,10 @@
 //!
 //! In: a session with a prompt, a schema. Out: JSON that parses and satisfies the schema,
 //! whatever the model wants and however little room there is. The likeliest token that the
-//! schema allows is taken; where none of the 1,024 likeliest fits, the schema's own bytes
-//! are put in. Before each step it is asked what the shortest ending behind it takes, so
-//! that an answer ends, valid, within its tokens.
+//! schema allows is taken; where the schema allows only one way to go on, or none of the 1,024
+//! likeliest tokens fits, the schema's own bytes are put in, as the tokens that the model
+//! would read them in. Before each step it is asked what the shortest ending behind it takes,
+//! so that an answer ends, valid, within its tokens.
 
 use serde::de::DeserializeOwned;
 
@@ -15,6 +16,9 @@ use crate::{
 
 /// How many candidates are looked at, one number after the other until one fits.
 const CANDIDATES: [u32; 3] = [16, 128, 1024];
+/// Bytes that can only come so, from which on the model is not asked. A single one, such as the
+/// quote that opens a text, is better left to it: it may be the beginning of a longer token.
+const FORCED_MIN: usize = 2;
 /// Tokens of an answer where nothing else was said.
 const TOKENS_MAX: u32 = 512;
 
@@ -172,10 +176,9 @@ impl Constrained<'_> {
                     break;
                 }
                 Pick::Token(candidate) => (candidate.bytes, vec![candidate.token]),
-                Pick::Nothing => {
-                    let forced = self.forced();
-                    let tokens = self.tokens(&forced)?;
-                    (forced, tokens)
+                Pick::Bytes(bytes) => {
+                    let tokens = self.tokens(&bytes)?;
+                    (bytes, tokens)
                 }
             };
             let Some(behind) = left.checked_sub(tokens.len()) else {
@@ -222,6 +225,10 @@ impl Constrained<'_> {
     }
 
     fn pick(&self, draws: &mut Draws) -> Result<Pick, Error> {
+        let forced = self.only();
+        if forced.len() >= FORCED_MIN {
+            return Ok(Pick::Bytes(forced));
+        }
         for count in CANDIDATES {
             let candidates = self.session.candidates(count)?;
             let all = candidates.len() < count as usize;
@@ -244,26 +251,27 @@ impl Constrained<'_> {
                 None => {}
             }
         }
-        Ok(Pick::Nothing)
+        // The first character of the shortest ending.
+        let mut rest = self.matcher.completion();
+        let end = (1..rest.len()).find(|end| rest[*end] & 0xc0 != 0x80);
+        rest.truncate(end.unwrap_or(rest.len()));
+        Ok(Pick::Bytes(rest))
     }
 
-    /// What the schema puts in where the model has nothing that fits: all bytes that can
-    /// only come so, or the first character of the shortest ending.
-    fn forced(&self) -> Vec<u8> {
+    /// The bytes that can only come so, such as the rest of a key.
+    fn only(&self) -> Vec<u8> {
         let mut ahead = self.matcher.clone();
         let mut bytes = Vec::new();
-        while let [byte] = ahead.next_bytes().as_slice()
-            && !ahead.is_complete()
-            && ahead.advance(&[*byte])
+        while !ahead.is_complete()
+            && let Some(byte) = ahead.only_byte()
+            && ahead.advance(&[byte])
         {
-            bytes.push(*byte);
+            bytes.push(byte);
         }
-        if bytes.is_empty() {
-            let rest = self.matcher.completion();
-            let end = (1..rest.len())
-                .find(|end| rest[*end] & 0xc0 != 0x80)
-                .unwrap_or(rest.len());
-            bytes.extend_from_slice(&rest[..end]);
+        // Where characters part in their middle, the model chooses between them.
+        if let Err(error) = std::str::from_utf8(characters(&bytes)) {
+            let begun = bytes.len() - characters(&bytes).len();
+            bytes.truncate(begun + error.valid_up_to());
         }
         bytes
     }
@@ -281,9 +289,7 @@ impl Constrained<'_> {
 
     /// The tokens of what is put in.
     fn tokens(&self, bytes: &[u8]) -> Result<Vec<u32>, Error> {
-        // The end of a character that a token began has no text of its own.
-        let begins = bytes.iter().position(|byte| byte & 0xc0 != 0x80);
-        match std::str::from_utf8(&bytes[begins.unwrap_or(bytes.len())..]) {
+        match std::str::from_utf8(characters(bytes)) {
             Ok(text) if !text.is_empty() => self.session.tokenize(text),
             _ => Ok(Vec::new()),
         }
@@ -301,7 +307,14 @@ enum Pick {
     Token(Candidate),
     /// The answer is complete and the model wants something else.
     End,
-    Nothing,
+    /// What the schema puts in.
+    Bytes(Vec<u8>),
+}
+
+/// Bytes without the end of a character that a token began, which has no text of its own.
+fn characters(bytes: &[u8]) -> &[u8] {
+    let begins = bytes.iter().position(|byte| byte & 0xc0 != 0x80);
+    &bytes[begins.unwrap_or(bytes.len())..]
 }
 
 /// Bytes of a character that is not complete yet.

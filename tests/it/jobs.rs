@@ -80,9 +80,18 @@ fn same_as_the_reference(sandbox: &Sandbox, job: &str, digest: &str) {
 
 /// How a job ends on an input.
 fn run(sandbox: &Sandbox, job: &str, input: &str) -> Ended {
+    run_built(sandbox, &manifest(sandbox, job), input)
+}
+
+/// Builds a job; the path of its manifest.
+fn manifest(sandbox: &Sandbox, job: &str) -> String {
     let folder = repository().join("jobs").join(job);
     let built = sandbox.build(&folder).expect(0).json();
-    let manifest = built["manifest"]["path"].as_str().unwrap();
+    built["manifest"]["path"].as_str().unwrap().to_owned()
+}
+
+/// How a job ends on an input, for more inputs than one.
+fn run_built(sandbox: &Sandbox, manifest: &str, input: &str) -> Ended {
     sandbox.run_with_input(&["run", manifest, "--input", "-"], input.as_bytes())
 }
 
@@ -228,12 +237,13 @@ fn a_chat_is_answered_in_the_shape_of_an_api() {
     assert!(text.contains("silk"), "{text}");
     assert!(last["completion_tokens"].as_u64().unwrap() <= 40, "{last}");
 
+    let manifest = manifest(&sandbox, "chat");
     let ask = |fields: Value| {
         let mut input = json!({ "messages": [{ "role": "user", "content": "Describe a moth." }] });
         for (name, value) in fields.as_object().unwrap() {
             input[name] = value.clone();
         }
-        let ended = run(&sandbox, "chat", &input.to_string());
+        let ended = run_built(&sandbox, &manifest, &input.to_string());
         chat(&ended.expect(0).stdout)
     };
     let (whole, _) = ask(json!({ "max_tokens": 30, "temperature": 0 }));
@@ -268,7 +278,7 @@ fn a_chat_is_answered_in_the_shape_of_an_api() {
         (r#"{"messages": [], "n": 2}"#, "`n`: unknown field `n`"),
         (r#"{"prompt": "x", "max_tokens": 0}"#, "`max_tokens`: is 0"),
     ] {
-        run(&sandbox, "chat", input).expect(1).says(says);
+        run_built(&sandbox, &manifest, input).expect(1).says(says);
     }
 }
 
@@ -310,6 +320,7 @@ fn the_page_on_jobs_behind_an_api_shows_what_they_answer() {
         return;
     }
     let page = fs::read_to_string(repository().join("docs/openai-jobs.md")).unwrap();
+    let built = ["chat", "embeddings"].map(|job| (job, manifest(&sandbox, job)));
     let mut seen = 0;
     for block in page.split("```console\n").skip(1) {
         let block = block.split("```").next().unwrap();
@@ -317,7 +328,8 @@ fn the_page_on_jobs_behind_an_api_shows_what_they_answer() {
         let input = command.strip_prefix("$ echo '").unwrap();
         let (input, command) = input.split_once("' | tussah run jobs/").unwrap();
         let job = command.strip_suffix(" --input -").unwrap();
-        let ended = run(&sandbox, job, input);
+        let (_, manifest) = built.iter().find(|(name, _)| *name == job).unwrap();
+        let ended = run_built(&sandbox, manifest, input);
         match expected.strip_prefix("error: ") {
             Some(message) => {
                 ended.expect(1).says(message.trim_end());

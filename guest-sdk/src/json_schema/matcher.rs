@@ -176,6 +176,13 @@ impl Matcher {
             .collect()
     }
 
+    /// The byte that must come next if the answer goes on, where there is only one.
+    pub(crate) fn only_byte(&self) -> Option<u8> {
+        let mut next = (0..=u8::MAX).filter(|byte| !self.step(&self.ways, *byte).is_empty());
+        let only = next.next()?;
+        next.next().is_none().then_some(only)
+    }
+
     /// A short rest that completes the answer; empty if it is complete.
     pub fn completion(&self) -> Vec<u8> {
         let writer = Writer {

@@ -42,6 +42,15 @@ impl Reply {
         )
     }
 
+    /// Goes on behind what the job has put in before the model was asked, where that is how
+    /// the reply begins.
+    fn begun(&mut self, bytes: &[u8]) {
+        let whole: Vec<u8> = self.0.iter().flatten().copied().collect();
+        if whole.starts_with(bytes) {
+            self.skip(bytes);
+        }
+    }
+
     /// Goes on behind these bytes, if they are the ones that come next.
     fn skip(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
@@ -245,7 +254,11 @@ impl Session {
             let mut script = self.script.borrow_mut();
             let reply = script.replies.pop_front();
             let asked = |reply: &mut Box<dyn FnMut(&str) -> String>| reply(&state.prompt);
-            let reply = reply.or_else(|| Some(Reply::text(&script.replier.as_mut().map(asked)?)));
+            let mut reply =
+                reply.or_else(|| Some(Reply::text(&script.replier.as_mut().map(asked)?)));
+            if let Some(reply) = &mut reply {
+                reply.begun(&state.generated);
+            }
             state.reply = reply;
         }
         match &mut state.reply {
