@@ -12,11 +12,12 @@ mod new;
 mod provider;
 mod receipt;
 mod run;
+mod serve;
 mod wallet;
 
 use clap::{Parser, Subcommand};
 
-use crate::{exit_code::Exit, failure::Failure, ui::Ui};
+use crate::{exit_code::Exit, failure::Failure, signer, ui::Ui};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -61,6 +62,10 @@ enum Command {
     #[command(subcommand)]
     Provider(provider::Command),
     Doctor(doctor::Arguments),
+    #[command(hide = true)]
+    ServeWorker(serve::WorkerArguments),
+    #[command(hide = true)]
+    ServeSigner,
 }
 
 impl Command {
@@ -77,6 +82,7 @@ impl Command {
             Self::Wallet(command) => command.json(),
             Self::Provider(command) => command.json(),
             Self::Doctor(arguments) => arguments.json,
+            Self::ServeWorker(_) | Self::ServeSigner => false,
         }
     }
 
@@ -93,6 +99,8 @@ impl Command {
             Self::Wallet(command) => command.run(ui),
             Self::Provider(command) => command.run(ui),
             Self::Doctor(arguments) => arguments.run(ui),
+            Self::ServeWorker(arguments) => arguments.run(ui),
+            Self::ServeSigner => signer::serve(),
         }
     }
 }

@@ -7,12 +7,14 @@
 use std::{
     convert::Infallible,
     fmt,
+    path::PathBuf,
     str::FromStr,
     sync::{Arc, OnceLock},
 };
 
 use tussah_inference::{Device, Gpu, GpuCache, GpuChoice, GpuError, GpuInfo, GpuOptions};
 use tussah_manifest::DeviceRequest;
+use zeroize::Zeroizing;
 
 use crate::{
     failure::Failure,
@@ -106,21 +108,30 @@ impl Need {
     }
 }
 
+/// Where compiled kernels are kept.
+#[derive(Debug)]
+pub(crate) enum Kernels {
+    /// In this home's cache, under the key that it keeps.
+    Home(Home),
+    /// In this folder, under this key: a process without keys was given it.
+    Folder(PathBuf, Zeroizing<[u8; 32]>),
+}
+
 /// The devices of this process.
 #[derive(Debug)]
 pub(crate) struct Devices {
     wanted: DeviceArgument,
     /// Where compiled kernels are kept.
-    home: Option<Home>,
+    kernels: Kernels,
     opened: OnceLock<Option<Arc<Gpu>>>,
 }
 
 impl Devices {
-    /// Nothing is opened yet. Without a home folder each start compiles all kernels.
-    pub(crate) fn new(wanted: DeviceArgument, home: Option<Home>) -> Self {
+    /// Nothing is opened yet.
+    pub(crate) fn new(wanted: DeviceArgument, kernels: Kernels) -> Self {
         Self {
             wanted,
-            home,
+            kernels,
             opened: OnceLock::new(),
         }
     }
@@ -184,7 +195,7 @@ impl Devices {
         }
         let options = GpuOptions {
             choice: choice.clone(),
-            cache: self.home.as_ref().and_then(|home| cache(home, ui)),
+            cache: cache(&self.kernels, ui),
             ..GpuOptions::default()
         };
         let opened = Gpu::open(&options);
@@ -197,24 +208,28 @@ impl Devices {
     }
 }
 
-/// Where kernels are kept. What is wrong with it costs each start their compilation, and is said.
-fn cache(home: &Home, ui: &Ui) -> Option<GpuCache> {
-    let key = keys::load_or_create(home, KeyName::Cache).map_err(|error| error.to_string());
-    let folder = home.folder("cache/gpu").map_err(|error| error.to_string());
-    match key.and_then(|key| Ok((key, folder?))) {
-        Ok((key, folder)) => {
-            let ui = *ui;
-            Some(GpuCache {
-                folder,
-                key: *key,
-                warn: Arc::new(move |text| ui.warn(text)),
-            })
+/// The cache of kernels. What is wrong with it costs each start their compilation, and is said.
+fn cache(kernels: &Kernels, ui: &Ui) -> Option<GpuCache> {
+    let ui = *ui;
+    let (folder, key) = match kernels {
+        Kernels::Folder(folder, key) => (folder.clone(), key.clone()),
+        Kernels::Home(home) => {
+            let key = keys::load_or_create(home, KeyName::Cache).map_err(|error| error.to_string());
+            let folder = home.folder("cache/gpu").map_err(|error| error.to_string());
+            match key.and_then(|key| Ok((folder?, key))) {
+                Ok(found) => found,
+                Err(error) => {
+                    ui.warn(&format!("compiled GPU kernels are not kept: {error}"));
+                    return None;
+                }
+            }
         }
-        Err(error) => {
-            ui.warn(&format!("compiled GPU kernels are not kept: {error}"));
-            None
-        }
-    }
+    };
+    Some(GpuCache {
+        folder,
+        key: *key,
+        warn: Arc::new(move |text| ui.warn(text)),
+    })
 }
 
 fn failure(error: GpuError) -> Failure {
@@ -278,7 +293,8 @@ mod tests {
 
     fn place(wanted: &str, request: DeviceRequest, models: bool) -> Result<Placement, Failure> {
         let Ok(wanted) = wanted.parse();
-        Devices::new(wanted, None).place(Need { request, models }, &Ui::new(true))
+        let nowhere = Kernels::Folder(PathBuf::new(), Zeroizing::new([0; 32]));
+        Devices::new(wanted, nowhere).place(Need { request, models }, &Ui::new(true))
     }
 
     #[test]

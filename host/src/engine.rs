@@ -183,9 +183,10 @@ pub(crate) struct StoredModels {
     threads: u32,
     placement: Placement,
     #[cfg(feature = "onnx")]
-    graphs: onnx::Graphs,
-    /// Filled by the threads that load; a model stays as long as the process.
-    loaded: Mutex<BTreeMap<Digest, LoadedModel>>,
+    graphs: Arc<onnx::Graphs>,
+    /// By digest, and whether there was a GPU to put it on. Filled by the threads that load; a
+    /// model stays as long as the process.
+    loaded: Arc<Mutex<BTreeMap<(Digest, bool), LoadedModel>>>,
 }
 
 impl StoredModels {
@@ -212,8 +213,20 @@ impl StoredModels {
             threads,
             placement,
             #[cfg(feature = "onnx")]
-            graphs: onnx::Graphs::new(onnx),
-            loaded: Mutex::default(),
+            graphs: Arc::new(onnx::Graphs::new(onnx)),
+            loaded: Arc::default(),
+        }
+    }
+
+    /// The same models for a job that goes elsewhere; what is loaded is shared.
+    pub(crate) fn placed(&self, placement: Placement) -> Self {
+        Self {
+            blobs: self.blobs.clone(),
+            threads: self.threads,
+            placement,
+            #[cfg(feature = "onnx")]
+            graphs: Arc::clone(&self.graphs),
+            loaded: Arc::clone(&self.loaded),
         }
     }
 
@@ -304,9 +317,10 @@ impl ModelSource for StoredModels {
 
     fn load(&self, model: &ModelRef, events: &dyn Events) -> Result<LoadedModel, ModelSourceError> {
         let digest = &model.digest;
+        let key = (*digest, self.placement.device() != Device::Cpu);
         // Held while loading: two sessions that ask for one model wait for one load.
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(model) = loaded.get(digest) {
+        if let Some(model) = loaded.get(&key) {
             return Ok(model.clone());
         }
         let model = self
@@ -315,7 +329,7 @@ impl ModelSource for StoredModels {
                 digest: *digest,
                 reason: Box::new(error),
             })?;
-        loaded.insert(*digest, model.clone());
+        loaded.insert(key, model.clone());
         Ok(model)
     }
 }

@@ -20,6 +20,10 @@ mod clock;
 mod paid;
 mod wallets;
 
+mod serve;
+mod signer;
+mod worker;
+
 mod blobs;
 mod home;
 mod keys;

@@ -20,6 +20,21 @@ pub(crate) struct OnnxArguments {
     pub(crate) onnxruntime: Option<std::path::PathBuf>,
 }
 
+impl OnnxArguments {
+    /// The library that was named.
+    #[cfg(feature = "onnx")]
+    pub(crate) fn library(&self) -> Option<std::path::PathBuf> {
+        self.onnxruntime.clone()
+    }
+
+    /// None: this build has no use for one.
+    #[cfg(not(feature = "onnx"))]
+    #[expect(clippy::unused_self, reason = "the other build's shape")]
+    pub(crate) fn library(&self) -> Option<std::path::PathBuf> {
+        None
+    }
+}
+
 /// Why an ONNX model cannot be used here.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OnnxUnusable {

@@ -35,6 +35,8 @@ use crate::{
 
 /// The most linear memory a job may ask for here: what 32-bit addresses reach.
 pub(crate) const MEMORY_BYTES_MAX: u64 = 4 << 30;
+/// What this program calls itself in receipts.
+pub(crate) const HOST_BUILD: &str = concat!("tussah ", env!("CARGO_PKG_VERSION"));
 /// How often Ctrl-C is looked for while a job runs.
 const INTERRUPT_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -114,7 +116,7 @@ pub(crate) fn run(
         memory_bytes_max: MEMORY_BYTES_MAX,
         cache_dir: Some(home.folder("cache/code")?),
         cache_key: *keys::load_or_create(home, KeyName::Cache)?,
-        host_build: concat!("tussah ", env!("CARGO_PKG_VERSION")).to_owned(),
+        host_build: HOST_BUILD.to_owned(),
         arithmetic: exact_profile().to_owned(),
     })
     .map_err(Failure::host)?;
@@ -173,7 +175,8 @@ pub(crate) fn exit_of(exit: &ExitStatus) -> Exit {
     }
 }
 
-fn run_failure(error: RunError) -> Failure {
+/// Why nothing was run, and what to do.
+pub(crate) fn run_failure(error: RunError) -> Failure {
     match &error {
         RunError::Verify(reason) => {
             let (exit, help) = verify_help(reason);

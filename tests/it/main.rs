@@ -32,3 +32,4 @@ mod templates;
 mod usage;
 mod wallets;
 mod watch;
+mod worker;

@@ -1,0 +1,54 @@
+//! The signer's process: it loads the keys, and `tussah_provider::signer` decides what they sign.
+//!
+//! In: a socket from the gateway, the key files, the ledger to read. Out: signatures. Once it has
+//! its keys it is confined to the ledger's folder: it can open no socket, no other file and no
+//! program. It ends when the gateway does.
+
+use std::path::Path;
+
+use tussah_manifest::SigningKey;
+use tussah_provider::{
+    isolation::{self, Reach},
+    ledger::LedgerView,
+    signer::Signer,
+};
+
+use crate::{
+    exit_code::Exit,
+    failure::Failure,
+    home::Home,
+    keys::{self, KeyName},
+    serve::{self, LEDGER},
+};
+
+/// Signs until the gateway is gone.
+///
+/// # Errors
+/// A failure if this process is none that a gateway started, a key cannot be used, or the ledger
+/// cannot be read.
+pub(crate) fn serve() -> Result<Exit, Failure> {
+    let socket = serve::child_socket()?;
+    let home = Home::open()?;
+    let load = |name| keys::load_or_create(&home, name).map(|key| SigningKey::from_bytes(&key));
+    let (provider, client) = (load(KeyName::Provider)?, load(KeyName::Client)?);
+    let ledger = home.folder(serve::FOLDER)?.join(LEDGER);
+    // SQLite's readers write too: which of them reads what stands in a file beside the database.
+    let reach = Reach {
+        write: ledger.parent().map(Path::to_owned).into_iter().collect(),
+        ..Reach::of_system()
+    };
+    isolation::confine(&reach).map_err(Failure::host)?;
+    let view = LedgerView::open(&ledger).map_err(Failure::host)?;
+    let executor = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .map_err(Failure::host)?;
+    executor.block_on(async {
+        let socket = tokio::net::UnixStream::from_std(socket).map_err(Failure::host)?;
+        let (reader, writer) = socket.into_split();
+        let reader = tokio::io::BufReader::new(reader);
+        let signer = Signer::new(provider, client, view);
+        signer.serve(reader, writer).await.map_err(Failure::host)
+    })?;
+    Ok(Exit::DONE)
+}

@@ -1,0 +1,239 @@
+//! One run of the worker: documents in, events and an account out.
+//!
+//! What a run does wrong is that run's end alone: a panic of ours is caught and told as a lost run.
+
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
+use tussah_manifest::{Document, EncodingError, Manifest, Request};
+use tussah_provider::wire::{
+    CHUNK_BYTES_MAX, Content, FromWorker, GuestFault, RunDone, RunRefused, RunRequest, WhoseFault,
+};
+use tussah_runtime::{
+    Account, Cancel, Event, Events, Fault, GuestError, Run, RunError, SubmittedJob, run_unsigned,
+};
+
+use super::Shared;
+use crate::{
+    device::Need,
+    failure::Failure,
+    road::{self, MEMORY_BYTES_MAX},
+};
+
+/// Runs a job, and says how it ended after all else that is said of it.
+pub(super) async fn to_its_end(
+    shared: Arc<Shared>,
+    request: RunRequest,
+    cancel: Cancel,
+    ended: mpsc::Sender<u64>,
+) {
+    let (run, outbox) = (request.run, shared.outbox.clone());
+    let forward = Arc::new(Forward {
+        run,
+        outbox: outbox.clone(),
+        over: RwLock::new(false),
+    });
+    // A task of its own, since a task's panic ends that task alone.
+    let events = Arc::clone(&forward);
+    let task = tokio::spawn(async move { account(&shared, request, events, cancel).await });
+    let ended_so = task.await;
+    close(forward).await;
+    let last = match ended_so {
+        Ok(Ok(account)) => FromWorker::Done(Box::new(done(run, account))),
+        Ok(Err(refused)) => FromWorker::Refused(RunRefused {
+            run,
+            fault: refused.fault,
+            exit_code: refused.failure.exit.number(),
+            message: refused.failure.chain().join(": "),
+        }),
+        Err(_) => FromWorker::Lost {
+            run,
+            message: "the worker failed within the run".to_owned(),
+        },
+    };
+    // If nobody takes it, nobody is left who could want it.
+    let Ok(place) = outbox.reserve().await else {
+        return;
+    };
+    // Before the gateway hears of it: its next run may take this one's place at once. A place in
+    // the outbox outlives a drain.
+    let _ = ended.send(run).await;
+    place.send(last);
+}
+
+/// Why nothing was run.
+struct Refused {
+    fault: WhoseFault,
+    failure: Failure,
+}
+
+impl Refused {
+    fn document(error: EncodingError) -> Self {
+        Self {
+            fault: WhoseFault::Client,
+            failure: Failure::usage(error),
+        }
+    }
+
+    /// Something of this machine's.
+    fn here(failure: impl Into<Failure>) -> Self {
+        Self {
+            fault: WhoseFault::Provider,
+            failure: failure.into(),
+        }
+    }
+
+    fn run(error: RunError) -> Self {
+        let fault = match error.fault() {
+            Fault::Developer => WhoseFault::Developer,
+            Fault::Client => WhoseFault::Client,
+            Fault::Provider => WhoseFault::Provider,
+        };
+        Self {
+            fault,
+            failure: road::run_failure(error),
+        }
+    }
+}
+
+async fn account(
+    shared: &Arc<Shared>,
+    request: RunRequest,
+    events: Arc<Forward>,
+    cancel: Cancel,
+) -> Result<Account, Refused> {
+    let manifest = Manifest::from_bytes(&request.manifest.0).map_err(Refused::document)?;
+    let signed = Request::from_bytes(&request.request.0).map_err(Refused::document)?;
+    let module = module(shared, &manifest).await?;
+    let need = Need {
+        request: manifest.job.device,
+        models: !manifest.job.models.is_empty(),
+    };
+    let placement = shared.devices.place(need, &shared.ui);
+    let placement = placement.map_err(Refused::here)?;
+    let run = Run {
+        models: Arc::new(shared.models.placed(placement)),
+        events,
+        cancel: cancel.clone(),
+    };
+    let job = SubmittedJob {
+        request: signed,
+        manifest,
+        module,
+        input: request.input.0,
+    };
+    let running = run_unsigned(&shared.runtime, job, run);
+    let account = match request.time_max_ms.map(Duration::from_millis) {
+        None => running.await,
+        Some(time_max) => {
+            tokio::pin!(running);
+            tokio::select! {
+                account = &mut running => account,
+                () = tokio::time::sleep(time_max) => {
+                    cancel.cancel();
+                    running.await
+                }
+            }
+        }
+    };
+    account.map_err(Refused::run)
+}
+
+/// The module's bytes, hashed; the executor's other runs go on meanwhile.
+async fn module(shared: &Arc<Shared>, manifest: &Manifest) -> Result<Vec<u8>, Refused> {
+    let (blobs, digest) = (shared.blobs.clone(), manifest.module.digest);
+    let read = tokio::task::spawn_blocking(move || blobs.read(&digest, MEMORY_BYTES_MAX));
+    match read.await {
+        Ok(module) => module.map_err(Refused::here),
+        Err(error) => Err(Refused::here(Failure::host(error))),
+    }
+}
+
+fn done(run: u64, account: Account) -> RunDone {
+    RunDone {
+        run,
+        consensus: account.consensus.to_bytes().into(),
+        evidence: account.evidence.to_bytes().into(),
+        opening: account.opening.to_bytes().into(),
+        fault: account.outcome.error.map(guest_fault),
+    }
+}
+
+fn guest_fault(error: GuestError) -> GuestFault {
+    let (code, message) = match error.returned {
+        Some(own) => (Some(own.code), own.message),
+        None => (None, error.message),
+    };
+    GuestFault {
+        code,
+        message: message.into_bytes().into(),
+    }
+}
+
+/// Passes events on. A run that says more than the gateway reads waits here, on its own thread.
+struct Forward {
+    run: u64,
+    outbox: mpsc::Sender<FromWorker>,
+    /// Whether the run is over: inference that was cut off can still say something. Read by each
+    /// event while it is sent, written once.
+    over: RwLock<bool>,
+}
+
+/// Lets nothing more through, and returns when nothing more is on its way.
+async fn close(forward: Arc<Forward>) {
+    let close = move || *forward.over.write().unwrap_or_else(PoisonError::into_inner) = true;
+    // A writer's lock waits for events that wait for the gateway.
+    if let Err(error) = tokio::task::spawn_blocking(close).await {
+        std::panic::resume_unwind(error.into_panic());
+    }
+}
+
+impl Forward {
+    fn send(&self, message: FromWorker) {
+        if let Err(mpsc::error::TrySendError::Full(message)) = self.outbox.try_send(message) {
+            // The thread is the run's: other runs of its executor move to another one. If the
+            // writer is gone, so is the gateway, and nobody wants the message.
+            let _ = tokio::task::block_in_place(|| self.outbox.blocking_send(message));
+        }
+    }
+
+    fn chunks(&self, bytes: &[u8], message: impl Fn(Content) -> FromWorker) {
+        for chunk in bytes.chunks(CHUNK_BYTES_MAX) {
+            self.send(message(chunk.to_vec().into()));
+        }
+    }
+}
+
+impl Events for Forward {
+    fn event(&self, event: Event<'_>) {
+        let run = self.run;
+        let over = self.over.read().unwrap_or_else(PoisonError::into_inner);
+        if *over {
+            return;
+        }
+        match event {
+            Event::Started => self.send(FromWorker::Started { run }),
+            Event::Output(bytes) => self.chunks(bytes, |bytes| FromWorker::Output { run, bytes }),
+            Event::Log(bytes) => self.chunks(bytes, |bytes| FromWorker::Log { run, bytes }),
+            Event::Tokens { prompt, generated } => self.send(FromWorker::Tokens {
+                run,
+                prompt,
+                generated,
+            }),
+            Event::Progress { done, total, note } => self.send(FromWorker::Progress {
+                run,
+                done,
+                total,
+                note: note.as_bytes().to_vec().into(),
+            }),
+            Event::Warning(text) => self.send(FromWorker::Warning {
+                text: text.to_owned(),
+            }),
+            // Compiling and loading are this host's own affairs.
+            _ => {}
+        }
+    }
+}
