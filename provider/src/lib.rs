@@ -10,6 +10,7 @@
 
 pub mod blobs;
 pub mod gateway;
+pub mod http;
 pub mod isolation;
 pub mod ledger;
 pub mod lost;

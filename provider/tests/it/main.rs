@@ -3,6 +3,7 @@
 
 mod fixture;
 mod gateway;
+mod http;
 mod kill;
 mod ledger;
 mod peer;

@@ -1,0 +1,451 @@
+//! The jobs API: submit, watch, cancel, and take home output, receipt and opening.
+//!
+//! A job is its account's own: to another account it is not there.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::header::{ACCEPT, CONTENT_TYPE, LOCATION};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::{Value, json};
+use tussah_manifest::{
+    Digest, Document as _, MANIFEST_TEXT_BYTES_MAX, Manifest, Nanograms, Request,
+};
+
+use super::body::{self, Fields, missing, wrong};
+use super::error::{ApiError, json_response};
+use super::{App, auth};
+use crate::gateway::{Ask, JobEnd, JobEvent, Listener, News, Submission};
+use crate::ledger::{Account, JobRecord, JobState, JobSummary};
+use crate::wire::WhoseFault;
+
+/// How often a stream without news says that it is still there: below the usual 60 seconds after
+/// which proxies give up.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Bytes of output in one event.
+const EVENT_BYTES: usize = 64 << 10;
+/// Which job an answer is of.
+pub(super) const RECEIPT_HEADER: HeaderName = HeaderName::from_static("tussah-receipt");
+
+pub(super) fn receipt_header(id: &Digest) -> HeaderValue {
+    // A digest is ASCII.
+    HeaderValue::from_str(&id.to_string()).unwrap_or(HeaderValue::from_static(""))
+}
+
+pub(super) fn keep_alive() -> KeepAlive {
+    KeepAlive::new().interval(KEEP_ALIVE)
+}
+
+pub(super) async fn submit(
+    State(app): State<App>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let account = auth::account(&app, &headers)?;
+    let fields = body::json(&app, &headers, body).await?;
+    let submission = submission(&app, account, fields)?;
+    let ticket = app.gateway.submit(submission).await?;
+    let (id, known) = (ticket.id, ticket.known);
+    ticket.leave();
+    let (view, _) = view_of(&app, &id)?;
+    let status = match known {
+        true => StatusCode::OK,
+        false => StatusCode::ACCEPTED,
+    };
+    let mut response = json_response(status, &view);
+    let headers = response.headers_mut();
+    if let Ok(place) = HeaderValue::from_str(&format!("/v1/jobs/{id}")) {
+        headers.insert(LOCATION, place);
+    }
+    headers.insert(RECEIPT_HEADER, receipt_header(&id));
+    Ok(response)
+}
+
+pub(super) async fn quote(
+    State(app): State<App>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    auth::account(&app, &headers)?;
+    let mut fields = body::json(&app, &headers, body).await?;
+    let (manifest, _) = manifest_of(&app, &mut fields)?;
+    let price_max = price_of(&mut fields)?;
+    fields.finish()?;
+    let quote = app.gateway.quote(&manifest, price_max)?;
+    let prices = &app.gateway.config().prices;
+    let (waiting, running) = app.gateway.load();
+    let text = |amount: Nanograms| amount.get().to_string();
+    let view = json!({
+        "object": "quote",
+        "manifest": manifest.digest().to_string(),
+        "price_nanograms_max": text(quote.price_max),
+        "reserved_nanograms": text(quote.reserve),
+        "cap_nanograms": text(quote.cap),
+        "prices": {
+            "base_nanograms": text(prices.base),
+            "nanograms_per_billion_fuel": text(prices.fuel),
+            "nanograms_per_trillion_inference_units": text(prices.inference),
+        },
+        "jobs_waiting": waiting,
+        "jobs_running": running,
+    });
+    Ok(json_response(StatusCode::OK, &view))
+}
+
+fn submission(app: &App, account: Account, mut fields: Fields) -> Result<Submission, ApiError> {
+    let (manifest, deployment) = manifest_of(app, &mut fields)?;
+    let input = match (fields.text("input")?, fields.text("input_base64")?) {
+        (Some(text), None) => text.into_bytes(),
+        (None, Some(text)) => (BASE64.decode(text)).map_err(|_| wrong("input_base64", "base64"))?,
+        (None, None) => return Err(missing("input")),
+        (Some(_), Some(_)) => {
+            let message = "give `input` or `input_base64`, not both";
+            return Err(ApiError::bad("invalid_value", message).param("input"));
+        }
+    };
+    let (price_max, seed) = (price_of(&mut fields)?, fields.whole("seed")?);
+    let ask = match fields.text("request")? {
+        None => Ask::House { price_max, seed },
+        Some(_) if price_max.is_some() || seed.is_some() => {
+            let message = "a signed `request` says its price and seed itself";
+            return Err(ApiError::bad("invalid_value", message).param("request"));
+        }
+        Some(text) => {
+            let bytes = BASE64
+                .decode(text)
+                .map_err(|_| wrong("request", "base64"))?;
+            let request = Request::from_bytes(&bytes);
+            let request = request.map_err(|error| {
+                ApiError::bad("invalid_request", error.to_string()).param("request")
+            })?;
+            Ask::Signed(Box::new(request))
+        }
+    };
+    let submission = Submission {
+        account,
+        ask,
+        manifest,
+        input,
+        deployment,
+        deadline_ms: fields.whole("deadline_ms")?,
+        time_max_ms: fields.whole("time_max_ms")?,
+        keep: true,
+    };
+    fields.finish()?;
+    Ok(submission)
+}
+
+/// By `model`, `manifest` (a digest) or `manifest_toml`: exactly one.
+fn manifest_of(app: &App, fields: &mut Fields) -> Result<(Manifest, Option<String>), ApiError> {
+    let model = fields.text("model")?;
+    let digest = fields.text("manifest")?;
+    let text = fields.text("manifest_toml")?;
+    match (model, digest, text) {
+        (Some(name), None, None) => {
+            let deployment = app.gateway.ledger().deployment(&name)?;
+            let deployment = deployment.ok_or_else(|| no_model(&name))?;
+            let manifest = app.gateway.ledger().manifest(&deployment.manifest)?;
+            let manifest = manifest.ok_or_else(|| no_model(&name))?;
+            Ok((manifest, Some(name)))
+        }
+        (None, Some(text), None) => {
+            let digest: Digest = text
+                .parse()
+                .map_err(|error: tussah_manifest::DigestError| {
+                    ApiError::bad("invalid_digest", error.to_string()).param("manifest")
+                })?;
+            Ok((stored_manifest(app, &digest)?, None))
+        }
+        (None, None, Some(text)) if text.len() > MANIFEST_TEXT_BYTES_MAX => {
+            let message = format!("a manifest has at most {MANIFEST_TEXT_BYTES_MAX} bytes");
+            Err(ApiError::bad("invalid_manifest", message).param("manifest_toml"))
+        }
+        (None, None, Some(text)) => {
+            let manifest = Manifest::parse(&text).map_err(|error| {
+                ApiError::bad("invalid_manifest", error.to_string()).param("manifest_toml")
+            })?;
+            Ok((manifest, None))
+        }
+        (None, None, None) => Err(missing("manifest")),
+        _ => {
+            let message = "give one of `model`, `manifest` and `manifest_toml`";
+            Err(ApiError::bad("invalid_value", message).param("manifest"))
+        }
+    }
+}
+
+/// One that a job or a deployment has, or whose canonical bytes were uploaded.
+fn stored_manifest(app: &App, digest: &Digest) -> Result<Manifest, ApiError> {
+    if let Some(manifest) = app.gateway.ledger().manifest(digest)? {
+        return Ok(manifest);
+    }
+    let path = crate::blobs::path(&app.gateway.config().blobs, digest);
+    let missing = || {
+        let message = format!("this provider does not have the manifest {digest}");
+        ApiError::new(StatusCode::CONFLICT, "blob_missing", message).param("manifest")
+    };
+    let length = std::fs::metadata(&path).map_err(|_| missing())?.len();
+    if length > u64::try_from(Manifest::BYTES_MAX).unwrap_or(u64::MAX) {
+        return Err(
+            ApiError::bad("invalid_manifest", "this blob is no manifest").param("manifest"),
+        );
+    }
+    let bytes = std::fs::read(&path).map_err(|_| missing())?;
+    if Digest::of(&bytes) != *digest {
+        return Err(missing());
+    }
+    Manifest::from_bytes(&bytes)
+        .map_err(|error| ApiError::bad("invalid_manifest", error.to_string()).param("manifest"))
+}
+
+pub(super) fn no_model(name: &str) -> ApiError {
+    let shown: String = name.chars().take(64).collect();
+    let message = format!("the model `{shown}` does not exist");
+    ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message).param("model")
+}
+
+fn price_of(fields: &mut Fields) -> Result<Option<Nanograms>, ApiError> {
+    let name = "max_price_nanograms";
+    let price = fields.whole(name)?.map(Nanograms::new);
+    match price {
+        None => Ok(None),
+        Some(Some(price)) => Ok(Some(price)),
+        Some(None) => Err(wrong(name, "no more than there is")),
+    }
+}
+
+/// The job of a path, if it is this client's.
+fn own(app: &App, headers: &HeaderMap, id: &str) -> Result<(Digest, JobSummary), ApiError> {
+    let account = auth::account(app, headers)?;
+    let id: Digest = id.parse().map_err(|error: tussah_manifest::DigestError| {
+        ApiError::bad("invalid_digest", error.to_string())
+    })?;
+    let job = app.gateway.ledger().job(&id)?;
+    let job = job.filter(|job| job.account == account.id);
+    let job = job.ok_or_else(|| ApiError::not_found(format!("there is no job {id}")))?;
+    Ok((id, job))
+}
+
+fn own_record(app: &App, headers: &HeaderMap, id: &str) -> Result<JobRecord, ApiError> {
+    let (id, job) = own(app, headers, id)?;
+    if job.state == JobState::Accepted {
+        let message = "the job has not ended; listen to its events";
+        return Err(ApiError::new(
+            StatusCode::CONFLICT,
+            "job_not_ended",
+            message,
+        ));
+    }
+    let record = app.gateway.ledger().job_with_content(&id)?;
+    record.ok_or_else(|| ApiError::not_found(format!("there is no job {id}")))
+}
+
+fn view_of(app: &App, id: &Digest) -> Result<(Value, JobSummary), ApiError> {
+    let job = app.gateway.ledger().job(id)?;
+    let job = job.ok_or_else(|| ApiError::not_found(format!("there is no job {id}")))?;
+    Ok((view(app, &job), job))
+}
+
+pub(super) async fn status(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let (_, job) = own(&app, &headers, &id)?;
+    Ok(json_response(StatusCode::OK, &view(&app, &job)))
+}
+
+pub(super) async fn cancel(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let (id, job) = own(&app, &headers, &id)?;
+    let status = match app.gateway.cancel(&id) {
+        true => StatusCode::ACCEPTED,
+        // It ended before: nothing is changed, and that is no error.
+        false => StatusCode::OK,
+    };
+    Ok(json_response(status, &view(&app, &job)))
+}
+
+pub(super) async fn output(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let record = own_record(&app, &headers, &id)?;
+    Ok(bytes_response(&record.summary.id, record.output))
+}
+
+pub(super) async fn log(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let record = own_record(&app, &headers, &id)?;
+    Ok(bytes_response(&record.summary.id, record.log))
+}
+
+/// The receipt: its signed bytes for `Accept: application/octet-stream`, else its JSON view.
+pub(super) async fn receipt(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let record = own_record(&app, &headers, &id)?;
+    let receipt = record.summary.receipt.ok_or_else(no_receipt)?;
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+    if accept.is_some_and(|accept| accept.contains("application/octet-stream")) {
+        return Ok(bytes_response(&record.summary.id, receipt.to_bytes()));
+    }
+    let view = serde_json::to_value(&receipt).map_err(|error| ApiError::internal(&error))?;
+    Ok(json_response(StatusCode::OK, &view))
+}
+
+pub(super) async fn opening(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let record = own_record(&app, &headers, &id)?;
+    let opening = record.opening.ok_or_else(no_receipt)?;
+    Ok(bytes_response(&record.summary.id, opening))
+}
+
+fn no_receipt() -> ApiError {
+    ApiError::not_found("the job ended without a run, and so without a receipt")
+}
+
+fn bytes_response(id: &Digest, bytes: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(bytes));
+    let headers = response.headers_mut();
+    let kind = HeaderValue::from_static("application/octet-stream");
+    headers.insert(CONTENT_TYPE, kind);
+    headers.insert(RECEIPT_HEADER, receipt_header(id));
+    response
+}
+
+/// A job as the API shows it: without its content.
+fn view(app: &App, job: &JobSummary) -> Value {
+    let receipt = job.receipt.as_ref();
+    let status = match (job.state, receipt) {
+        (JobState::Accepted, _) if app.gateway.is_running(&job.id) => "running",
+        (JobState::Accepted, _) => "queued",
+        (JobState::NotRun, _) => "not-run",
+        (JobState::Finished, Some(receipt)) => receipt.consensus.exit.name(),
+        (JobState::Finished, None) => "finished",
+    };
+    let error = job.fault.as_ref().map(|fault| {
+        let whose = job.whose_fault.map(whose_name);
+        json!({"message": fault.message, "code": fault.code, "fault": whose})
+    });
+    json!({
+        "object": "job",
+        "id": job.id.to_string(),
+        "status": status,
+        "ended": job.state != JobState::Accepted,
+        "model": job.deployment,
+        "manifest": job.manifest.to_string(),
+        "accepted_unix_ms": job.accepted_unix_ms,
+        "finished_unix_ms": job.finished_unix_ms,
+        "price_nanograms": job.price.map(|price| price.get().to_string()),
+        "fuel_used": receipt.map(|r| r.consensus.fuel_used.to_string()),
+        "inference_units_used": receipt.map(|r| r.consensus.inference_units_used.to_string()),
+        "output_bytes": job.output_bytes.to_string(),
+        "receipt": receipt.map(|r| r.digest().to_string()),
+        "error": error,
+    })
+}
+
+const fn whose_name(fault: WhoseFault) -> &'static str {
+    match fault {
+        WhoseFault::Developer => "developer",
+        WhoseFault::Client => "client",
+        WhoseFault::Provider => "provider",
+    }
+}
+
+/// What the job says, from its first byte, however late one asks.
+pub(super) async fn events(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let (id, job) = own(&app, &headers, &id)?;
+    let news = match app.gateway.listen(&id) {
+        Some(listener) => News::Live(listener),
+        None => News::Ended(Box::new(job)),
+    };
+    let mut response = match news {
+        News::Live(listener) => {
+            let stream = futures_util::stream::unfold((app, id, listener), next_event);
+            Sse::new(stream).keep_alive(keep_alive()).into_response()
+        }
+        News::Ended(_) => {
+            let stream = futures_util::stream::iter(ended_events(&app, &id)?);
+            Sse::new(stream).into_response()
+        }
+    };
+    response
+        .headers_mut()
+        .insert(RECEIPT_HEADER, receipt_header(&id));
+    Ok(response)
+}
+
+type Told = Result<Event, Infallible>;
+
+async fn next_event(
+    (app, id, mut listener): (App, Digest, Listener),
+) -> Option<(Told, (App, Digest, Listener))> {
+    let event = match listener.next().await? {
+        JobEvent::Started => event("started", &json!({})),
+        JobEvent::Output(bytes) => output_event(&bytes),
+        JobEvent::Progress(progress) => event(
+            "progress",
+            &json!({"done": progress.done, "total": progress.total, "note": progress.note}),
+        ),
+        JobEvent::Ended(end) => end_event(&app, &id, &end),
+    };
+    Some((Ok(event), (app, id, listener)))
+}
+
+fn ended_events(app: &App, id: &Digest) -> Result<Vec<Told>, ApiError> {
+    let record = app.gateway.ledger().job_with_content(id)?;
+    let record = record.ok_or_else(|| ApiError::not_found(format!("there is no job {id}")))?;
+    let mut events: Vec<Told> = record
+        .output
+        .chunks(EVENT_BYTES)
+        .map(|piece| Ok(output_event(piece)))
+        .collect();
+    events.push(Ok(event("ended", &view(app, &record.summary))));
+    Ok(events)
+}
+
+fn end_event(app: &App, id: &Digest, end: &Arc<JobEnd>) -> Event {
+    match (&**end, app.gateway.ledger().job(id)) {
+        (JobEnd::Receipt { .. } | JobEnd::NotRun { .. }, Ok(Some(job))) => {
+            event("ended", &view(app, &job))
+        }
+        _ => {
+            let message = "the job's end could not be recorded; it will run again";
+            let error = ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "unrecorded", message);
+            event("error", &error.to_json())
+        }
+    }
+}
+
+fn output_event(bytes: &[u8]) -> Event {
+    event("output", &json!({"base64": BASE64.encode(bytes)}))
+}
+
+fn event(name: &str, data: &Value) -> Event {
+    Event::default().event(name).data(data.to_string())
+}

@@ -1,0 +1,158 @@
+//! OpenAI's shape over deployed jobs: a "model" is a job that answers in lines of JSON.
+//!
+//! In: OpenAI's requests. Out: OpenAI's answers, each with the id of the job it came from. What a
+//! job's input and output have to be is in docs/openai-jobs.md. An option that nothing here does
+//! anything with is refused by name, unless it has the value that asks for nothing.
+
+pub(super) mod embeddings;
+pub(super) mod lines;
+pub(super) mod models;
+pub(super) mod text;
+
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+use tussah_manifest::{Digest, ExitStatus, Manifest};
+
+use super::App;
+use super::body::Fields;
+use super::error::ApiError;
+use super::jobs::no_model;
+use crate::gateway::{Ask, JobEnd, Submission, Ticket};
+use crate::ledger::{Account, Deployment, Shape};
+use crate::wire::WhoseFault;
+
+/// The code with which a job of the SDK ends whose input does not fit its type. Like 1, by the
+/// convention of docs/openai-jobs.md, it is for the client to change something.
+const BAD_INPUT: u32 = 65_536;
+
+/// The job behind a model's name, which has to be of this shape.
+fn deployed(app: &App, name: &str, shape: Shape) -> Result<(Deployment, Manifest), ApiError> {
+    let ledger = app.gateway.ledger();
+    let deployment = ledger.deployment(name)?.ok_or_else(|| no_model(name))?;
+    if deployment.shape != shape {
+        let has = deployment.shape.name();
+        let message = format!("the model `{name}` is for {has}, not for {}", shape.name());
+        return Err(ApiError::bad("model_shape", message).param("model"));
+    }
+    let manifest = ledger.manifest(&deployment.manifest)?;
+    Ok((deployment, manifest.ok_or_else(|| no_model(name))?))
+}
+
+/// Has a deployed job run for as long as its client is there.
+async fn run(
+    app: &App,
+    account: Account,
+    model: (Deployment, Manifest),
+    input: &Value,
+    seed: Option<u64>,
+) -> Result<Ticket, ApiError> {
+    let (deployment, manifest) = model;
+    let submission = Submission {
+        account,
+        ask: Ask::House {
+            price_max: None,
+            seed,
+        },
+        manifest,
+        input: input.to_string().into_bytes(),
+        deployment: Some(deployment.name),
+        deadline_ms: None,
+        time_max_ms: None,
+        keep: false,
+    };
+    Ok(app.gateway.submit(submission).await?)
+}
+
+/// Refuses an option that is not supported, unless its value asks for nothing.
+fn refuse(fields: &mut Fields, name: &str, nothing: &[Value]) -> Result<(), ApiError> {
+    match fields.take(name) {
+        None => Ok(()),
+        Some(value) if nothing.contains(&value) => Ok(()),
+        Some(_) => {
+            let message = format!("`{name}` is not supported by this provider");
+            Err(ApiError::bad("unsupported_parameter", message).param(name))
+        }
+    }
+}
+
+/// Why a job's answer is none; `Ok` with its receipt's digest if it is one.
+fn answered(end: &JobEnd) -> Result<Digest, ApiError> {
+    let failed = |code, message: &str| {
+        Err(ApiError::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            code,
+            message,
+        ))
+    };
+    let (receipt, fault) = match end {
+        JobEnd::Receipt { receipt, fault } => (receipt, fault),
+        JobEnd::NotRun { fault, message } => {
+            return Err(match fault {
+                WhoseFault::Client => ApiError::bad("job_not_run", message),
+                WhoseFault::Developer | WhoseFault::Provider => {
+                    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "job_not_run", message)
+                }
+            });
+        }
+        JobEnd::Unrecorded => {
+            return failed(
+                "unrecorded",
+                "the job's end could not be recorded; try again",
+            );
+        }
+    };
+    let words = fault.as_ref().map_or("", |fault| fault.message.as_str());
+    match receipt.consensus.exit {
+        ExitStatus::Done => Ok(receipt.digest()),
+        ExitStatus::JobError {
+            code: 1 | BAD_INPUT,
+            ..
+        } => Err(bad_input(words)),
+        ExitStatus::JobError { .. } => failed("job_error", words),
+        ExitStatus::LimitHit { limit } => {
+            let message = format!("the job reached its limit {}", limit.name());
+            Err(ApiError::bad("limit_reached", message))
+        }
+        ExitStatus::Trapped { .. } => failed("job_trapped", "the job failed"),
+        ExitStatus::Cancelled => failed("cancelled", "the job was cancelled"),
+        ExitStatus::DeadlineExceeded => {
+            let message = "the job took too long";
+            Err(ApiError::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "timeout",
+                message,
+            ))
+        }
+        ExitStatus::DeviceLost | ExitStatus::HostFailure => {
+            let message = "the provider failed while it ran the job; try again";
+            Err(ApiError::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "host_failure",
+                message,
+            ))
+        }
+    }
+}
+
+/// A job's refusal of its input: its message begins with the field, in back quotes.
+fn bad_input(message: &str) -> ApiError {
+    let field = message
+        .strip_prefix('`')
+        .and_then(|rest| rest.split_once('`'));
+    let error = ApiError::bad("job_error", message);
+    match field {
+        Some((field, _)) if !field.is_empty() => error.param(field),
+        _ => error,
+    }
+}
+
+/// The part of an answer that is ours: where it came from.
+fn ours(job: &Digest, receipt: Option<&Digest>) -> Value {
+    json!({"job_id": job.to_string(), "receipt": receipt.map(Digest::to_string)})
+}
+
+/// A job whose output is not what its shape says.
+fn bad_output(problem: &str) -> ApiError {
+    let message = format!("the job's output does not follow its shape: {problem}");
+    ApiError::new(StatusCode::BAD_GATEWAY, "bad_output", message)
+}

@@ -1,0 +1,265 @@
+//! The jobs API, from an uploaded module to an opened receipt.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::json;
+use tussah_manifest::{Digest, Document as _, ModuleRef, Opening, Receipt};
+use tussah_provider::gateway::PriceSheet;
+use tussah_provider::http::serve_health;
+
+use super::*;
+
+async fn ended(server: &Server, id: &str) -> Value {
+    let stream = server.get(&format!("/v1/jobs/{id}/events")).await;
+    assert_eq!(stream.header("content-type"), Some("text/event-stream"));
+    let (name, data) = events(&stream.text()).pop().unwrap();
+    assert_eq!(name, "ended", "{data}");
+    serde_json::from_str(&data).unwrap()
+}
+
+#[test]
+fn a_job_goes_from_upload_to_receipt() {
+    wait(async {
+        let server = Server::with_worker().await;
+        let module = b"\0asm another module";
+        let digest = Digest::of(module);
+        let mut manifest = manifest("null");
+        manifest.module = ModuleRef::of(module);
+        let submit = json!({"manifest_toml": toml(&manifest), "input": "hello"});
+        let refused = server.post("/v1/jobs", &submit).await;
+        assert_eq!(
+            (refused.status, refused.code().as_str()),
+            (409, "blob_missing")
+        );
+        // In two pieces, asked in between.
+        let path = format!("/v1/blobs/{digest}");
+        let head = server.send("HEAD", &path, "", b"").await;
+        assert_eq!(
+            (head.status, head.header("upload-offset")),
+            (404, Some("0"))
+        );
+        let total = module.len();
+        let range = format!("Content-Range: bytes 0-6/{total}\r\n");
+        let first = server.send("PUT", &path, &range, &module[..7]).await;
+        assert_eq!(
+            (first.status, first.header("upload-offset")),
+            (202, Some("7"))
+        );
+        let range = format!("Content-Range: bytes 7-{}/{total}\r\n", total - 1);
+        let second = server.send("PUT", &path, &range, &module[7..]).await;
+        assert_eq!(second.status, 201, "{second:?}");
+        assert_eq!(server.send("HEAD", &path, "", b"").await.status, 200);
+        let accepted = server.post("/v1/jobs", &submit).await;
+        assert_eq!(accepted.status, 202, "{accepted:?}");
+        let id = accepted.json()["id"].as_str().unwrap().to_owned();
+        assert_eq!(
+            accepted.header("location"),
+            Some(format!("/v1/jobs/{id}").as_str())
+        );
+        let end = ended(&server, &id).await;
+        assert_eq!(
+            (end["status"].as_str(), end["ended"].as_bool()),
+            (Some("done"), Some(true))
+        );
+        // By then all of it can be had, by its owner.
+        let output = server.get(&format!("/v1/jobs/{id}/output")).await;
+        assert_eq!(output.body, b"HELLO");
+        let accept = "Accept: application/octet-stream\r\n";
+        let receipt = server
+            .send("GET", &format!("/v1/jobs/{id}/receipt"), accept, b"")
+            .await;
+        let receipt = Receipt::from_verified_bytes(&receipt.body).unwrap();
+        let opening = server.get(&format!("/v1/jobs/{id}/opening")).await;
+        let opening = Opening::from_bytes(&opening.body).unwrap();
+        opening.matches(&receipt).unwrap();
+        assert_eq!(opening.output_digest(b"HELLO"), receipt.consensus.output);
+        let view = server.get(&format!("/v1/jobs/{id}/receipt")).await.json();
+        assert_eq!(view["consensus"]["job"], id.as_str());
+        // Who comes after the end hears the same.
+        let text = server.get(&format!("/v1/jobs/{id}/events")).await.text();
+        let output = &events(&text)[0];
+        assert_eq!(
+            output.1,
+            json!({"base64": BASE64.encode("HELLO")}).to_string()
+        );
+        // To another account the job is not there.
+        let other = server
+            .gateway
+            .ledger()
+            .new_api_key("other", "other", NOW)
+            .unwrap();
+        let other = Server {
+            key: other.reveal().to_owned(),
+            ..server
+        };
+        for what in ["", "/events", "/output", "/receipt", "/opening", "/log"] {
+            let answer = other.get(&format!("/v1/jobs/{id}{what}")).await;
+            assert_eq!(answer.status, 404, "{what}");
+        }
+        let cancel = other
+            .post(&format!("/v1/jobs/{id}/cancel"), &json!({}))
+            .await;
+        assert_eq!(cancel.status, 404);
+    });
+}
+
+#[test]
+fn a_signed_request_is_one_job_however_often_it_is_sent() {
+    wait(async {
+        let server = Server::with_worker().await;
+        let signed = request(9, &manifest("null"), b"hello", 10);
+        let submit = json!({
+            "model": "null",
+            "input_base64": BASE64.encode("hello"),
+            "request": BASE64.encode(signed.to_bytes()),
+        });
+        let first = server.post("/v1/jobs", &submit).await;
+        assert_eq!(first.status, 202);
+        let id = signed.body.job_id().to_string();
+        assert_eq!(first.json()["id"], id.as_str());
+        ended(&server, &id).await;
+        let again = server.post("/v1/jobs", &submit).await;
+        assert_eq!(again.status, 200);
+        assert_eq!(again.json()["status"], "done");
+    });
+}
+
+#[test]
+fn cancelling_ends_what_runs_and_what_waits() {
+    wait(async {
+        let server = server(|_, _, _| ()).await;
+        let submit = json!({"model": "null", "input": "wait"});
+        let id_of = |answer: Answer| answer.json()["id"].as_str().unwrap().to_owned();
+        let waiting = id_of(server.post("/v1/jobs", &submit).await);
+        assert_eq!(
+            server.get(&format!("/v1/jobs/{waiting}")).await.json()["status"],
+            "queued"
+        );
+        let early = server.get(&format!("/v1/jobs/{waiting}/output")).await;
+        assert_eq!(
+            (early.status, early.code().as_str()),
+            (409, "job_not_ended")
+        );
+        let cancel = |id: &str| format!("/v1/jobs/{id}/cancel");
+        assert_eq!(server.post(&cancel(&waiting), &json!({})).await.status, 202);
+        let end = ended(&server, &waiting).await;
+        assert_eq!(end["status"], "not-run");
+        assert_eq!(end["error"]["fault"], "client");
+        drop(peer::attach(&server.gateway));
+        let running = id_of(server.post("/v1/jobs", &submit).await);
+        assert_eq!(server.post(&cancel(&running), &json!({})).await.status, 202);
+        assert_eq!(ended(&server, &running).await["ended"], true);
+        // It has ended: that is no error, and changes nothing.
+        assert_eq!(server.post(&cancel(&running), &json!({})).await.status, 200);
+    });
+}
+
+#[test]
+fn a_full_queue_says_when_to_come_back() {
+    wait(async {
+        let server = server(|config, _, _| config.queue.account_queued_max = 1).await;
+        let submit = json!({"model": "null", "input": "hello"});
+        assert_eq!(server.post("/v1/jobs", &submit).await.status, 202);
+        let full = server.post("/v1/jobs", &submit).await;
+        assert_eq!((full.status, full.code().as_str()), (429, "queue_full"));
+        let seconds: u64 = full.header("retry-after").unwrap().parse().unwrap();
+        assert!(seconds >= 1);
+        assert_eq!(full.json()["error"]["type"], "rate_limit_error");
+    });
+}
+
+#[test]
+fn quotes_and_credit_are_in_nanograms() {
+    wait(async {
+        let server = server(|config, _, _| {
+            config.prices = PriceSheet {
+                base: nano(100),
+                fuel: nano(50),
+                inference: nano(0),
+            };
+        })
+        .await;
+        let quote = server
+            .post("/v1/quote", &json!({"model": "null"}))
+            .await
+            .json();
+        // The default limit is 10^10 units of fuel.
+        assert_eq!(quote["price_nanograms_max"], "600");
+        assert_eq!(quote["reserved_nanograms"], "600");
+        let cheap = json!({"model": "null", "max_price_nanograms": "300"});
+        let quote = server.post("/v1/quote", &cheap).await.json();
+        assert_eq!(quote["reserved_nanograms"], "300");
+        let low = json!({"model": "null", "max_price_nanograms": 99});
+        let refused = server.post("/v1/quote", &low).await;
+        assert_eq!(
+            (refused.status, refused.code().as_str()),
+            (400, "price_too_low")
+        );
+        let limits = tussah_provider::ledger::AccountLimits {
+            credit_nanograms: Some(nano(1000)),
+            ..Default::default()
+        };
+        server.gateway.ledger().set_limits("bot", limits).unwrap();
+        let submit = json!({"model": "null", "input": "hello"});
+        assert_eq!(server.post("/v1/jobs", &submit).await.status, 202);
+        let refused = server.post("/v1/jobs", &submit).await;
+        assert_eq!(
+            (refused.status, refused.code().as_str()),
+            (402, "insufficient_quota")
+        );
+    });
+}
+
+#[test]
+fn health_is_on_its_own_port_and_says_nothing_of_anybody() {
+    wait(async {
+        let server = server(|_, _, _| ()).await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let gateway = server.gateway.clone();
+        tokio::spawn(serve_health(gateway, listener, std::future::pending()));
+        let health = Server { address, ..server };
+        assert_eq!(health.get("/healthz").await.body, b"ok\n");
+        let ready = health.get("/readyz").await;
+        assert_eq!(ready.status, 503);
+        assert_eq!(ready.json()["reason"], "no worker is ready");
+        let metrics = health.get("/metrics").await.text();
+        assert!(metrics.contains("tussah_jobs_waiting 0\n"), "{metrics}");
+        assert!(!metrics.contains("bot"), "{metrics}");
+    });
+}
+
+#[test]
+fn uploads_are_held_to_the_allow_list_the_quota_and_their_digest() {
+    wait(async {
+        let allowed = [Digest::of(b"good"), Digest::of(&[0; 900])];
+        let server = server(|_, _, rules| {
+            rules.allowed = Some(allowed.into());
+            rules.quota_bytes = 100;
+        })
+        .await;
+        let put = async |digest: Digest, body: &[u8]| {
+            server
+                .send("PUT", &format!("/v1/blobs/{digest}"), "", body)
+                .await
+        };
+        let answer = put(Digest::of(b"bad"), b"bad").await;
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (403, "blob_not_allowed")
+        );
+        let answer = put(Digest::of(b"good"), b"evil").await;
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (400, "other_digest")
+        );
+        let answer = put(Digest::of(&[0; 900]), &[0; 900]).await;
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (507, "quota_exceeded")
+        );
+        assert_eq!(put(Digest::of(b"good"), b"good").await.status, 201);
+        // Once more is no work and no error.
+        assert_eq!(put(Digest::of(b"good"), b"good").await.status, 200);
+    });
+}

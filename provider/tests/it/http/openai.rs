@@ -1,0 +1,259 @@
+//! OpenAI's shape, as OpenAI's own clients read it.
+
+use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
+use tussah_provider::ledger::JobState;
+
+use super::*;
+
+fn hello() -> Value {
+    json!({"model": "chat", "messages": [{"role": "user", "content": "hi"}]})
+}
+
+fn with(mut body: Value, extra: Value) -> Value {
+    let (Some(body_map), Value::Object(extra)) = (body.as_object_mut(), extra) else {
+        panic!("no objects");
+    };
+    body_map.extend(extra);
+    body
+}
+
+#[test]
+fn models_are_what_is_deployed() {
+    wait(async {
+        let server = server(|_, _, _| ()).await;
+        let list = server.get("/v1/models").await.json();
+        let names: Vec<_> = list["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|m| &m["id"])
+            .collect();
+        assert!(names.contains(&&json!("chat")), "{list}");
+        let one = server.get("/v1/models/chat").await.json();
+        assert_eq!(one["tussah"]["shape"], "chat");
+        assert_eq!(one["created"], NOW / 1000);
+        let none = server.get("/v1/models/none").await;
+        assert_eq!(
+            (none.status, none.code().as_str()),
+            (404, "model_not_found")
+        );
+    });
+}
+
+#[test]
+fn a_chat_is_answered_at_once() {
+    wait(async {
+        let server = Server::with_worker().await;
+        let answer = server.post("/v1/chat/completions", &hello()).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let json = answer.json();
+        assert_eq!(json["object"], "chat.completion");
+        assert_eq!(json["choices"][0]["message"]["content"], "Hello, wörld");
+        assert_eq!(json["choices"][0]["finish_reason"], "stop");
+        let usage = json!({"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8});
+        assert_eq!(json["usage"], usage);
+        // The answer says which job it came from, and the receipt is to be had.
+        let id = json["tussah"]["job_id"].as_str().unwrap();
+        assert_eq!(answer.header("tussah-receipt"), Some(id));
+        let job = server.get(&format!("/v1/jobs/{id}")).await.json();
+        assert_eq!(job["receipt"], json["tussah"]["receipt"]);
+        assert_eq!(job["model"], "chat");
+    });
+}
+
+#[test]
+fn a_streamed_chat_comes_in_chunks_with_its_usage_last() {
+    wait(async {
+        let server = Server::with_worker().await;
+        let options = json!({"stream": true, "stream_options": {"include_usage": true}});
+        let answer = server
+            .post("/v1/chat/completions", &with(hello(), options))
+            .await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let text = answer.text();
+        let mut data: Vec<_> = events(&text).into_iter().map(|(_, data)| data).collect();
+        assert_eq!(data.pop().as_deref(), Some("[DONE]"));
+        let chunks: Vec<Value> = data
+            .iter()
+            .map(|d| serde_json::from_str(d).unwrap())
+            .collect();
+        assert_eq!(chunks[0]["choices"][0]["delta"]["role"], "assistant");
+        let said: String = chunks
+            .iter()
+            .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str())
+            .collect();
+        assert_eq!(said, "Hello, wörld");
+        let (usage, last) = (&chunks[chunks.len() - 1], &chunks[chunks.len() - 2]);
+        assert_eq!(last["choices"][0]["finish_reason"], "stop");
+        assert!(last["tussah"]["receipt"].is_string());
+        assert_eq!(
+            (&usage["choices"], &usage["usage"]["total_tokens"]),
+            (&json!([]), &json!(8))
+        );
+        assert!(
+            chunks[..chunks.len() - 1]
+                .iter()
+                .all(|chunk| chunk["usage"].is_null())
+        );
+        // Without being asked for, there is no usage at all.
+        let plain = with(hello(), json!({"stream": true}));
+        let text = server.post("/v1/chat/completions", &plain).await.text();
+        assert!(!text.contains("usage"), "{text}");
+    });
+}
+
+#[test]
+fn equal_seeds_have_equal_answers_and_one_job() {
+    wait(async {
+        let server = Server::with_worker().await;
+        let seeded = with(hello(), json!({"seed": 7}));
+        let first = server.post("/v1/chat/completions", &seeded).await.json();
+        let again = server.post("/v1/chat/completions", &seeded).await.json();
+        assert_eq!(first["tussah"], again["tussah"]);
+        let streamed = with(seeded.clone(), json!({"stream": true}));
+        let text = server.post("/v1/chat/completions", &streamed).await.text();
+        assert!(text.contains("wörld") && text.contains("[DONE]"), "{text}");
+        let unseeded = server.post("/v1/chat/completions", &hello()).await.json();
+        assert_ne!(first["tussah"]["job_id"], unseeded["tussah"]["job_id"]);
+    });
+}
+
+#[test]
+fn what_a_job_gets_is_the_convention_of_its_shape() {
+    wait(async {
+        let server = Server::with_worker().await;
+        let body = json!({
+            "model": "echo-chat",
+            "messages": [
+                {"role": "developer", "content": "be brief"},
+                {"role": "user", "content": [
+                    {"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+            ],
+            "max_completion_tokens": 5, "temperature": 0.5, "top_p": 1, "stop": "end",
+            "n": 1, "logprobs": false, "tools": [], "user": "u1", "frequency_penalty": 0.0,
+            "response_format": {"type": "json_schema", "json_schema": {
+                "name": "x", "strict": true, "schema": {"type": "object"}}},
+        });
+        // The peer's plain job says its input in capitals: no chat, so the answer is refused.
+        let answer = server.post("/v1/chat/completions", &body).await;
+        assert_eq!((answer.status, answer.code().as_str()), (502, "bad_output"));
+        let id = answer.header("tussah-receipt");
+        assert_eq!(id, None);
+        let jobs = server.gateway.ledger().recent_jobs(None, 1).unwrap();
+        let record = server
+            .gateway
+            .ledger()
+            .job_with_content(&jobs[0].id)
+            .unwrap();
+        let said = String::from_utf8(record.unwrap().output).unwrap();
+        let expected = json!({
+            "messages": [
+                {"role": "system", "content": "be brief"}, {"role": "user", "content": "ab"}],
+            "max_tokens": 5, "temperature": 0.5, "top_p": 1.0, "stop": ["end"],
+            "response_format": {"type": "json_schema", "schema": {"type": "object"}},
+        });
+        assert_eq!(said, expected.to_string().to_uppercase());
+    });
+}
+
+#[test]
+fn completions_and_embeddings_have_their_own_shapes() {
+    wait(async {
+        let server = Server::with_worker().await;
+        let body = json!({"model": "completions", "prompt": "Once"});
+        let json = server.post("/v1/completions", &body).await.json();
+        assert_eq!(json["object"], "text_completion");
+        assert_eq!(json["choices"][0]["text"], "Hello, wörld");
+        let streamed = with(body, json!({"stream": true}));
+        let text = server.post("/v1/completions", &streamed).await.text();
+        assert!(text.contains(r#""text":"Hello""#), "{text}");
+        let body = json!({"model": "embeddings", "input": ["a", "b"]});
+        let json = server.post("/v1/embeddings", &body).await.json();
+        assert_eq!(json["data"][0]["embedding"], json!([1.0, -2.0]));
+        assert_eq!(json["data"][1]["index"], 1);
+        assert_eq!(
+            json["usage"],
+            json!({"prompt_tokens": 7, "total_tokens": 7})
+        );
+        let base64 = with(body.clone(), json!({"encoding_format": "base64"}));
+        let json = server.post("/v1/embeddings", &base64).await.json();
+        assert_eq!(json["data"][1]["embedding"], "AAAAPwAAQEA=");
+        for (extra, code) in [
+            (json!({"input": []}), "invalid_value"),
+            (json!({"input": [[1, 2]]}), "invalid_value"),
+            (json!({"dimensions": 5}), "unsupported_parameter"),
+            (json!({"model": "chat"}), "model_shape"),
+            // The peer answers two vectors, whatever it is asked.
+            (json!({"input": "one"}), "bad_output"),
+        ] {
+            let answer = server
+                .post("/v1/embeddings", &with(body.clone(), extra))
+                .await;
+            assert_eq!(answer.code(), code);
+        }
+    });
+}
+
+#[test]
+fn what_a_job_says_is_wrong_is_the_clients_to_read() {
+    wait(async {
+        let server = Server::with_worker().await;
+        let mut bad = hello();
+        bad["messages"][0]["content"] = json!("error");
+        for stream in [false, true] {
+            let body = with(bad.clone(), json!({"stream": stream, "model": "chat"}));
+            let answer = server.post("/v1/chat/completions", &body).await;
+            if stream {
+                // Some of it was out by then: the stream says what happened, and does not end well.
+                let text = answer.text();
+                assert!(
+                    text.contains("no good input") && !text.contains("[DONE]"),
+                    "{text}"
+                );
+            } else {
+                assert_eq!((answer.status, answer.code().as_str()), (400, "job_error"));
+                assert_eq!(answer.json()["error"]["message"], "no good input");
+            }
+        }
+        let body = with(hello(), json!({"model": "nonsense", "stream": true}));
+        let answer = server.post("/v1/chat/completions", &body).await;
+        assert_eq!((answer.status, answer.code().as_str()), (502, "bad_output"));
+    });
+}
+
+#[test]
+fn a_client_that_hangs_up_cancels_its_job() {
+    wait(async {
+        let server = server(|_, _, _| ()).await;
+        for stream in [false, true] {
+            let body = with(hello(), json!({"stream": stream})).to_string();
+            let json = "Content-Type: application/json\r\n";
+            let path = "/v1/chat/completions";
+            let head = server.head("POST", path, json, Some(body.len()));
+            let mut client = TcpStream::connect(server.address).await.unwrap();
+            client
+                .write_all(&[head.as_bytes(), body.as_bytes()].concat())
+                .await
+                .unwrap();
+            let ledger = server.gateway.ledger();
+            // Without a worker it waits; its client does not.
+            let id = loop {
+                if let Some(job) = ledger.accepted().unwrap().first() {
+                    break job.request.body.job_id();
+                }
+                tokio::task::yield_now().await;
+            };
+            drop(client);
+            let left = async {
+                while ledger.job(&id).unwrap().unwrap().state == JobState::Accepted {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(60), left)
+                .await
+                .unwrap();
+            assert_eq!(ledger.job(&id).unwrap().unwrap().state, JobState::NotRun);
+        }
+    });
+}
