@@ -14,9 +14,10 @@
 //!                  └ kernels ── WGSL for all else
 //! clock ── how long a step took; bandwidth ── how fast the device's memory is
 //! pipelines ── compiled kernels on disk, checked by a MAC
-//! device ── the opened adapter, and what went wrong; self_test ── whether it keeps the arithmetic
+//! adapter ── which there are; device ── the one that was opened, and what went wrong; self_test ── whether it keeps the arithmetic
 //! ```
 
+mod adapter;
 mod bandwidth;
 mod best;
 mod builder;
@@ -35,6 +36,9 @@ mod tile;
 mod unpack;
 mod weights;
 
-pub use device::{Gpu, GpuChoice, GpuError, GpuInfo, GpuKind, GpuLayout, GpuOptions, GpuTiles};
+pub use adapter::{
+    GpuChoice, GpuError, GpuInfo, GpuKind, GpuLayout, GpuOptions, GpuSubgroups, GpuTiles,
+};
+pub use device::Gpu;
 pub use pipelines::GpuCache;
 pub(crate) use steps::GpuDecoder;

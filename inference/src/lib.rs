@@ -55,7 +55,8 @@ pub use gguf::{
     StorageShare, TENSOR_NAME_BYTES_MAX, TENSORS_MAX,
 };
 pub use gpu::{
-    Gpu, GpuCache, GpuChoice, GpuError, GpuInfo, GpuKind, GpuLayout, GpuOptions, GpuTiles,
+    Gpu, GpuCache, GpuChoice, GpuError, GpuInfo, GpuKind, GpuLayout, GpuOptions, GpuSubgroups,
+    GpuTiles,
 };
 pub use model::{
     Device, Engine, LoadOptions, LoadProgress, Model, ModelError, ModelInfo, THREADS_MAX,

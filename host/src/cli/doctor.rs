@@ -67,6 +67,8 @@ struct AdapterView {
     binding_bytes_max: u64,
     /// Whether it has integers of 64 bits; without them sums take more steps.
     int64: bool,
+    /// Whether threads can exchange values without memory; without it sums of a workgroup take more steps.
+    subgroups: bool,
     /// Whether it measures time on the GPU.
     timestamps: bool,
 }
@@ -80,6 +82,7 @@ impl From<&GpuInfo> for AdapterView {
             driver: info.driver.clone(),
             binding_bytes_max: info.binding_bytes_max,
             int64: info.int64,
+            subgroups: info.subgroups,
             timestamps: info.timestamps,
         }
     }

@@ -15,8 +15,9 @@ use wgpu::{
 use crate::backend::BackendError;
 use crate::model::plan::Gate;
 
-use super::device::{Gpu, GpuKind, GpuTiles};
-use super::kernels::{Add, Input, Profile};
+use super::adapter::{GpuKind, GpuTiles};
+use super::device::Gpu;
+use super::kernels::{Add, Input, Profile, with_subgroups};
 use super::product::{Params, Product, Slot, THREADS, threads};
 use super::tile::{Shape, Tile};
 use super::weights::{COLUMNS, Matrix, Run};
@@ -171,6 +172,7 @@ impl Compiler {
         source: String,
         bound: &[Bound<'_>],
     ) -> Result<Arc<ComputePipeline>, BackendError> {
+        let source = with_subgroups(source);
         if let Some(made) = self.pipelines.get(&source) {
             return Ok(Arc::clone(made));
         }

@@ -1,6 +1,6 @@
 //! An adapter, opened.
 //! In: which GPU is wanted. Out: its device, what it can do, and buffers with typed errors.
-//! It never takes an adapter that is a CPU unless its name was asked for.
+//! What it cannot do is an error; it looks for no other in its place.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,202 +8,24 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use wgpu::{
-    Adapter, Buffer, BufferDescriptor, BufferUsages, ComputePipeline, ComputePipelineDescriptor,
-    Device, DeviceDescriptor, DeviceType, ErrorFilter, Features, Instance, InstanceDescriptor,
-    Limits, MapMode, PipelineCompilationOptions, PipelineLayout, PollType, Queue,
-    ShaderModuleDescriptor, ShaderSource,
+    Buffer, BufferDescriptor, BufferUsages, ComputePipeline, ComputePipelineDescriptor, Device,
+    DeviceDescriptor, ErrorFilter, Features, Limits, MapMode, PipelineCompilationOptions,
+    PipelineLayout, PollType, Queue, ShaderModuleDescriptor, ShaderSource,
 };
 
 use crate::backend::BackendError;
 
+use super::adapter::{
+    GpuError, GpuInfo, GpuKind, GpuLayout, GpuOptions, GpuSubgroups, adapters, choose, rank,
+};
 use super::kernels::Profile;
-use super::pipelines::{GpuCache, Pipelines};
+use super::pipelines::Pipelines;
 use super::self_test;
 
 /// What goes to the device at a time.
 const UPLOAD_BYTES: usize = 64 << 20;
 /// What the kernels need at the least: storage buffers, threads of a workgroup and bytes that they share.
 const NEEDS: (u32, u32, u32) = (8, 256, 16 << 10);
-
-/// What kind of adapter it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GpuKind {
-    /// A card of its own.
-    Discrete,
-    /// Part of the processor, with the processor's memory.
-    Integrated,
-    /// A share of a GPU in a virtual machine.
-    Virtual,
-    /// A program that computes on the CPU, such as llvmpipe.
-    Software,
-    /// The driver does not say.
-    Unknown,
-}
-
-impl GpuKind {
-    /// As `doctor` and receipts name it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Discrete => "discrete",
-            Self::Integrated => "integrated",
-            Self::Virtual => "virtual",
-            Self::Software => "software",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-/// What a driver says of an adapter.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GpuInfo {
-    /// As the driver names it, such as `NVIDIA H100 80GB HBM3`.
-    pub name: String,
-    /// What kind it is.
-    pub kind: GpuKind,
-    /// The interface it is reached by: `vulkan`, `metal` or `dx12`.
-    pub interface: String,
-    /// The driver and its version.
-    pub driver: String,
-    /// Bytes that one binding may have; larger tensors are cut.
-    pub binding_bytes_max: u64,
-    /// Whether it has integers of 64 bits.
-    pub int64: bool,
-    /// Whether it counts time.
-    pub timestamps: bool,
-}
-
-impl GpuInfo {
-    fn of(adapter: &Adapter) -> Self {
-        let info = adapter.get_info();
-        let kind = match info.device_type {
-            DeviceType::DiscreteGpu => GpuKind::Discrete,
-            DeviceType::IntegratedGpu => GpuKind::Integrated,
-            DeviceType::VirtualGpu => GpuKind::Virtual,
-            DeviceType::Cpu => GpuKind::Software,
-            DeviceType::Other => GpuKind::Unknown,
-        };
-        let driver = format!("{} {}", info.driver, info.driver_info);
-        Self {
-            name: info.name,
-            kind,
-            interface: info.backend.to_str().to_owned(),
-            driver: driver.trim().to_owned(),
-            binding_bytes_max: adapter.limits().max_storage_buffer_binding_size,
-            int64: adapter.features().contains(Features::SHADER_INT64),
-            timestamps: adapter.features().contains(Features::TIMESTAMP_QUERY),
-        }
-    }
-}
-
-impl fmt::Display for GpuInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            name,
-            interface,
-            driver,
-            ..
-        } = self;
-        write!(f, "{name}, {interface}, {driver}")
-    }
-}
-
-/// Which adapter is wanted.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum GpuChoice {
-    /// The fastest kind that is no software.
-    #[default]
-    Best,
-    /// The first whose name has this text in it, in any case of letters; software is taken too.
-    Named(String),
-}
-
-/// How kernels are laid out; the bits do not depend on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct GpuLayout {
-    /// Threads that share a row of a matrix, a power of two up to 64; 0 picks by the row's length.
-    pub lanes: u32,
-    /// Sums of 64 bits out of 32-bit integers even where the device has longer ones.
-    pub without_int64: bool,
-    /// Sums and products of floats out of integers even where the device's own are exact.
-    pub without_floats: bool,
-    /// The most workgroups of a product that norms by itself; 0 takes as many as large devices run at once.
-    pub groups: u32,
-    /// Which products of several tokens go by tiles.
-    pub tiles: GpuTiles,
-}
-
-/// Which products of several tokens share what they read in tiles.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum GpuTiles {
-    /// Those that gain by it: prompts, and batches on large matrices.
-    #[default]
-    Auto,
-    /// None.
-    Never,
-    /// All of more than four tokens.
-    Always,
-}
-
-/// How to open an adapter.
-#[derive(Debug, Clone, Default)]
-pub struct GpuOptions {
-    /// Which one.
-    pub choice: GpuChoice,
-    /// A smaller limit than the adapter's on a binding, in bytes; tests cut tensors with it.
-    pub binding_bytes_max: Option<u64>,
-    /// The kernels' layout.
-    pub layout: GpuLayout,
-    /// Where compiled kernels are kept from one start to the next, if they are.
-    pub cache: Option<GpuCache>,
-}
-
-/// Why there is no device.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum GpuError {
-    /// No adapter at all.
-    #[error("no GPU was found: is a Vulkan, Metal or DX12 driver installed?")]
-    None,
-    /// Only software, and it was not asked for by name.
-    #[error(
-        "only software adapters were found ({found}); they compute on the CPU: name one to use it"
-    )]
-    OnlySoftware {
-        /// Their names.
-        found: String,
-    },
-    /// No adapter has that name.
-    #[error("no GPU has `{wanted}` in its name; there are: {found}")]
-    NoneNamed {
-        /// What was asked for.
-        wanted: String,
-        /// The names of those that there are.
-        found: String,
-    },
-    /// Its results are not those that the exact profile wants; nothing that it computes could be audited.
-    #[error(
-        "{name} does not keep the exact arithmetic: {what}; a newer driver may, `--device cpu` does"
-    )]
-    Inexact {
-        /// The adapter.
-        name: String,
-        /// The operation, its operands and results.
-        what: String,
-    },
-    /// The driver refused.
-    #[error("could not open {name}: {reason}")]
-    Refused {
-        /// The adapter.
-        name: String,
-        /// What the driver said.
-        reason: String,
-    },
-}
-
-/// Every adapter that drivers report, software ones too.
-pub(crate) fn adapters() -> Vec<Adapter> {
-    let instance = Instance::new(InstanceDescriptor::new_without_display_handle());
-    pollster::block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY))
-}
 
 /// A device that is ready to compute; shared by the models on it.
 pub struct Gpu {
@@ -213,6 +35,7 @@ pub struct Gpu {
     int64: bool,
     /// Whether sums and products of its own have the bits of rule 1.
     native_floats: bool,
+    subgroups: bool,
     device: Device,
     queue: Queue,
     pipelines: Option<Pipelines>,
@@ -274,6 +97,12 @@ impl Gpu {
         let mut features = Features::empty();
         features.set(Features::SHADER_INT64, int64);
         features.set(Features::TIMESTAMP_QUERY, info.timestamps);
+        let subgroups = match options.layout.subgroups {
+            GpuSubgroups::Auto => info.subgroups && info.kind != GpuKind::Software,
+            GpuSubgroups::Never => false,
+            GpuSubgroups::Always => info.subgroups,
+        };
+        features.set(Features::SUBGROUP, subgroups);
         let cache = options.cache.as_ref();
         let cache = cache.filter(|_| adapter.features().contains(Features::PIPELINE_CACHE));
         features.set(Features::PIPELINE_CACHE, cache.is_some());
@@ -301,6 +130,7 @@ impl Gpu {
             int64,
             // A Metal compiler may leave out looks for infinity; none has been seen to keep them yet.
             native_floats: !options.layout.without_floats && !of_metal,
+            subgroups,
             device,
             queue,
             pipelines,
@@ -309,6 +139,10 @@ impl Gpu {
         // Integers have the same bits, and are slower.
         if gpu.native_floats && !matches!(gpu.self_test(), Ok(None)) {
             gpu.native_floats = false;
+        }
+        // So are those that meet in memory.
+        if gpu.subgroups && !matches!(self_test::subgroups(&gpu), Ok(true)) {
+            gpu.subgroups = false;
         }
         let name = || gpu.info.name.clone();
         let tested = match gpu.native_floats {
@@ -368,6 +202,12 @@ impl Gpu {
 
     pub(super) fn native_floats(&self) -> bool {
         self.native_floats
+    }
+
+    /// Whether sums and maxima of a workgroup go by subgroups: where the layout wants them, the adapter has them,
+    /// and the self-test found them right.
+    pub fn subgroups(&self) -> bool {
+        self.subgroups
     }
 
     pub(super) fn int64(&self) -> bool {
@@ -530,43 +370,6 @@ impl Gpu {
             other => other,
         })
     }
-}
-
-fn rank(kind: GpuKind) -> u8 {
-    match kind {
-        GpuKind::Discrete => 0,
-        GpuKind::Virtual => 1,
-        GpuKind::Integrated => 2,
-        GpuKind::Unknown => 3,
-        GpuKind::Software => 4,
-    }
-}
-
-fn choose(choice: &GpuChoice) -> Result<Adapter, GpuError> {
-    let mut found: Vec<(GpuInfo, Adapter)> = adapters()
-        .into_iter()
-        .map(|adapter| (GpuInfo::of(&adapter), adapter))
-        .collect();
-    if found.is_empty() {
-        return Err(GpuError::None);
-    }
-    found.sort_by_key(|(info, _)| rank(info.kind));
-    let names = found.iter().map(|(info, _)| info.name.as_str());
-    let names = names.collect::<Vec<_>>().join(", ");
-    let fits = |info: &GpuInfo| match choice {
-        GpuChoice::Best => info.kind != GpuKind::Software,
-        GpuChoice::Named(wanted) => info.name.to_lowercase().contains(&wanted.to_lowercase()),
-    };
-    let index = found.iter().position(|(info, _)| fits(info));
-    index
-        .map(|index| found.swap_remove(index).1)
-        .ok_or_else(|| match choice {
-            GpuChoice::Best => GpuError::OnlySoftware { found: names },
-            GpuChoice::Named(wanted) => GpuError::NoneNamed {
-                wanted: wanted.clone(),
-                found: names,
-            },
-        })
 }
 
 /// Keeps the first thing that goes wrong, to be told at the next step.

@@ -21,6 +21,7 @@ const THREADS_OF_ATTENTION: usize = 256;
 /// Threads of a norm whose sums must have the order of a product's that norms by itself.
 const THREADS_OF_FLOAT_NORM: usize = 256;
 const BATCH: &str = include_str!("wgsl/batch.wgsl");
+const SUBGROUPS: &str = include_str!("wgsl/subgroups.wgsl");
 
 /// Which arithmetic a model on a GPU runs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,16 +30,22 @@ pub(crate) enum Profile {
     Exact {
         /// Whether sums and products are the device's own; else they are made of integers.
         native: bool,
+        /// Whether sums and maxima of a workgroup go by subgroups.
+        subgroups: bool,
     },
     /// f32, whose bits are the device's own.
-    Fast,
+    Fast {
+        /// As above.
+        subgroups: bool,
+    },
 }
 
 /// The sources of a profile, which both put together in the same way.
 #[derive(Debug)]
 pub(super) struct Texts {
     floats: [&'static str; 2],
-    groups: &'static str,
+    /// A workgroup's sums and maxima: through its memory, by subgroups, and what is made of them.
+    groups: [&'static str; 3],
     cache: &'static str,
     norm: &'static str,
     norm_plain: &'static str,
@@ -61,7 +68,11 @@ macro_rules! texts {
     ($folder:literal, $floats:expr, $write:expr) => {
         Texts {
             floats: $floats,
-            groups: include_str!(concat!("wgsl/", $folder, "groups.wgsl")),
+            groups: [
+                include_str!(concat!("wgsl/", $folder, "groups_memory.wgsl")),
+                include_str!(concat!("wgsl/", $folder, "groups_subgroup.wgsl")),
+                include_str!(concat!("wgsl/", $folder, "groups.wgsl")),
+            ],
             cache: include_str!(concat!("wgsl/", $folder, "cache.wgsl")),
             norm: include_str!(concat!("wgsl/", $folder, "norm.wgsl")),
             norm_plain: include_str!(concat!("wgsl/", $folder, "norm_plain.wgsl")),
@@ -95,6 +106,14 @@ impl Profile {
     pub(super) fn exact(gpu: &Gpu) -> Self {
         Self::Exact {
             native: gpu.native_floats(),
+            subgroups: gpu.subgroups(),
+        }
+    }
+
+    /// The fast profile as a device is to compute it.
+    pub(super) fn fast(gpu: &Gpu) -> Self {
+        Self::Fast {
+            subgroups: gpu.subgroups(),
         }
     }
 
@@ -102,15 +121,15 @@ impl Profile {
     pub(super) fn on(self, gpu: &Gpu) -> Self {
         match self {
             Self::Exact { .. } => Self::exact(gpu),
-            Self::Fast => Self::Fast,
+            Self::Fast { .. } => Self::fast(gpu),
         }
     }
 
     fn texts(self) -> &'static Texts {
         match self {
-            Self::Exact { native: false } => &OF_INTEGERS,
-            Self::Exact { native: true } => &OF_NATIVE,
-            Self::Fast => &FAST,
+            Self::Exact { native: false, .. } => &OF_INTEGERS,
+            Self::Exact { native: true, .. } => &OF_NATIVE,
+            Self::Fast { .. } => &FAST,
         }
     }
 
@@ -123,9 +142,34 @@ impl Profile {
     fn sum(self, a: &str, b: &str) -> String {
         match self {
             Self::Exact { .. } => format!("f_add({a}, {b})"),
-            Self::Fast => format!("{a} + {b}"),
+            Self::Fast { .. } => format!("{a} + {b}"),
         }
     }
+
+    /// A workgroup's sums and maxima.
+    pub(super) fn groups(self) -> String {
+        let [memory, by_subgroups, common] = self.texts().groups;
+        match self {
+            Self::Exact {
+                subgroups: true, ..
+            }
+            | Self::Fast { subgroups: true } => [SUBGROUPS, by_subgroups, common].concat(),
+            _ => [memory, common].concat(),
+        }
+    }
+}
+
+/// Tells a kernel's threads where they stand in subgroups, if its source asks for that.
+pub(super) fn with_subgroups(source: String) -> String {
+    const THREAD: &str = "@builtin(local_invocation_index) t: u32) {";
+    if !source.contains(SUBGROUPS) {
+        return source;
+    }
+    let with = "@builtin(local_invocation_index) t: u32, @builtin(subgroup_id) subgroup_: u32, @builtin(num_subgroups) subgroups_: u32, @builtin(subgroup_invocation_id) place_: u32) {
+    subgroup = subgroup_;
+    subgroups = subgroups_;
+    subgroup_place = place_;";
+    source.replace(THREAD, with)
 }
 
 /// Puts values where a source has `$NAMES`; longer names first, since one may begin another.
@@ -187,7 +231,7 @@ pub(super) fn prologue(profile: Profile, input: Input, columns: usize, threads: 
     // A word of four values: four of a thread's own, or a vector.
     let of_word = match profile {
         Profile::Exact { .. } => "[word * 4u + i]",
-        Profile::Fast => "[word]",
+        Profile::Fast { .. } => "[word]",
     };
     let (states, branch) = (format!("states{of_word}"), format!("branch{of_word}"));
     let (load, first) = match input {
@@ -209,10 +253,10 @@ pub(super) fn prologue(profile: Profile, input: Input, columns: usize, threads: 
         }
         _ => (None, 0),
     };
-    let source = [texts.groups, texts.prologue, load].concat();
+    let source = [&profile.groups(), texts.prologue, load].concat();
     let x_words = match profile {
         Profile::Exact { .. } => 16 * blocks,
-        Profile::Fast => words,
+        Profile::Fast { .. } => words,
     };
     let values = [
         ("WG", threads.to_string()),
@@ -226,8 +270,7 @@ pub(super) fn prologue(profile: Profile, input: Input, columns: usize, threads: 
 }
 
 fn assemble(profile: Profile, parts: &[&str], values: Vec<(&'static str, String)>) -> String {
-    let texts = profile.texts();
-    let source = [BATCH, texts.groups, &parts.concat()].concat();
+    let source = [BATCH, &profile.groups(), &parts.concat()].concat();
     profile.floats() + &substitute(&source, &values)
 }
 
@@ -245,7 +288,7 @@ pub(super) fn norm(profile: Profile, plan: &Plan, add: Add, wanted_only: bool) -
     };
     let source = texts.norm.replace("$ADD", add);
     let mut values = sizes(plan);
-    if profile == Profile::Fast {
+    if matches!(profile, Profile::Fast { .. }) {
         set_threads(&mut values, THREADS_OF_FLOAT_NORM);
     }
     values.extend([
@@ -311,7 +354,7 @@ fn prepare(profile: Profile, plan: &Plan, heads: Heads) -> (String, Vec<(&'stati
 pub(super) fn heads(profile: Profile, plan: &Plan, heads: Heads) -> String {
     let texts = profile.texts();
     let (source, mut values) = prepare(profile, plan, heads);
-    if profile == Profile::Fast {
+    if matches!(profile, Profile::Fast { .. }) {
         // As where attention makes them, so that their sums have the same order.
         set_threads(&mut values, THREADS_OF_ATTENTION);
     }

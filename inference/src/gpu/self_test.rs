@@ -14,11 +14,14 @@ use crate::arithmetic::{
 use crate::backend::BackendError;
 
 use super::device::Gpu;
-use super::kernels::{Profile, substitute};
+use super::kernels::{Profile, substitute, with_subgroups};
 use super::product::sums;
 
 /// Pairs of operands, a whole number of workgroups of 64.
 const PAIRS: usize = 4096;
+/// Threads of a workgroup that adds up, and words that each of them leaves.
+const GROUP: usize = 256;
+const GROUP_RESULTS: usize = 4;
 /// Names of the operations, in the order of the kernel.
 const OPERATIONS: [&str; 15] = [
     "add",
@@ -127,7 +130,8 @@ fn operands() -> Vec<u32> {
 /// Runs the operations and compares them; `Ok(Some(_))` names one that differs, with its operands.
 pub(super) fn run(gpu: &Gpu, profile: Profile) -> Result<Option<String>, BackendError> {
     let operands = operands();
-    let results = compute(gpu, profile, &operands)?;
+    let size = (PAIRS / 64, PAIRS * OPERATIONS.len());
+    let results = compute(gpu, source(gpu, profile), &operands, size)?;
     let pairs = operands.as_chunks::<2>().0;
     for (pair, found) in pairs
         .iter()
@@ -164,13 +168,50 @@ fn source(gpu: &Gpu, profile: Profile) -> String {
     profile.floats() + &kernel
 }
 
-fn compute(gpu: &Gpu, profile: Profile, operands: &[u32]) -> Result<Vec<u32>, BackendError> {
-    let bytes = (PAIRS * OPERATIONS.len() * size_of::<u32>()) as u64;
+/// Whether a workgroup's sums and maxima by subgroups are what they are to be.
+pub(super) fn subgroups(gpu: &Gpu) -> Result<bool, BackendError> {
+    let operands = operands();
+    let profile = Profile::Exact {
+        native: false,
+        subgroups: true,
+    };
+    let kernel = profile.groups() + include_str!("wgsl/exact/self_test_groups.wgsl");
+    let values = [("WG", GROUP.to_string()), ("EPS", "0".to_owned())];
+    let source = with_subgroups(profile.floats() + &substitute(&kernel, &values));
+    let results = compute(
+        gpu,
+        source,
+        &operands,
+        (PAIRS / GROUP, GROUP_RESULTS * PAIRS),
+    )?;
+    let pairs = operands.as_chunks::<2>().0;
+    let groups = pairs
+        .chunks(GROUP)
+        .zip(results.chunks(GROUP * GROUP_RESULTS));
+    Ok(groups.into_iter().all(|(pairs, results)| {
+        let wide = |[low, high]: &[u32; 2]| u64::from(high & 0xff_ffff) << 32 | u64::from(*low);
+        let sum: u64 = pairs.iter().map(wide).sum();
+        let most = pairs.iter().map(|pair| pair[0]).max();
+        let [low, high] =
+            [sum & 0xffff_ffff, sum >> 32].map(|half| u32::try_from(half).unwrap_or(0));
+        let mut of_threads = results.as_chunks::<GROUP_RESULTS>().0.iter();
+        of_threads.all(|found| *found == [low, high, most.unwrap_or(0), 0])
+    }))
+}
+
+/// Runs a kernel with the operands: so many workgroups, which give so many words.
+fn compute(
+    gpu: &Gpu,
+    source: String,
+    operands: &[u32],
+    (groups, words): (usize, usize),
+) -> Result<Vec<u32>, BackendError> {
+    let bytes = (words * size_of::<u32>()) as u64;
     let input = gpu.filled("operands of the self-test", operands)?;
     let output = gpu.buffer("results of the self-test", bytes)?;
     let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
     let readback = gpu.buffer_for("results of the self-test", bytes, usage)?;
-    let pipeline = gpu.pipeline("self-test", source(gpu, profile), None)?;
+    let pipeline = gpu.pipeline("self-test", source, None)?;
     let bindings = gpu.scoped("bindings of the self-test", 0, || {
         gpu.device().create_bind_group(&BindGroupDescriptor {
             label: None,
@@ -193,7 +234,7 @@ fn compute(gpu: &Gpu, profile: Profile, operands: &[u32]) -> Result<Vec<u32>, Ba
         let mut pass = encoder.begin_compute_pass(&ComputePassDescriptor::default());
         pass.set_pipeline(&pipeline);
         pass.set_bind_group(0, &bindings, &[]);
-        pass.dispatch_workgroups(u32::try_from(PAIRS / 64).unwrap_or(0), 1, 1);
+        pass.dispatch_workgroups(u32::try_from(groups).unwrap_or(0), 1, 1);
     }
     encoder.copy_buffer_to_buffer(&output, 0, &readback, 0, Some(bytes));
     gpu.queue().submit([encoder.finish()]);

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use tussah_inference::{
-    Device, Engine, Gpu, GpuChoice, GpuKind, GpuLayout, GpuOptions, GpuTiles, LoadOptions, Model,
-    Sampling, Session, SimdLevel, TokenId,
+    Device, Engine, Gpu, GpuChoice, GpuKind, GpuLayout, GpuOptions, GpuSubgroups, GpuTiles,
+    LoadOptions, Model, Sampling, Session, SimdLevel, TokenId,
 };
 
 use crate::builder::{
@@ -71,21 +71,23 @@ pub(crate) fn on_cpu() -> LoadOptions {
 
 /// Layouts that must not change a bit.
 fn layouts() -> [GpuOptions; 3] {
-    let layout = |lanes, without_int64, without_floats, groups, tiles| GpuOptions {
-        layout: GpuLayout {
-            lanes,
-            without_int64,
-            without_floats,
-            groups,
-            tiles,
-        },
-        ..GpuOptions::default()
-    };
+    let layout =
+        |lanes, [without_int64, without_floats]: [bool; 2], subgroups, groups, tiles| GpuOptions {
+            layout: GpuLayout {
+                lanes,
+                without_int64,
+                without_floats,
+                subgroups,
+                groups,
+                tiles,
+            },
+            ..GpuOptions::default()
+        };
     [
-        layout(0, false, false, 0, GpuTiles::Auto),
+        layout(0, [false; 2], GpuSubgroups::Auto, 0, GpuTiles::Auto),
         // One workgroup takes all rows of a product that norms by itself.
-        layout(0, true, false, 1, GpuTiles::Always),
-        layout(1, false, true, 2, GpuTiles::Never),
+        layout(0, [true, false], GpuSubgroups::Never, 1, GpuTiles::Always),
+        layout(1, [false, true], GpuSubgroups::Always, 2, GpuTiles::Never),
     ]
 }
 
@@ -146,6 +148,29 @@ fn formats_of_larger_blocks_have_the_bits_of_the_cpu() {
     let file = mixed(WIDE, [Q4_K, Q5_K, Q6_K, F32, Q6_K, Q4_K, Q5_K]);
     for options in layouts() {
         check(&file, &options);
+    }
+}
+
+#[test]
+fn subgroups_are_taken_where_they_are_right() {
+    let of = |subgroups| {
+        gpu(GpuOptions {
+            layout: GpuLayout {
+                subgroups,
+                ..GpuLayout::default()
+            },
+            ..GpuOptions::default()
+        })
+    };
+    for (wanted, whether) in [
+        (GpuSubgroups::Always, [true, true]),
+        (GpuSubgroups::Auto, [true, false]),
+        (GpuSubgroups::Never, [false, false]),
+    ] {
+        let Some(gpu) = of(wanted) else { return };
+        let is_software = gpu.info().kind == GpuKind::Software;
+        let expected = gpu.info().subgroups && whether[usize::from(is_software)];
+        assert_eq!(gpu.subgroups(), expected, "{wanted:?} on {}", gpu.info());
     }
 }
 

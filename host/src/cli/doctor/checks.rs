@@ -250,6 +250,7 @@ mod tests {
             driver: "a driver 1.0".to_owned(),
             binding_bytes_max: 1 << 30,
             int64: true,
+            subgroups: true,
             timestamps: true,
         }
     }
