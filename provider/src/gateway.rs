@@ -263,7 +263,12 @@ impl Gateway {
             }
             changed.await;
         }
-        if let Some(worker) = &self.lock().worker {
+        let state = self.lock();
+        // Whoever listens to what waits would listen to the end of the process.
+        for live in state.live.values() {
+            live.feed.end(Arc::new(JobEnd::Postponed));
+        }
+        if let Some(worker) = &state.worker {
             worker.drain();
         }
     }

@@ -14,6 +14,7 @@ mod guard;
 mod health;
 mod jobs;
 mod openai;
+mod openapi;
 
 use std::io;
 use std::sync::Arc;
@@ -133,6 +134,7 @@ fn router(app: App) -> Router {
         .route("/v1/chat/completions", post(openai::text::chat))
         .route("/v1/completions", post(openai::text::completions))
         .route("/v1/embeddings", post(openai::embeddings::embeddings))
+        .route("/openapi.json", get(openapi::document))
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::no_such_method)
         .layer(guarded)

@@ -46,6 +46,8 @@ pub enum JobEnd {
     },
     /// It ended, and that could not be written down: it will run again after a restart.
     Unrecorded,
+    /// The provider shuts down before it ran: it waits in the ledger for the next start.
+    Postponed,
 }
 
 impl JobEnd {

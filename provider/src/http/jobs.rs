@@ -22,7 +22,7 @@ use tussah_manifest::{
 use super::body::{self, Fields, missing, wrong};
 use super::error::{ApiError, json_response};
 use super::{App, auth};
-use crate::gateway::{Ask, JobEnd, JobEvent, Listener, News, Submission};
+use crate::gateway::{Ask, JobEnd, JobEvent, Listener, News, Submission, SubmitError};
 use crate::ledger::{Account, JobRecord, JobState, JobSummary};
 use crate::wire::WhoseFault;
 
@@ -433,6 +433,10 @@ fn end_event(app: &App, id: &Digest, end: &Arc<JobEnd>) -> Event {
     match (&**end, app.gateway.ledger().job(id)) {
         (JobEnd::Receipt { .. } | JobEnd::NotRun { .. }, Ok(Some(job))) => {
             event("ended", &view(app, &job))
+        }
+        (JobEnd::Postponed, _) => {
+            let error = ApiError::from(SubmitError::Draining);
+            event("error", &error.to_json())
         }
         _ => {
             let message = "the job's end could not be recorded; it will run again";

@@ -17,7 +17,7 @@ use super::App;
 use super::body::Fields;
 use super::error::ApiError;
 use super::jobs::no_model;
-use crate::gateway::{Ask, JobEnd, Submission, Ticket};
+use crate::gateway::{Ask, JobEnd, Submission, SubmitError, Ticket};
 use crate::ledger::{Account, Deployment, Shape};
 use crate::wire::WhoseFault;
 
@@ -94,6 +94,7 @@ fn answered(end: &JobEnd) -> Result<Digest, ApiError> {
                 }
             });
         }
+        JobEnd::Postponed => return Err(SubmitError::Draining.into()),
         JobEnd::Unrecorded => {
             return failed(
                 "unrecorded",

@@ -306,7 +306,7 @@ fn draining_ends_what_runs_and_keeps_what_waits() {
             started(&mut ticket).await;
             running.push(ticket);
         }
-        let waiting = gateway
+        let mut waiting = gateway
             .submit(house(&gateway, "hello", None))
             .await
             .unwrap();
@@ -322,6 +322,8 @@ fn draining_ends_what_runs_and_keeps_what_waits() {
         let refused = gateway.submit(house(&gateway, "late", None)).await;
         assert!(matches!(refused, Err(SubmitError::Draining)));
         worker.await.unwrap().unwrap();
+        // Whoever waits for what waits is told, and the next start runs it.
+        assert_eq!(end_of(&mut waiting).await, JobEnd::Postponed);
         let job = gateway.ledger().job(&waiting.id).unwrap().unwrap();
         assert_eq!(job.state, JobState::Accepted);
         check(&gateway);

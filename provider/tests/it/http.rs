@@ -3,6 +3,7 @@
 mod jobs;
 mod malformed;
 mod openai;
+mod openapi;
 
 use std::net::SocketAddr;
 use std::time::Duration;

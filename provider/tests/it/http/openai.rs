@@ -257,3 +257,42 @@ fn a_client_that_hangs_up_cancels_its_job() {
         }
     });
 }
+
+#[test]
+fn two_hundred_clients_at_once_are_answered_or_told_to_come_back() {
+    /// Calls of each client, one after the other.
+    const CALLS: u64 = 5;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let server = std::sync::Arc::new(Server::with_worker().await);
+        let clients = (0..200).map(|_| {
+            let server = std::sync::Arc::clone(&server);
+            tokio::spawn(async move {
+                let mut statuses = Vec::new();
+                for _ in 0..CALLS {
+                    let answer = server.post("/v1/chat/completions", &hello()).await;
+                    statuses.push(answer.status);
+                }
+                statuses
+            })
+        });
+        let (mut answered, mut refused) = (0, 0);
+        for client in clients {
+            for status in client.await.unwrap() {
+                match status {
+                    200 => answered += 1,
+                    429 => refused += 1,
+                    other => panic!("status {other}"),
+                }
+            }
+        }
+        assert!(answered >= 990, "{answered} answered, {refused} refused");
+        let report = server.gateway.ledger().check(None).unwrap();
+        assert_eq!(report.findings, []);
+        assert_eq!((report.finished, report.accepted), (answered, 0));
+        assert_eq!(server.gateway.load(), (0, 0));
+    });
+}
