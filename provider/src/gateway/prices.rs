@@ -39,7 +39,7 @@ impl PriceSheet {
         self.price(limits.fuel_max, limits.inference_units_max)
     }
 
-    /// What a run costs whose client pays `cap` at most. A run that this provider ended costs
+    /// What a run costs for which `cap` was set aside. A run that this provider ended costs
     /// nothing: its device or its host failed, or it was too slow for the client's deadline.
     pub fn price_of(&self, run: &Consensus, cap: Nanograms) -> Nanograms {
         match run.exit {

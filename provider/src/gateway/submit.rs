@@ -62,12 +62,18 @@ pub struct Submission {
 /// What a job can cost at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quote {
-    /// What its limits allow, at this provider's prices.
+    /// What its limits allow, at this provider's prices: set aside while it runs.
     pub price_max: Nanograms,
-    /// What is reserved: never more than the client pays.
-    pub reserve: Nanograms,
-    /// What the client pays at most.
+    /// What the client pays at most: no more than the manifest allows.
     pub cap: Nanograms,
+}
+
+impl Quote {
+    /// Whether the client pays whatever the job may come to. Else it is not taken: a provider
+    /// would work for nothing from some point on.
+    pub fn is_covered(&self) -> bool {
+        self.price_max <= self.cap
+    }
 }
 
 /// Why a job was not taken.
@@ -104,10 +110,13 @@ pub enum SubmitError {
         /// Its digest.
         digest: Digest,
     },
-    /// The least it costs is more than the client pays.
-    #[error("a run costs at least {needed}, and the request pays {cap} at most")]
+    /// It can cost more than the client pays.
+    #[error(
+        "a run within the manifest's limits can cost {needed}, and is paid with {cap} at most; \
+         raise price_nanograms_max or lower the limits"
+    )]
     PriceTooLow {
-        /// The least.
+        /// The most it can cost.
         needed: Nanograms,
         /// The client's cap.
         cap: Nanograms,
@@ -200,28 +209,30 @@ impl Drop for Watch {
 }
 
 impl Gateway {
-    /// What a job of this manifest can cost a client that pays `price_max` at most.
-    ///
-    /// # Errors
-    /// [`SubmitError::PriceTooLow`] if even an empty run costs more than that.
-    pub fn quote(
+    /// What a job of this manifest can cost, and what a client pays for it that names
+    /// `price_max`, or leaves it to the manifest.
+    pub fn quote(&self, manifest: &Manifest, price_max: Option<Nanograms>) -> Quote {
+        let of_manifest = manifest.job.price_nanograms_max;
+        Quote {
+            price_max: self.inner.config.prices.price_max(&manifest.job.limits),
+            cap: price_max.map_or(of_manifest, |max| max.min(of_manifest)),
+        }
+    }
+
+    fn covered_quote(
         &self,
         manifest: &Manifest,
         price_max: Option<Nanograms>,
     ) -> Result<Quote, SubmitError> {
-        let prices = &self.inner.config.prices;
-        let of_manifest = manifest.job.price_nanograms_max;
-        let cap = price_max.map_or(of_manifest, |max| max.min(of_manifest));
-        let needed = prices.price(0, 0);
-        if needed > cap {
-            return Err(SubmitError::PriceTooLow { needed, cap });
+        let quote = self.quote(manifest, price_max);
+        if quote.is_covered() {
+            Ok(quote)
+        } else {
+            Err(SubmitError::PriceTooLow {
+                needed: quote.price_max,
+                cap: quote.cap,
+            })
         }
-        let price_max = prices.price_max(&manifest.job.limits);
-        Ok(Quote {
-            price_max,
-            reserve: price_max.min(cap),
-            cap,
-        })
     }
 
     /// Takes a job: durable when this returns. A job that is known is answered as it is.
@@ -262,7 +273,7 @@ impl Gateway {
                 input: submission.input.clone(),
                 account: submission.account.id,
                 deployment: submission.deployment.clone(),
-                reserve: quote.reserve,
+                reserve: quote.price_max,
                 deadline_unix_ms: deadline,
                 time_max_ms: submission.time_max_ms,
             };
@@ -336,11 +347,11 @@ impl Gateway {
                 if deadline.is_some_and(|at| at <= now) {
                     return Err(SubmitError::Late);
                 }
-                let quote = self.quote(manifest, Some(body.price_nanograms_max))?;
+                let quote = self.covered_quote(manifest, Some(body.price_nanograms_max))?;
                 Ok((request.as_ref().clone(), quote, deadline))
             }
             Ask::House { price_max, seed } => {
-                let quote = self.quote(manifest, *price_max)?;
+                let quote = self.covered_quote(manifest, *price_max)?;
                 let nonce = match seed {
                     Some(seed) => self.seeded_nonce(submission, *seed, attempt),
                     None => random_nonce()?,

@@ -78,7 +78,7 @@ pub(super) async fn quote(
     let (manifest, _) = manifest_of(&app, &mut fields)?;
     let price_max = price_of(&mut fields)?;
     fields.finish()?;
-    let quote = app.gateway.quote(&manifest, price_max)?;
+    let quote = app.gateway.quote(&manifest, price_max);
     let prices = &app.gateway.config().prices;
     let (waiting, running) = app.gateway.load();
     let text = |amount: Nanograms| amount.get().to_string();
@@ -86,8 +86,8 @@ pub(super) async fn quote(
         "object": "quote",
         "manifest": manifest.digest().to_string(),
         "price_nanograms_max": text(quote.price_max),
-        "reserved_nanograms": text(quote.reserve),
         "cap_nanograms": text(quote.cap),
+        "covered": quote.is_covered(),
         "prices": {
             "base_nanograms": text(prices.base),
             "nanograms_per_billion_fuel": text(prices.fuel),

@@ -369,8 +369,11 @@ fn what_cannot_be_taken_is_refused_by_name() {
                 &|s| s.manifest.module.digest = tussah_manifest::Digest::of(b"none"),
                 "this provider does not have the module blake3:",
             ),
-            (&|s| s.ask = cap(99), "a run costs at least 100 nanograms"),
-            (&|s| s.ask = signed("hello", 99), "a run costs at least 100"),
+            (
+                &|s| s.ask = cap(99),
+                "can cost 100 nanograms, and is paid with 99",
+            ),
+            (&|s| s.ask = signed("hello", 99), "can cost 100 nanograms"),
             (
                 &|s| s.ask = signed("another", 100),
                 "made for another input",

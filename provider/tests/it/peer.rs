@@ -128,7 +128,7 @@ async fn run_one(
     let salt = request.body.nonce.derive_salt();
     let mut fault = None;
     let mut exit = ExitStatus::Done;
-    if input.starts_with("wait") {
+    if input.starts_with("wait") || input.contains("wait here") {
         let mine = |all: &Vec<u64>| all.contains(&number);
         let limit = Duration::from_millis(run.time_max_ms.unwrap_or(60_000));
         exit = match tokio::time::timeout(limit, cancelled.wait_for(mine)).await {

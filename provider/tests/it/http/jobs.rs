@@ -185,12 +185,16 @@ fn quotes_and_credit_are_in_nanograms() {
             .json();
         // The default limit is 10^10 units of fuel.
         assert_eq!(quote["price_nanograms_max"], "600");
-        assert_eq!(quote["reserved_nanograms"], "600");
-        let cheap = json!({"model": "null", "max_price_nanograms": "300"});
+        assert_eq!(quote["cap_nanograms"], "1000000");
+        assert_eq!(quote["covered"], true);
+        let cheap = json!({"model": "null", "max_price_nanograms": "599"});
         let quote = server.post("/v1/quote", &cheap).await.json();
-        assert_eq!(quote["reserved_nanograms"], "300");
-        let low = json!({"model": "null", "max_price_nanograms": 99});
-        let refused = server.post("/v1/quote", &low).await;
+        assert_eq!(
+            (&quote["cap_nanograms"], &quote["covered"]),
+            (&json!("599"), &json!(false))
+        );
+        let low = json!({"model": "null", "input": "a", "max_price_nanograms": 599});
+        let refused = server.post("/v1/jobs", &low).await;
         assert_eq!(
             (refused.status, refused.code().as_str()),
             (400, "price_too_low")

@@ -259,6 +259,37 @@ fn a_client_that_hangs_up_cancels_its_job() {
 }
 
 #[test]
+fn a_client_that_vanishes_mid_stream_frees_its_place() {
+    wait(async {
+        let server = server(|config, _, _| config.queue.running_max = 1).await;
+        drop(peer::attach(&server.gateway));
+        let mut body = with(hello(), json!({"stream": true}));
+        body["messages"][0]["content"] = json!("wait here");
+        let body = body.to_string();
+        let json = "Content-Type: application/json\r\n";
+        let head = server.head("POST", "/v1/chat/completions", json, Some(body.len()));
+        let mut client = TcpStream::connect(server.address).await.unwrap();
+        let request = [head.as_bytes(), body.as_bytes()].concat();
+        client.write_all(&request).await.unwrap();
+        // It hears the first words, and goes.
+        let mut heard = Vec::new();
+        while !String::from_utf8_lossy(&heard).contains("Hello") {
+            assert!(
+                client.read_buf(&mut heard).await.unwrap() > 0,
+                "closed early"
+            );
+        }
+        drop(client);
+        // The only place is free again for the next.
+        let next = server.post("/v1/chat/completions", &hello()).await;
+        assert_eq!(next.status, 200, "{next:?}");
+        let jobs = server.gateway.ledger().recent_jobs(None, 2).unwrap();
+        let left = jobs[1].receipt.as_ref().unwrap();
+        assert_eq!(left.consensus.exit, tussah_manifest::ExitStatus::Cancelled);
+    });
+}
+
+#[test]
 fn two_hundred_clients_at_once_are_answered_or_told_to_come_back() {
     /// Calls of each client, one after the other.
     const CALLS: u64 = 5;
