@@ -261,8 +261,10 @@ impl Upload {
         let folder = path.parent().unwrap_or(&self.uploads.root);
         fs::create_dir_all(folder)?;
         fs::rename(&partial, &path)?;
-        // A name is durable only once its folder is.
-        File::open(folder)?.sync_all()?;
+        // A name is durable only once its folder is; elsewhere folders cannot be opened.
+        if cfg!(unix) {
+            File::open(folder)?.sync_all()?;
+        }
         Ok(BlobState::Whole { bytes })
     }
 }

@@ -7,8 +7,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::io::BufReader;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::sync::{mpsc, oneshot};
 use tussah_manifest::{
     Consensus, Document, EncodingError, Evidence, KeyError, PublicKey, Receipt, Request,
@@ -65,8 +64,11 @@ impl SignerLink {
     ///
     /// # Errors
     /// [`SignerError`] if it has none, or they are not a signer's.
-    pub async fn connect(stream: UnixStream) -> Result<Self, SignerError> {
-        let (read, write) = stream.into_split();
+    pub async fn connect<S>(stream: S) -> Result<Self, SignerError>
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        let (read, write) = tokio::io::split(stream);
         let mut reader = FrameReader::<_, FromSigner>::new(BufReader::new(read));
         let Some(FromSigner::Hello(hello)) = reader.read().await? else {
             return Err(SignerError::NoHello);

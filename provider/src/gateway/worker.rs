@@ -9,8 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio::io::BufReader;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::sync::mpsc;
 use tussah_manifest::{Document as _, EncodingError, Evidence, Profile};
 
@@ -89,8 +88,11 @@ impl Gateway {
     ///
     /// # Errors
     /// [`WorkerError`] says how it ended; `Ok` if it was drained.
-    pub async fn attach_worker(&self, stream: UnixStream) -> Result<(), WorkerError> {
-        let (read, write) = stream.into_split();
+    pub async fn attach_worker<S>(&self, stream: S) -> Result<(), WorkerError>
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        let (read, write) = tokio::io::split(stream);
         let mut reader = FrameReader::<_, FromWorker>::new(BufReader::new(read));
         let mut writer = FrameWriter::new(write);
         let runs_max = self.inner.config.queue.running_max;
@@ -171,7 +173,7 @@ impl Gateway {
 
     async fn read_worker(
         &self,
-        reader: &mut FrameReader<impl tokio::io::AsyncRead + Unpin, FromWorker>,
+        reader: &mut FrameReader<impl AsyncRead + Unpin, FromWorker>,
     ) -> Result<(), WorkerError> {
         while let Some(message) = reader.read().await? {
             self.hear(message)?;

@@ -1,5 +1,8 @@
 //! What nobody should send: each refused with the right status, and nothing left behind.
 
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -343,5 +346,82 @@ fn slow_and_broken_connections_end_and_others_are_answered_meanwhile() {
             assert_eq!(answer.status, status, "{:?}", &bytes[..20]);
         }
         assert_eq!(server.get("/v1/models").await.status, 200);
+    });
+}
+
+/// Any JSON, and often of names that mean something.
+fn any_json() -> impl Strategy<Value = Value> {
+    let names = prop::sample::select(vec![
+        "model",
+        "messages",
+        "role",
+        "content",
+        "type",
+        "text",
+        "stop",
+        "seed",
+        "stream",
+        "stream_options",
+        "response_format",
+        "json_schema",
+        "schema",
+        "max_tokens",
+        "temperature",
+        "input",
+        "prompt",
+        "manifest",
+        "manifest_toml",
+        "request",
+        "n",
+        "tools",
+        "x",
+    ]);
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "user|text|json_schema|none|blake3:.{0,5}|\\PC{0,8}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 32, 6, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec((names.clone(), inner), 0..6).prop_map(|pairs| {
+                let pairs = pairs.into_iter();
+                Value::Object(
+                    pairs
+                        .map(|(name, value)| (name.to_owned(), value))
+                        .collect(),
+                )
+            }),
+        ]
+    })
+}
+
+#[test]
+fn any_json_is_refused_without_harm() {
+    let mut runner = TestRunner::deterministic();
+    wait(async {
+        let server = server(|_, _, _| ()).await;
+        for _ in 0..400 {
+            let body = any_json().new_tree(&mut runner).unwrap().current();
+            for path in [
+                "/v1/jobs",
+                "/v1/quote",
+                "/v1/chat/completions",
+                "/v1/completions",
+                "/v1/embeddings",
+            ] {
+                let answer = server.post(path, &body).await;
+                // None names a model that is there, so nothing runs.
+                assert!(
+                    [400, 404, 409].contains(&answer.status),
+                    "{path} {body}: {answer:?}"
+                );
+                answer.code();
+            }
+        }
+        let report = server.gateway.ledger().check(None).unwrap();
+        assert_eq!((report.accepted, report.not_run), (0, 0));
     });
 }
