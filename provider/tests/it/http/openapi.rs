@@ -111,3 +111,46 @@ fn answers_are_what_it_says() {
         check("Blob", &server.send("PUT", &blob, "", b"x").await);
     });
 }
+
+#[test]
+fn what_it_does_not_allow_the_server_refuses() {
+    wait(async {
+        let server = server(|_, _, _| ()).await;
+        let document = server.get("/openapi.json").await.json();
+        let hi = json!([{"role": "user", "content": "hi"}]);
+        for (path, name, body) in [
+            ("/v1/jobs", "Submission", json!({"input": "a"})),
+            ("/v1/jobs", "Submission", json!({"model": "null"})),
+            (
+                "/v1/jobs",
+                "Submission",
+                json!({"model": "null", "manifest_toml": "", "input": "a"}),
+            ),
+            ("/v1/quote", "QuoteRequest", json!({})),
+            (
+                "/v1/chat/completions",
+                "Chat",
+                json!({"model": "chat", "messages": hi, "n": 2}),
+            ),
+            (
+                "/v1/chat/completions",
+                "Chat",
+                json!({"model": "chat", "messages": hi, "stream_options": {}}),
+            ),
+            (
+                "/v1/chat/completions",
+                "Chat",
+                json!({"model": "chat", "messages": hi, "whatever": 1}),
+            ),
+            (
+                "/v1/embeddings",
+                "EmbeddingsRequest",
+                json!({"model": "embeddings", "input": "a", "dimensions": 3}),
+            ),
+        ] {
+            assert!(!schema(&document, name).is_valid(&body), "{name}: {body}");
+            let answer = server.post(path, &body).await;
+            assert_eq!(answer.status, 400, "{path} {body}");
+        }
+    });
+}
