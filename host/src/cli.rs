@@ -6,18 +6,21 @@ mod audit;
 mod build;
 mod chain;
 mod channel;
+#[cfg(unix)]
+mod deploy;
 mod doctor;
 mod model;
 mod new;
 mod provider;
 mod receipt;
 mod run;
+#[cfg(unix)]
 mod serve;
 mod wallet;
 
 use clap::{Parser, Subcommand};
 
-use crate::{exit_code::Exit, failure::Failure, signer, ui::Ui};
+use crate::{exit_code::Exit, failure::Failure, ui::Ui};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -51,6 +54,10 @@ enum Command {
     #[command(subcommand)]
     Receipt(receipt::Command),
     Audit(audit::Arguments),
+    #[cfg(unix)]
+    Deploy(deploy::Arguments),
+    #[cfg(unix)]
+    Serve(serve::Arguments),
     #[command(subcommand)]
     Model(model::Command),
     #[command(subcommand)]
@@ -62,8 +69,10 @@ enum Command {
     #[command(subcommand)]
     Provider(provider::Command),
     Doctor(doctor::Arguments),
+    #[cfg(unix)]
     #[command(hide = true)]
     ServeWorker(serve::WorkerArguments),
+    #[cfg(unix)]
     #[command(hide = true)]
     ServeSigner,
 }
@@ -76,12 +85,17 @@ impl Command {
             Self::Run(arguments) => arguments.json,
             Self::Receipt(command) => command.json(),
             Self::Audit(arguments) => arguments.json,
+            #[cfg(unix)]
+            Self::Deploy(arguments) => arguments.json,
+            #[cfg(unix)]
+            Self::Serve(arguments) => arguments.json(),
             Self::Model(command) => command.json(),
             Self::Chain(command) => command.json(),
             Self::Channel(command) => command.json(),
             Self::Wallet(command) => command.json(),
             Self::Provider(command) => command.json(),
             Self::Doctor(arguments) => arguments.json,
+            #[cfg(unix)]
             Self::ServeWorker(_) | Self::ServeSigner => false,
         }
     }
@@ -93,14 +107,20 @@ impl Command {
             Self::Run(arguments) => arguments.run(ui),
             Self::Receipt(command) => command.run(ui),
             Self::Audit(arguments) => arguments.run(ui),
+            #[cfg(unix)]
+            Self::Deploy(arguments) => arguments.run(ui),
+            #[cfg(unix)]
+            Self::Serve(arguments) => arguments.run(ui),
             Self::Model(command) => command.run(ui),
             Self::Chain(command) => command.run(ui),
             Self::Channel(command) => command.run(ui),
             Self::Wallet(command) => command.run(ui),
             Self::Provider(command) => command.run(ui),
             Self::Doctor(arguments) => arguments.run(ui),
+            #[cfg(unix)]
             Self::ServeWorker(arguments) => arguments.run(ui),
-            Self::ServeSigner => signer::serve(),
+            #[cfg(unix)]
+            Self::ServeSigner => crate::signer::serve(),
         }
     }
 }

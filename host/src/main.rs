@@ -20,8 +20,12 @@ mod clock;
 mod paid;
 mod wallets;
 
+// The daemon's processes talk over Unix sockets.
+#[cfg(unix)]
 mod serve;
+#[cfg(unix)]
 mod signer;
+#[cfg(unix)]
 mod worker;
 
 mod blobs;

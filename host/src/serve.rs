@@ -1,15 +1,324 @@
 //! The daemon: the gateway's process, which starts the signer and the worker and looks after them.
 //!
 //! In: settings, the home folder. Out: an HTTP service until a signal ends it. This process runs
-//! no module and signs nothing; what it starts gets a socket, a cleared environment and nothing
-//! else of it. A worker that dies is started again, after a while that grows; without its signer
-//! the daemon ends, since nothing could be finished.
+//! no module and signs nothing; what it starts gets a socket, a short list of the environment and
+//! nothing else of it. A worker that dies is started again, after a while that grows; without its
+//! signer the daemon ends, since nothing could be finished.
 
 mod child;
 
+use std::{
+    ffi::OsString,
+    fs::{File, TryLockError},
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    net::{TcpListener, UnixStream},
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
+use tussah_manifest::ModuleRef;
+use tussah_provider::{
+    blobs::{BlobRules, Uploads},
+    gateway::{Gateway, GatewayConfig, SignerLink},
+    http::{self, HttpConfig},
+    ledger::Ledger,
+    queue::QueueLimits,
+    wire::Secret,
+};
+
+use child::Process;
 pub(crate) use child::child_socket;
+
+use crate::{
+    exit_code::Exit,
+    failure::Failure,
+    home::Home,
+    keys::{self, KeyName},
+    ui::Ui,
+};
 
 /// The daemon's folder below the home folder.
 pub(crate) const FOLDER: &str = "serve";
 /// The ledger, in that folder.
 pub(crate) const LEDGER: &str = "ledger.sqlite";
+/// Held by the one daemon that a home can have.
+const LOCK: &str = "lock";
+/// How long a worker that died waits for the next one: twice as long each time, up to the second.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
+/// A worker that lived so long did not die of how it was started.
+const SETTLED: Duration = Duration::from_secs(60);
+/// The largest blob that can be uploaded: as large as a module may be.
+const UPLOAD_BYTES_MAX: u64 = ModuleRef::SIZE_BYTES_MAX;
+/// How long clients may take to read their last answers.
+const ANSWERS_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// What a daemon is told before it starts.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) listen: SocketAddr,
+    /// Where health and metrics are.
+    pub(crate) metrics_listen: SocketAddr,
+    /// Names besides this machine's loopback by which clients reach it.
+    pub(crate) hosts: Vec<String>,
+    /// The account of requests without a key.
+    pub(crate) anonymous: Option<String>,
+    /// Jobs at a time.
+    pub(crate) jobs_max: u32,
+    /// Bytes of blobs from which on uploads are refused.
+    pub(crate) blobs_bytes_max: u64,
+    /// What the worker's command is given.
+    pub(crate) worker: Vec<OsString>,
+}
+
+/// Opens the ledger of this home; makes it if there is none.
+///
+/// # Errors
+/// A host failure if it cannot be used.
+pub(crate) fn open_ledger(home: &Home) -> Result<Ledger, Failure> {
+    let path = home.folder(FOLDER)?.join(LEDGER);
+    Ledger::open(&path).map_err(|error| {
+        Failure::host(error).context(format!("cannot use the ledger {}", path.display()))
+    })
+}
+
+/// Serves until SIGTERM or Ctrl-C, then lets what runs end.
+///
+/// # Errors
+/// A failure if a port is taken, another daemon has this home, or a process cannot be started.
+pub(crate) fn run(settings: &Settings, ui: &Ui) -> Result<Exit, Failure> {
+    let home = Home::open()?;
+    let _lock = lock(&home.folder(FOLDER)?)?;
+    let ledger = Arc::new(open_ledger(&home)?);
+    if let Some(account) = &settings.anonymous {
+        let now = crate::clock::milliseconds();
+        let made = ledger.account_or_new(account, now);
+        made.map_err(Failure::usage)?;
+    }
+    let executor = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::host)?;
+    executor.block_on(serve(settings, &home, ledger, ui))
+}
+
+async fn serve(
+    settings: &Settings,
+    home: &Home,
+    ledger: Arc<Ledger>,
+    ui: &Ui,
+) -> Result<Exit, Failure> {
+    let mut signals = Signals::install()?;
+    let clients = bind(settings.listen).await?;
+    let monitors = bind(settings.metrics_listen).await?;
+    let (mut signer, link) = start_signer().await?;
+    let blobs = home.folder("blobs")?;
+    let cache_key = Secret(*keys::load_or_create(home, KeyName::Cache)?);
+    let running_max = usize::try_from(settings.jobs_max).map_err(Failure::host)?;
+    let config = GatewayConfig {
+        queue: QueueLimits {
+            running_max,
+            account_running_max: running_max,
+            ..QueueLimits::default()
+        },
+        ..GatewayConfig::new(blobs.clone(), cache_key)
+    };
+    let gateway = Gateway::new(config, ledger, link).map_err(Failure::host)?;
+    let uploads = Uploads::new(
+        blobs,
+        BlobRules {
+            blob_bytes_max: UPLOAD_BYTES_MAX,
+            quota_bytes: settings.blobs_bytes_max,
+            allowed: None,
+        },
+    );
+    let mut http_config = HttpConfig {
+        anonymous: settings.anonymous.clone(),
+        ..HttpConfig::default()
+    };
+    http_config.hosts.extend(settings.hosts.iter().cloned());
+    let (stop, stopped) = watch::channel(false);
+    let (address, monitored) = (local(&clients)?, local(&monitors)?);
+    let mut answering = tokio::spawn(http::serve(
+        gateway.clone(),
+        uploads,
+        http_config,
+        clients,
+        until(stopped.clone()),
+    ));
+    let health = http::serve_health(gateway.clone(), monitors, until(stopped));
+    let mut watching = tokio::spawn(health);
+    let mut worker = tokio::spawn(look_after_worker(
+        gateway.clone(),
+        settings.worker.clone(),
+        *ui,
+    ));
+    ui.note(&format!(
+        "serving on http://{address}, health on http://{monitored}"
+    ));
+    let ended = tokio::select! {
+        () = signals.next() => None,
+        ended = &mut answering => Some(port_lost(address, ended)),
+        ended = &mut watching => Some(port_lost(monitored, ended)),
+        ended = &mut worker => Some(worker_unusable(ended)),
+        () = signer.gone() => Some(Failure::host("the signer has ended")),
+    };
+    if let Some(failure) = ended {
+        return Err(failure);
+    }
+    ui.note("no more jobs are taken; those that run are waited for");
+    let drained = async {
+        gateway.drain().await;
+        // Nobody is left to tell if the tasks have ended already.
+        let _ = stop.send(true);
+        let answers = async { drop(tokio::join!(&mut answering, &mut watching, &mut worker)) };
+        if tokio::time::timeout(ANSWERS_TIME_MAX, answers)
+            .await
+            .is_err()
+        {
+            ui.warn("a client did not read its last answer");
+        }
+    };
+    tokio::select! {
+        () = drained => Ok(Exit::DONE),
+        // Jobs that run are in the ledger, and run again at the next start.
+        () = signals.next() => Ok(Exit::INTERRUPTED),
+        () = signer.gone() => Err(Failure::host("the signer has ended")),
+    }
+}
+
+/// SIGTERM and Ctrl-C.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn install() -> Result<Self, Failure> {
+        let install = |kind| {
+            signal(kind).map_err(|error| Failure::host(error).context("cannot take over signals"))
+        };
+        Ok(Self {
+            terminate: install(SignalKind::terminate())?,
+            interrupt: install(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// A home has one daemon: two would run each other's jobs a second time.
+fn lock(folder: &Path) -> Result<File, Failure> {
+    let path = folder.join(LOCK);
+    let failed = |error: std::io::Error| crate::failure::file_failure("use", &path, error);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Failure::host(format!(
+            "another `tussah serve` has {}",
+            folder.display()
+        ))
+        .help("stop it, or give this one a home of its own by TUSSAH_HOME")),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| {
+        Failure::host(error)
+            .context(format!("cannot listen on {address}"))
+            .help("name a free port of this machine; 0 takes any")
+    })
+}
+
+fn local(listener: &TcpListener) -> Result<SocketAddr, Failure> {
+    listener.local_addr().map_err(Failure::host)
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // If whoever would say it is gone, it is time too.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+async fn start_signer() -> Result<(Process, SignerLink), Failure> {
+    let started = child::start(&["serve-signer".into()])?;
+    let socket = UnixStream::from_std(started.socket).map_err(Failure::host)?;
+    match SignerLink::connect(socket).await {
+        Ok(link) => Ok((started.process, link)),
+        Err(error) => {
+            Err(Failure::host(error).context("the signer did not start; its error stands above"))
+        }
+    }
+}
+
+/// Has a worker at all times, until the gateway drains or the first one cannot be started at all.
+async fn look_after_worker(
+    gateway: Gateway,
+    arguments: Vec<OsString>,
+    ui: Ui,
+) -> Result<(), Failure> {
+    let (mut pause, mut was_ready) = (PAUSE.0, false);
+    loop {
+        let begun = Instant::now();
+        let mut command = vec![OsString::from("serve-worker")];
+        command.extend(arguments.iter().cloned());
+        let started = child::start(&command)?;
+        let socket = UnixStream::from_std(started.socket).map_err(Failure::host)?;
+        let ended = gateway.attach_worker(socket).await;
+        let status = started.process.ended().await;
+        if gateway.is_draining() {
+            return Ok(());
+        }
+        // What a worker says before it is ready is wrong with this machine or the options.
+        let refused = status.and_then(|status| status.code()).is_some();
+        if !was_ready && refused && begun.elapsed() < SETTLED {
+            return Err(Failure::host(
+                "the worker cannot start; its error stands above",
+            ));
+        }
+        was_ready = true;
+        if begun.elapsed() >= SETTLED {
+            pause = PAUSE.0;
+        }
+        let reason = ended.err().map_or_else(
+            || "it ended".to_owned(),
+            |error| Failure::host(error).chain().join(": "),
+        );
+        ui.warn(&format!("{reason}; another worker starts in {pause:?}"));
+        tokio::time::sleep(pause).await;
+        pause = PAUSE.1.min(pause * 2);
+    }
+}
+
+type Joined<T> = Result<T, tokio::task::JoinError>;
+
+fn port_lost(address: SocketAddr, ended: Joined<std::io::Result<()>>) -> Failure {
+    let failure = match ended {
+        Ok(Ok(())) => Failure::host("it ended by itself"),
+        Ok(Err(error)) => Failure::host(error),
+        Err(error) => Failure::host(error),
+    };
+    failure.context(format!("the service on {address} failed"))
+}
+
+fn worker_unusable(ended: Joined<Result<(), Failure>>) -> Failure {
+    match ended {
+        Ok(Ok(())) => Failure::host("the worker ended by itself"),
+        Ok(Err(failure)) => failure,
+        Err(error) => Failure::host(error),
+    }
+}

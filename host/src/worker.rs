@@ -78,6 +78,9 @@ pub(crate) fn serve(settings: Settings, ui: &Ui) -> Result<Exit, Failure> {
             .context("the worker cannot be isolated on this machine")
             .help("leave --require-isolation out if this machine has nothing else of worth"));
     }
+    if !matches!(isolation, Isolation::Full { .. }) {
+        ui.warn(&format!("jobs run {}", describe(&isolation)));
+    }
     let executor = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()

@@ -27,6 +27,7 @@ mod receipt;
 mod refused;
 mod road;
 mod schemas;
+mod serve;
 mod server;
 mod templates;
 mod usage;

@@ -25,10 +25,10 @@ use tussah_provider::wire::{
 use crate::fixture::Sandbox;
 
 /// Emits its input.
-const ECHO: &str = "(func $run (param i32 i32) (result i32)
+pub(crate) const ECHO: &str = "(func $run (param i32 i32) (result i32)
     (call $emit (local.get 0) (local.get 1) (i32.const 32)) (i32.const 0))";
 /// Emits its input, then goes on for good.
-const SPIN: &str = "(func $run (param i32 i32) (result i32)
+pub(crate) const SPIN: &str = "(func $run (param i32 i32) (result i32)
     (call $emit (local.get 0) (local.get 1) (i32.const 32)) (loop $on (br $on)) (unreachable))";
 /// Says 2,000 times, in 60,000 bytes each, how far it is.
 const CHATTY: &str = "(func $run (param i32 i32) (result i32) (local $left i32)

@@ -60,7 +60,7 @@ impl Sources {
     ///
     /// # Errors
     /// A failure that says what was wrong with which file.
-    pub(super) fn job(
+    pub(in crate::cli) fn job(
         &self,
         path: &Path,
         models: &[ModelArgument],
