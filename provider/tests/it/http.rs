@@ -69,8 +69,6 @@ async fn server(
     let folder = tempfile::tempdir().unwrap();
     let mut http = HttpConfig {
         body_bytes_max: 1 << 20,
-        head_time_max: Duration::from_millis(300),
-        body_time_max: Duration::from_millis(300),
         ..HttpConfig::default()
     };
     let mut rules = BlobRules {

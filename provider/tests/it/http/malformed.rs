@@ -279,7 +279,11 @@ fn strangers_and_other_hosts_get_nothing() {
 #[test]
 fn slow_and_broken_connections_end_and_others_are_answered_meanwhile() {
     wait(async {
-        let server = server(|_, _, _| ()).await;
+        let server = server(|_, http, _| {
+            http.head_time_max = Duration::from_secs(2);
+            http.body_time_max = Duration::from_secs(2);
+        })
+        .await;
         // Half a head, and nothing more: closed without an answer, or with one that says so.
         let mut half = TcpStream::connect(server.address).await.unwrap();
         half.write_all(b"GET /v1/models HTTP/1.1\r\nHost: local")
