@@ -19,7 +19,8 @@ use crate::wire::WhoseFault;
 /// What a seeded request's nonce is derived for; fixed for as long as equal calls are to give
 /// equal answers.
 const NONCE_CONTEXT: &str = "tussah 2026-11 nonce of a seeded call v1";
-/// Nonces that are tried where an earlier run of the same call was cut short.
+/// Nonces that are tried where an earlier run of the same call was cut short, before one is drawn
+/// that no later call shares.
 const ATTEMPTS_MAX: u32 = 8;
 /// How long a job that is being accepted by another task is looked for.
 const RACE_TRIES: u32 = 1000;
@@ -163,6 +164,12 @@ pub enum News {
 }
 
 impl Ticket {
+    /// Whether it is being ended before its time.
+    fn is_cancelled(&self) -> bool {
+        let watch = self.watch.as_ref();
+        watch.is_some_and(|watch| watch.live.cancelled.load(Ordering::Acquire))
+    }
+
     /// Lets the job go on without us.
     pub fn leave(mut self) {
         if let Some(watch) = &mut self.watch {
@@ -193,17 +200,24 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let last = self.live.watchers.fetch_sub(1, Ordering::AcqRel) == 1;
+        let Some(inner) = self.inner.upgrade() else {
+            return;
+        };
+        let gateway = Gateway { inner };
         // A runtime that is being taken down leaves the job to the next start.
-        if last
-            && tokio::runtime::Handle::try_current().is_ok()
-            && !self.live.keep.load(Ordering::Acquire)
-            && let Some(inner) = self.inner.upgrade()
-        {
-            let gateway = Gateway { inner };
-            if gateway.cancel(&self.live.id) {
-                tracing::info!(job = %self.live.id, "cancelled: its client has left");
+        let runs_on = tokio::runtime::Handle::try_current().is_ok();
+        let cancels = {
+            // Nobody joins between the last one's leaving and the word that it is cancelled.
+            let _state = gateway.lock();
+            let last = self.live.watchers.fetch_sub(1, Ordering::AcqRel) == 1;
+            let cancels = last && runs_on && !self.live.keep.load(Ordering::Acquire);
+            if cancels {
+                self.live.cancelled.store(true, Ordering::Release);
             }
+            cancels
+        };
+        if cancels && gateway.cancel(&self.live.id) {
+            tracing::info!(job = %self.live.id, "cancelled: its client has left");
         }
     }
 }
@@ -264,7 +278,8 @@ impl Gateway {
         self.check_blobs(&submission.manifest)?;
         let now = now_unix_ms();
         let deadline = submission.deadline_ms.map(|ms| now.saturating_add(ms));
-        for attempt in 0..ATTEMPTS_MAX {
+        let is_seeded = matches!(submission.ask, Ask::House { seed: Some(_), .. });
+        for attempt in 0..=ATTEMPTS_MAX {
             let (request, quote, deadline) =
                 self.request_of(&submission, attempt, deadline, now).await?;
             let new = NewJob {
@@ -278,14 +293,16 @@ impl Gateway {
                 time_max_ms: submission.time_max_ms,
             };
             let ticket = self.take(&submission, new, now).await?;
-            let is_seeded = matches!(submission.ask, Ask::House { seed: Some(_), .. });
-            match &ticket.news {
-                // An answer that was cut short is nobody's answer to the next call.
-                News::Ended(job) if is_seeded && !is_answer(job) => {}
-                _ => return Ok(ticket),
+            // An answer that was cut short, or is being cut short, is nobody's answer to the next call.
+            let is_cut = match &ticket.news {
+                News::Ended(job) => !is_answer(job),
+                News::Live(_) => ticket.is_cancelled(),
+            };
+            if !(is_seeded && is_cut) {
+                return Ok(ticket);
             }
         }
-        let message = "every run of this seeded call was cut short; use another seed";
+        let message = "a call with a nonce of its own was known";
         Err(SubmitError::Internal(message.to_owned()))
     }
 
@@ -353,8 +370,10 @@ impl Gateway {
             Ask::House { price_max, seed } => {
                 let quote = self.covered_quote(manifest, *price_max)?;
                 let nonce = match seed {
-                    Some(seed) => self.seeded_nonce(submission, *seed, attempt),
-                    None => random_nonce()?,
+                    Some(seed) if attempt < ATTEMPTS_MAX => {
+                        self.seeded_nonce(submission, *seed, attempt)
+                    }
+                    _ => random_nonce()?,
                 };
                 let body = RequestBody {
                     version: Version::V1,
@@ -446,16 +465,19 @@ impl Gateway {
     }
 
     fn known_live(&self, id: &Digest, submission: &Submission) -> Option<Ticket> {
-        let live = Arc::clone(self.lock().live.get(id)?);
-        if live.waiting.account != submission.account.id {
-            return None;
-        }
-        let listener = live.feed.listen();
+        let watch = {
+            let state = self.lock();
+            let live = state.live.get(id)?;
+            if live.waiting.account != submission.account.id {
+                return None;
+            }
+            Watch::new(self, Arc::clone(live), submission.keep)
+        };
         Some(Ticket {
             id: *id,
             known: true,
-            news: News::Live(listener),
-            watch: Some(Watch::new(self, live, submission.keep)),
+            news: News::Live(watch.live.feed.listen()),
+            watch: Some(watch),
         })
     }
 

@@ -208,7 +208,7 @@ pub(super) fn wrong(name: &str, expected: &str) -> ApiError {
 
 pub(super) fn missing(name: &str) -> ApiError {
     let message = format!("`{name}` is missing");
-    ApiError::bad("missing_parameter", message).param(name)
+    ApiError::bad("missing_required_parameter", message).param(name)
 }
 
 #[cfg(test)]

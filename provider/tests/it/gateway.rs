@@ -165,6 +165,14 @@ fn equal_seeds_are_one_job_and_cut_short_answers_are_nobodys() {
         // While it runs, the same call joins it.
         let joined = gateway.submit(seeded("wait", 1)).await.unwrap();
         assert_eq!((joined.id, joined.known), (again.id, true));
+        // However often it was cut short, and while the end of the last one is still being written.
+        let mut ids = std::collections::BTreeSet::new();
+        for _ in 0..12 {
+            let mut cut = gateway.submit(seeded("wait", 3)).await.unwrap();
+            assert!(ids.insert(cut.id) && !cut.known);
+            started(&mut cut).await;
+            assert!(gateway.cancel(&cut.id));
+        }
     });
 }
 

@@ -48,14 +48,18 @@ fn malformed_requests_are_refused_by_name() {
             (jobs("{\"a\":\"\u{0}\"}"), 400, "invalid_json"),
             (jobs(&format!("{{\"model\":{deep}}}")), 400, "json_too_deep"),
             (jobs(&bomb), 400, "json_too_deep"),
-            (jobs("{}"), 400, "missing_parameter"),
+            (jobs("{}"), 400, "missing_required_parameter"),
             (jobs(r#"{"model":1,"input":""}"#), 400, "invalid_value"),
             (
                 jobs(r#"{"model":"none","input":""}"#),
                 404,
                 "model_not_found",
             ),
-            (jobs(r#"{"model":"null"}"#), 400, "missing_parameter"),
+            (
+                jobs(r#"{"model":"null"}"#),
+                400,
+                "missing_required_parameter",
+            ),
             (
                 jobs(r#"{"model":"null","input":"a","inptu":1}"#),
                 400,
@@ -200,7 +204,7 @@ fn malformed_requests_are_refused_by_name() {
             (
                 chat(r#","response_format":{"type":"json_schema"}"#),
                 400,
-                "missing_parameter",
+                "missing_required_parameter",
             ),
             (chat(r#","who_knows":1"#), 400, "unknown_parameter"),
         ];

@@ -1,0 +1,78 @@
+// What a user of the openai package for JavaScript does with a provider, against one that was started.
+// In: TUSSAH_URL (its /v1), TUSSAH_KEY, the models `chat` and `embeddings` deployed. Out: exit code 0, or the
+// first thing that is not as with OpenAI. It changes nothing but the provider's ledger.
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+
+const require = createRequire(process.env.TUSSAH_NODE_MODULES + "/");
+const { default: OpenAI, ...errors } = require("openai");
+const { version } = JSON.parse(readFileSync(`${process.env.TUSSAH_NODE_MODULES}/openai/package.json`, "utf8"));
+
+const options = { baseURL: process.env.TUSSAH_URL, apiKey: process.env.TUSSAH_KEY, maxRetries: 0, timeout: 120_000 };
+const client = new OpenAI(options);
+const messages = [{ role: "user", content: "What is silk made of? Answer in one sentence." }];
+const asked = { model: "chat", messages, temperature: 0, max_tokens: 24, seed: 7 };
+
+const names = [];
+for await (const model of client.models.list()) names.push(model.id);
+assert(names.includes("chat") && names.includes("embeddings"), String(names));
+
+const { data: answer, response } = await client.chat.completions.create(asked).withResponse();
+const text = answer.choices[0].message.content;
+assert(text.length > 0);
+assert.equal(response.headers.get("tussah-receipt"), answer.tussah.job_id);
+assert.equal(answer.usage.total_tokens, answer.usage.prompt_tokens + answer.usage.completion_tokens);
+
+const stream = await client.chat.completions.create({
+  ...asked,
+  stream: true,
+  stream_options: { include_usage: true },
+});
+let streamed = "";
+let usage;
+for await (const chunk of stream) {
+  streamed += chunk.choices[0]?.delta?.content ?? "";
+  usage = chunk.usage ?? usage;
+}
+assert.equal(streamed, text);
+assert.deepEqual(usage, answer.usage);
+
+const schema = {
+  type: "object",
+  properties: { colour: { enum: ["white", "yellow"] }, soft: { type: "boolean" } },
+  required: ["colour", "soft"],
+  additionalProperties: false,
+};
+const structured = await client.chat.completions.create({
+  ...asked,
+  max_tokens: 60,
+  response_format: { type: "json_schema", json_schema: { name: "silk", strict: true, schema } },
+});
+const found = JSON.parse(structured.choices[0].message.content);
+assert(["white", "yellow"].includes(found.colour) && typeof found.soft === "boolean", JSON.stringify(found));
+
+// The package asks for base64 by itself, and gives numbers.
+const embedded = await client.embeddings.create({ model: "embeddings", input: "Caterpillars spin silk." });
+const vector = embedded.data[0].embedding;
+assert.equal(vector.length, 384);
+assert(Math.abs(Math.hypot(...vector) - 1) < 1e-3);
+
+await assert.rejects(client.chat.completions.create({ ...asked, model: "nobody" }), errors.NotFoundError);
+await assert.rejects(client.chat.completions.create({ ...asked, logprobs: true }), (error) => {
+  assert(error instanceof errors.BadRequestError);
+  assert.equal(error.param, "logprobs");
+  return true;
+});
+await assert.rejects(new OpenAI({ ...options, apiKey: "tsk_nobody" }).models.list(), errors.AuthenticationError);
+
+await assert.rejects(
+  client.chat.completions.create({ ...asked, max_tokens: 1000 }, { timeout: 300 }),
+  errors.APIConnectionTimeoutError,
+);
+const leaving = await client.chat.completions.create({ ...asked, max_tokens: 1000, stream: true });
+for await (const _ of leaving) break;
+assert.equal((await client.chat.completions.create({ ...asked, max_tokens: 1 })).usage.completion_tokens, 1);
+
+console.log(`openai for JavaScript ${version} is at home here`);
