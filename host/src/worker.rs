@@ -74,12 +74,12 @@ pub(crate) fn serve(settings: Settings, ui: &Ui) -> Result<Exit, Failure> {
     let place = Place::find()?;
     let isolation = isolation::confine(&place.reach(&settings)).map_err(Failure::host)?;
     if settings.require_isolation && !matches!(isolation, Isolation::Full { .. }) {
-        return Err(Failure::host(describe(&isolation))
+        return Err(Failure::host(isolation.to_string())
             .context("the worker cannot be isolated on this machine")
             .help("leave --require-isolation out if this machine has nothing else of worth"));
     }
     if !matches!(isolation, Isolation::Full { .. }) {
-        ui.warn(&format!("jobs run {}", describe(&isolation)));
+        ui.warn(&format!("jobs run {isolation}"));
     }
     let executor = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -137,15 +137,6 @@ impl Place {
             .write
             .extend([self.code.clone(), self.kernels.clone()]);
         reach
-    }
-}
-
-/// What keeps this worker apart, for people.
-fn describe(isolation: &Isolation) -> String {
-    match isolation {
-        Isolation::Full { abi } => format!("isolated by Landlock {abi} and seccomp"),
-        Isolation::Partial { missing } => format!("isolated in part: {missing}"),
-        Isolation::None { reason } => format!("not isolated: {reason}"),
     }
 }
 

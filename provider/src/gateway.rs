@@ -24,7 +24,7 @@ use tussah_manifest::{Digest, Document as _, Manifest, Nanograms, Request};
 
 use crate::ledger::{Accepted, Account, AccountId, Ending, Ledger, LedgerError};
 use crate::queue::{AccountQueueLimits, Queue, QueueLimits, Waiting};
-use crate::wire::{Secret, WhoseFault};
+use crate::wire::{Isolation, Secret, WhoseFault};
 
 pub use feed::{JobEnd, JobEvent, Listener, Progress};
 pub use metrics::Metrics;
@@ -212,6 +212,13 @@ impl Gateway {
         let state = self.lock();
         let worker = state.worker.as_ref();
         worker.map(|worker| worker.ready.device.clone())
+    }
+
+    /// What keeps jobs from the rest of this machine; `None` without a worker.
+    pub fn isolation(&self) -> Option<Isolation> {
+        let state = self.lock();
+        let worker = state.worker.as_ref();
+        worker.map(|worker| worker.ready.isolation.clone())
     }
 
     /// What a job has said and will say; `None` if it is none that has not ended.

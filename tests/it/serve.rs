@@ -234,7 +234,12 @@ fn a_job_by_http_has_its_output_and_a_receipt_that_anyone_can_verify() {
     sandbox.run(&["serve", "key", "remove", "alice"]).expect(0);
     daemon.get("/v1/models").expect(401);
     daemon.address.clone_from(&daemon.health);
-    assert_eq!(daemon.get("/readyz").expect(200).json()["ready"], true);
+    let ready = daemon.get("/readyz").expect(200).json();
+    assert_eq!(ready["ready"], true);
+    assert!(
+        ready["isolation"].as_str().unwrap().contains("isolated"),
+        "{ready}"
+    );
     daemon.terminate().expect(0);
 }
 

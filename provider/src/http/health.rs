@@ -26,6 +26,7 @@ pub(super) async fn readyz(State(gateway): State<Gateway>) -> Response {
         "ready": reason.is_none(),
         "reason": reason,
         "device": gateway.device(),
+        "isolation": gateway.isolation().map(|isolation| isolation.to_string()),
         "waiting": waiting,
         "running": running,
     });

@@ -227,6 +227,16 @@ pub enum Isolation {
     },
 }
 
+impl fmt::Display for Isolation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full { abi } => write!(f, "isolated by Landlock {abi} and seccomp"),
+            Self::Partial { missing } => write!(f, "isolated in part: {missing}"),
+            Self::None { reason } => write!(f, "not isolated: {reason}"),
+        }
+    }
+}
+
 /// The account of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
