@@ -15,6 +15,7 @@ mod health;
 mod jobs;
 mod openai;
 mod openapi;
+mod ordered;
 
 use std::io;
 use std::sync::Arc;

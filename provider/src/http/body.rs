@@ -18,6 +18,15 @@ const DEPTH_MAX: usize = 64;
 
 /// The JSON object of a request.
 pub(super) async fn json(app: &App, headers: &HeaderMap, body: Body) -> Result<Fields, ApiError> {
+    object(&json_bytes(app, headers, body).await?)
+}
+
+/// The bytes of a request that says they are JSON.
+pub(super) async fn json_bytes(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Vec<u8>, ApiError> {
     let is_json = headers
         .get(CONTENT_TYPE)
         .and_then(|kind| kind.to_str().ok());
@@ -40,8 +49,7 @@ pub(super) async fn json(app: &App, headers: &HeaderMap, body: Body) -> Result<F
     }
     let read = read(body, max);
     let bytes = tokio::time::timeout(app.config.body_time_max, read);
-    let bytes = bytes.await.map_err(|_| too_slow())??;
-    object(&bytes)
+    bytes.await.map_err(|_| too_slow())?
 }
 
 async fn read(body: Body, bytes_max: usize) -> Result<Vec<u8>, ApiError> {
@@ -71,7 +79,8 @@ fn too_large(max: usize) -> ApiError {
     ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
 }
 
-fn object(bytes: &[u8]) -> Result<Fields, ApiError> {
+/// The JSON object that these bytes are.
+pub(super) fn object(bytes: &[u8]) -> Result<Fields, ApiError> {
     if depth(bytes) > DEPTH_MAX {
         let message = format!("the JSON is nested more than {DEPTH_MAX} deep");
         return Err(ApiError::bad("json_too_deep", message));

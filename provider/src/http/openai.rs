@@ -43,7 +43,7 @@ async fn run(
     app: &App,
     account: Account,
     model: (Deployment, Manifest),
-    input: &Value,
+    input: Vec<u8>,
     seed: Option<u64>,
 ) -> Result<Ticket, ApiError> {
     let (deployment, manifest) = model;
@@ -54,7 +54,7 @@ async fn run(
             seed,
         },
         manifest,
-        input: input.to_string().into_bytes(),
+        input,
         deployment: Some(deployment.name),
         deadline_ms: None,
         time_max_ms: None,

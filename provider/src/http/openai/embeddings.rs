@@ -39,7 +39,8 @@ pub(in crate::http) async fn embeddings(
     let deployed = deployed(&app, &model, Shape::Embeddings)?;
     let count = texts.len();
     // Vectors of equal texts are equal: such calls may be one job.
-    let mut ticket = run(&app, account, deployed, &json!({"input": texts}), Some(0)).await?;
+    let input = json!({"input": texts}).to_string().into_bytes();
+    let mut ticket = run(&app, account, deployed, input, Some(0)).await?;
     let (vectors, finish, receipt) = collect(&app, &mut ticket).await?;
     if vectors.len() != count {
         return Err(bad_output(

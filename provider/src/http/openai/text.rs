@@ -18,6 +18,7 @@ use crate::gateway::{JobEnd, JobEvent, Listener, News, Ticket, now_unix_ms};
 use crate::http::body::{self, Fields, missing, wrong};
 use crate::http::error::{ApiError, json_response};
 use crate::http::jobs::{RECEIPT_HEADER, keep_alive, receipt_header};
+use crate::http::ordered::Ordered;
 use crate::http::{App, auth};
 use crate::ledger::Shape;
 
@@ -59,11 +60,12 @@ async fn answer(
     shape: Shape,
 ) -> Result<Response, ApiError> {
     let account = auth::account(&app, &headers)?;
-    let fields = body::json(&app, &headers, body).await?;
-    let asked = asked(fields, shape)?;
+    let bytes = body::json_bytes(&app, &headers, body).await?;
+    let asked = asked(body::object(&bytes)?, shape)?;
     let deployed = deployed(&app, &asked.model, shape)?;
-    let input = Value::Object(asked.input.clone());
-    let ticket = run(&app, account, deployed, &input, asked.seed).await?;
+    let input = job_input(&asked.input, &bytes);
+    drop(bytes);
+    let ticket = run(&app, account, deployed, input, asked.seed).await?;
     let id = ticket.id;
     let mut response = match asked.stream {
         true => streamed(app, asked, ticket).await?,
@@ -136,6 +138,30 @@ fn asked(mut fields: Fields, shape: Shape) -> Result<Asked, ApiError> {
         stream,
         include_usage,
     })
+}
+
+/// The job's input as text. The schema in it is as the client wrote it: the order of its properties
+/// is the order of the answer, and a map would have lost it.
+fn job_input(input: &Map<String, Value>, body: &[u8]) -> Vec<u8> {
+    let path = ["response_format", "json_schema", "schema"];
+    let body: Option<Ordered> = serde_json::from_slice(body).ok();
+    let schema = (body.as_ref())
+        .and_then(|body| path.iter().try_fold(body, |value, name| value.get(name)))
+        .and_then(|schema| serde_json::to_string(schema).ok());
+    match schema {
+        Some(schema) if input.contains_key("response_format") => {
+            let mut rest = input.clone();
+            rest.remove("response_format");
+            let mut text = Value::Object(rest).to_string();
+            // Messages or a prompt are always there: what follows them follows a comma.
+            text.pop();
+            text.push_str(",\"response_format\":{\"type\":\"json_schema\",\"schema\":");
+            text.push_str(&schema);
+            text.push_str("}}");
+            text.into_bytes()
+        }
+        _ => Value::Object(input.clone()).to_string().into_bytes(),
+    }
 }
 
 /// What OpenAI has and this does not.
