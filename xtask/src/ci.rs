@@ -75,6 +75,8 @@ pub(crate) fn run() -> Result<()> {
     steps.run("tests", || {
         test::tests(&workspace, workspace.release_binary()?, &mut counts)
     });
+    #[cfg(unix)]
+    steps.run_or_skip("openai", || crate::openai::run(&workspace));
     steps.run("doctests", || test::doctests(&workspace, &mut counts));
     steps.run_or_skip("onnx", || onnx::run(&workspace, &mut counts));
     steps.run("lock file", || {

@@ -146,7 +146,7 @@ fn official_client(workspace: &Workspace) -> Result<()> {
 }
 
 /// Has npm put `packages` into `tools`, once.
-fn install(tools: &Path, packages: &[(&str, &str)]) -> Result<()> {
+pub(crate) fn install(tools: &Path, packages: &[(&str, &str)]) -> Result<()> {
     let modules = tools.join("node_modules");
     let is_there = |name: &str| modules.join(name).join("package.json").exists();
     if packages.iter().all(|(name, _)| is_there(name)) {

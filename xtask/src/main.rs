@@ -14,6 +14,8 @@ mod home;
 mod licences;
 mod model;
 mod onnx;
+#[cfg(unix)]
+mod openai;
 mod setup;
 mod test;
 mod tidy;
@@ -55,6 +57,9 @@ enum Task {
     },
     /// Compile the contracts, compare with the committed code, and ask TON's own machine
     Contracts(contracts::ContractsArgs),
+    /// Have OpenAI's own packages for Python and JavaScript talk to a provider
+    #[cfg(unix)]
+    Openai,
     /// Check the house rules that no other tool checks; quick
     Tidy,
 }
@@ -74,6 +79,8 @@ fn main() -> ExitCode {
         Task::Ci => ci::run(),
         Task::Bench { what } => bench::run(&what),
         Task::Contracts(args) => contracts::run(&args),
+        #[cfg(unix)]
+        Task::Openai => openai::task(),
         Task::Tidy => workspace::Workspace::ask().and_then(|workspace| tidy::check(&workspace)),
     };
     match result {
