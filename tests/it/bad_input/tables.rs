@@ -101,11 +101,16 @@ pub(super) const ANSWERS: &[Case] = &[
         "InvalidArgument: temperature is 100.5, wanted 0 for the most likely token, or 0.001 to 100",
     ),
     (
-        &["open temp=1 topk=0 gen=4", "text 0 hello", "all 0"],
+        // So cold that the likeliest is drawn, and whichever seed this host draws ends no text early.
+        &["open temp=0.001 topk=0 gen=4", "text 0 hello", "all 0"],
         "ok 4 tokens, Some(FinishReason::Length)",
     ),
     (
-        &["open temp=1 topk=4294967295 gen=4", "text 0 hello", "all 0"],
+        &[
+            "open temp=0.001 topk=4294967295 gen=4",
+            "text 0 hello",
+            "all 0",
+        ],
         "ok 4 tokens, Some(FinishReason::Length)",
     ),
     (
