@@ -80,7 +80,9 @@ struct Inner {
     state: Mutex<State>,
     metrics: Metrics,
     draining: AtomicBool,
-    /// Ends that are being signed and written.
+    /// Whether any worker has been ready.
+    had_worker: AtomicBool,
+    /// Ends that are being signed and written, or are about to be.
     ending: AtomicUsize,
     /// Something ended, or a deadline came closer.
     changed: Notify,
@@ -164,6 +166,7 @@ impl Gateway {
                 }),
                 metrics: Metrics::default(),
                 draining: AtomicBool::new(false),
+                had_worker: AtomicBool::new(false),
                 ending: AtomicUsize::new(0),
                 changed: Notify::new(),
             }),
@@ -242,6 +245,7 @@ impl Gateway {
         };
         live.cancelled.store(true, Ordering::Release);
         if state.queue.remove(job).is_some() {
+            let _ending = self.about_to_end();
             drop(state);
             self.end_without_run(live, WhoseFault::Client, 130, "cancelled before it ran");
             return true;
@@ -257,9 +261,23 @@ impl Gateway {
     }
 
     /// Takes no more jobs and starts none; returns when what runs has ended and is on the disk.
-    /// What waits stays in the ledger for the next start.
+    /// What waits stays in the ledger for the next start, but for what nobody wants once its client
+    /// has been told: that ends without a run.
     pub async fn drain(&self) {
         self.inner.draining.store(true, Ordering::Release);
+        let (fleeting, ending) = {
+            let mut state = self.lock();
+            let State { live, queue, .. } = &mut *state;
+            let fleeting = live.values().filter(|live| {
+                !live.keep.load(Ordering::Acquire) && queue.remove(&live.id).is_some()
+            });
+            (fleeting.cloned().collect::<Vec<_>>(), self.about_to_end())
+        };
+        for live in fleeting {
+            let message = "the provider is shutting down, and did not run it";
+            self.end_without_run(live, WhoseFault::Provider, 5, message);
+        }
+        drop(ending);
         loop {
             let changed = self.inner.changed.notified();
             tokio::pin!(changed);
@@ -280,6 +298,11 @@ impl Gateway {
         }
     }
 
+    /// Whether any worker has been ready since the start.
+    pub fn has_had_worker(&self) -> bool {
+        self.inner.had_worker.load(Ordering::Acquire)
+    }
+
     /// Whether it takes no more jobs.
     pub fn is_draining(&self) -> bool {
         self.inner.draining.load(Ordering::Acquire)
@@ -290,6 +313,15 @@ impl Gateway {
         (self.inner.state.lock()).unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// To be held from the step that takes a job out of the queue or its run until its end is
+    /// being written: in between nobody takes the gateway for drained.
+    fn about_to_end(&self) -> AboutToEnd {
+        self.inner.ending.fetch_add(1, Ordering::AcqRel);
+        AboutToEnd {
+            inner: Arc::clone(&self.inner),
+        }
+    }
+
     fn end_without_run(&self, live: Arc<Live>, fault: WhoseFault, exit_code: u8, message: &str) {
         let ending = Ending::NotRun {
             fault,
@@ -297,6 +329,19 @@ impl Gateway {
             message: message.to_owned(),
         };
         self.spawn_end(live, ending::Unsigned::NotRun(ending));
+    }
+}
+
+/// One more end to wait for.
+#[derive(Debug)]
+struct AboutToEnd {
+    inner: Arc<Inner>,
+}
+
+impl Drop for AboutToEnd {
+    fn drop(&mut self) {
+        self.inner.ending.fetch_sub(1, Ordering::AcqRel);
+        self.inner.changed.notify_waiters();
     }
 }
 

@@ -133,7 +133,7 @@ impl Unsigned {
 impl Gateway {
     /// Signs, writes down and tells how a job ended, beside whatever else goes on.
     pub(super) fn spawn_end(&self, live: Arc<Live>, unsigned: Unsigned) {
-        self.inner.ending.fetch_add(1, Ordering::AcqRel);
+        let ending = self.about_to_end();
         let gateway = self.clone();
         tokio::spawn(async move {
             let end = match gateway.end(&live, unsigned).await {
@@ -148,8 +148,7 @@ impl Gateway {
             // First the ledger, then the map, then the news: whoever looks finds it in one.
             gateway.lock().live.remove(&live.id);
             live.feed.end(Arc::new(end));
-            gateway.inner.ending.fetch_sub(1, Ordering::AcqRel);
-            gateway.inner.changed.notify_waiters();
+            drop(ending);
         });
     }
 
@@ -204,7 +203,14 @@ impl Gateway {
         let mut consensus = account.consensus.clone();
         let prices = &self.inner.config.prices;
         // What was set aside at the prices of then is the most, whatever the prices are now.
-        consensus.price_nanograms = prices.price_of(&consensus, live.reserve);
+        // What was ended because its client's deadline came is of no use to the client.
+        let is_late = consensus.exit == ExitStatus::Cancelled
+            && !live.cancelled.load(Ordering::Acquire)
+            && (live.waiting.deadline_unix_ms).is_some_and(|at| at <= now_unix_ms());
+        consensus.price_nanograms = match is_late {
+            true => Nanograms::ZERO,
+            false => prices.price_of(&consensus, live.reserve),
+        };
         let signer = &self.inner.signer;
         let receipt = signer.sign_receipt(&consensus, &account.evidence).await?;
         let same = receipt.consensus == consensus

@@ -39,17 +39,16 @@ impl PriceSheet {
         self.price(limits.fuel_max, limits.inference_units_max)
     }
 
-    /// What a run costs for which `cap` was set aside. A run that this provider ended costs
-    /// nothing: its device or its host failed, or it was too slow for the client's deadline.
+    /// What a run costs for which `cap` was set aside. One whose device or host failed costs
+    /// nothing; one that reached a limit of its own manifest, its time among them, costs its work.
     pub fn price_of(&self, run: &Consensus, cap: Nanograms) -> Nanograms {
         match run.exit {
-            ExitStatus::DeadlineExceeded | ExitStatus::DeviceLost | ExitStatus::HostFailure => {
-                Nanograms::ZERO
-            }
+            ExitStatus::DeviceLost | ExitStatus::HostFailure => Nanograms::ZERO,
             ExitStatus::Done
             | ExitStatus::JobError { .. }
             | ExitStatus::Trapped { .. }
             | ExitStatus::LimitHit { .. }
+            | ExitStatus::DeadlineExceeded
             | ExitStatus::Cancelled => {
                 let price = self.price(run.fuel_used, run.inference_units_used);
                 price.min(cap)

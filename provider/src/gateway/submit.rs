@@ -439,6 +439,10 @@ impl Gateway {
         match accepted {
             Ok(Acceptance::New) => {
                 let mut state = self.lock();
+                if self.is_draining() {
+                    // It is in the ledger, and nobody would end its feed any more.
+                    live.feed.end(Arc::new(JobEnd::Postponed));
+                }
                 state.live.insert(id, Arc::clone(&live));
                 state.queue.push(live.waiting);
                 drop(state);
@@ -539,14 +543,15 @@ impl Gateway {
     /// Ends what is late; how long until the next is.
     fn expire_now(&self) -> Option<Duration> {
         let now = now_unix_ms();
-        let (late, next) = {
+        let (late, next, _ending) = {
             let mut state = self.lock();
+            let ending = self.about_to_end();
             let expired = state.queue.expire(now);
             let late: Vec<_> = expired
                 .iter()
                 .filter_map(|waiting| state.live.get(&waiting.job).cloned())
                 .collect();
-            (late, state.queue.next_deadline())
+            (late, state.queue.next_deadline(), ending)
         };
         for live in late {
             let message = "its deadline passed before it ran";

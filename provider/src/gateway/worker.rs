@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tussah_manifest::{Document as _, EncodingError, Evidence, Profile};
 
 use super::ending::Unsigned;
-use super::{Gateway, Live, Progress, now_unix_ms};
+use super::{AboutToEnd, Gateway, Live, Progress, now_unix_ms};
 use crate::ledger::Ending;
 use crate::wire::{
     Content, FrameReader, FrameWriter, FromWorker, Hello, Ready, RunDone, RunRequest, ToWorker,
@@ -23,6 +23,8 @@ use crate::wire::{
 
 /// The most bytes of a progress note that is passed on.
 const NOTE_BYTES_MAX: usize = 1024;
+/// The most bytes of what it says of a run that failed.
+const MESSAGE_BYTES_MAX: usize = 4096;
 /// How long a worker may take to open its device and say that it is ready.
 const READY_TIME_MAX: Duration = Duration::from_secs(300);
 /// Workers that may die before they have started a job, before it is given up.
@@ -118,6 +120,7 @@ impl Gateway {
                 return Err(WorkerError::Second);
             }
             tracing::info!(device = ready.device, isolation = ?ready.isolation, "a worker is ready");
+            self.inner.had_worker.store(true, Ordering::Release);
             state.worker = Some(Handle {
                 ready: Arc::clone(&ready),
                 sender,
@@ -228,18 +231,27 @@ impl Gateway {
             }
             FromWorker::Done(done) => self.run_done(*done)?,
             FromWorker::Refused(refused) => {
-                let running = self.run_over(refused.run)?;
+                let (running, _ending) = self.run_over(refused.run)?;
+                if running.live.feed.is_started() {
+                    // It was heard: there has to be a receipt.
+                    let message = "the process that ran the job could not account for it";
+                    self.end_lost(running.live, running.log, running.since, message);
+                    return Ok(());
+                }
+                let mut message = refused.message;
+                message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
                 let ending = Ending::NotRun {
                     fault: refused.fault,
                     exit_code: refused.exit_code,
-                    message: refused.message,
+                    message,
                 };
                 self.spawn_end(running.live, Unsigned::NotRun(ending));
             }
             FromWorker::Lost { run, message } => {
-                let running = self.run_over(run)?;
+                let (running, _ending) = self.run_over(run)?;
+                let message = &message[..message.floor_char_boundary(MESSAGE_BYTES_MAX)];
                 tracing::error!(job = %running.live.id, message, "a run was lost");
-                self.end_lost(running.live, running.log, running.since, &message);
+                self.end_lost(running.live, running.log, running.since, message);
             }
             FromWorker::Warning { text } => tracing::warn!(text, "the worker warns"),
         }
@@ -247,7 +259,7 @@ impl Gateway {
     }
 
     fn run_done(&self, done: RunDone) -> Result<(), WorkerError> {
-        let running = self.run_over(done.run)?;
+        let (running, _ending) = self.run_over(done.run)?;
         let live = running.live;
         match Unsigned::of_worker(&live, done, &running.log) {
             Ok(account) => self.spawn_end(live, account),
@@ -298,23 +310,25 @@ impl Gateway {
         live.ok_or_else(|| WorkerError::Rules("it spoke of a run it has not".to_owned()))
     }
 
-    /// Takes a run out; its place is free for the next.
-    fn run_over(&self, run: u64) -> Result<Running, WorkerError> {
+    /// Takes a run out, whose end is to be written; its place is free for the next.
+    fn run_over(&self, run: u64) -> Result<(Running, AboutToEnd), WorkerError> {
         let mut state = self.lock();
         let running = state.runs.remove(&run);
         let running = running
             .ok_or_else(|| WorkerError::Rules("it ended a run that it has not".to_owned()))?;
         let took = running.since.elapsed();
+        let ending = self.about_to_end();
         state.queue.finish(&running.live.waiting, Some(took));
         drop(state);
         self.dispatch();
-        Ok(running)
+        Ok((running, ending))
     }
 
     /// Ends or queues again what a lost worker had; how many runs that were.
     fn worker_is_gone(&self, ready: &Ready) -> usize {
         let mut state = self.lock();
         state.worker = None;
+        let _ending = self.about_to_end();
         let runs: Vec<_> = state.runs.drain().collect();
         for (_, running) in &runs {
             state.queue.finish(&running.live.waiting, None);

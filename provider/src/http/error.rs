@@ -23,6 +23,8 @@ pub(super) struct ApiError {
     pub(super) message: String,
     pub(super) param: Option<String>,
     retry_after_s: Option<u64>,
+    /// Whether another try would only fail, and cost, again.
+    is_final: bool,
 }
 
 impl ApiError {
@@ -42,7 +44,14 @@ impl ApiError {
             message: message.into(),
             param: None,
             retry_after_s: None,
+            is_final: false,
         }
+    }
+
+    /// Tells OpenAI's clients, which by themselves try again after every 5xx, not to.
+    pub(super) fn last(mut self) -> Self {
+        self.is_final = true;
+        self
     }
 
     pub(super) fn bad(code: &'static str, message: impl Into<String>) -> Self {
@@ -90,6 +99,10 @@ impl IntoResponse for ApiError {
         if let Some(seconds) = self.retry_after_s {
             let headers = response.headers_mut();
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.is_final {
+            let headers = response.headers_mut();
+            headers.insert("x-should-retry", HeaderValue::from_static("false"));
         }
         response
     }

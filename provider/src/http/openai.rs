@@ -77,29 +77,29 @@ fn refuse(fields: &mut Fields, name: &str, nothing: &[Value]) -> Result<(), ApiE
 
 /// Why a job's answer is none; `Ok` with its receipt's digest if it is one.
 fn answered(end: &JobEnd) -> Result<Digest, ApiError> {
+    // The same call would come to the same end.
     let failed = |code, message: &str| {
-        Err(ApiError::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            code,
-            message,
-        ))
+        let failed = ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, code, message);
+        Err(failed.last())
     };
     let (receipt, fault) = match end {
         JobEnd::Receipt { receipt, fault } => (receipt, fault),
         JobEnd::NotRun { fault, message } => {
             return Err(match fault {
                 WhoseFault::Client => ApiError::bad("job_not_run", message),
-                WhoseFault::Developer | WhoseFault::Provider => {
+                WhoseFault::Developer => {
+                    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "job_not_run", message).last()
+                }
+                WhoseFault::Provider => {
                     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "job_not_run", message)
                 }
             });
         }
         JobEnd::Postponed => return Err(SubmitError::Draining.into()),
         JobEnd::Unrecorded => {
-            return failed(
-                "unrecorded",
-                "the job's end could not be recorded; try again",
-            );
+            let message = "the job's end could not be recorded; try again";
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            return Err(ApiError::new(status, "unrecorded", message));
         }
     };
     let words = fault.as_ref().map_or("", |fault| fault.message.as_str());
@@ -118,11 +118,7 @@ fn answered(end: &JobEnd) -> Result<Digest, ApiError> {
         ExitStatus::Cancelled => failed("cancelled", "the job was cancelled"),
         ExitStatus::DeadlineExceeded => {
             let message = "the job took too long";
-            Err(ApiError::new(
-                StatusCode::GATEWAY_TIMEOUT,
-                "timeout",
-                message,
-            ))
+            Err(ApiError::new(StatusCode::GATEWAY_TIMEOUT, "timeout", message).last())
         }
         ExitStatus::DeviceLost | ExitStatus::HostFailure => {
             let message = "the provider failed while it ran the job; try again";
@@ -155,5 +151,5 @@ fn ours(job: &Digest, receipt: Option<&Digest>) -> Value {
 /// A job whose output is not what its shape says.
 fn bad_output(problem: &str) -> ApiError {
     let message = format!("the job's output does not follow its shape: {problem}");
-    ApiError::new(StatusCode::BAD_GATEWAY, "bad_output", message)
+    ApiError::new(StatusCode::BAD_GATEWAY, "bad_output", message).last()
 }

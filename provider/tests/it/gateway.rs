@@ -134,7 +134,38 @@ fn each_way_to_end_is_told_and_written_down() {
         submission.time_max_ms = Some(1);
         let mut ticket = gateway.submit(submission).await.unwrap();
         let end = end_of(&mut ticket).await;
-        assert_eq!(exit_of(&end), ExitStatus::DeadlineExceeded);
+        assert_eq!(exit_of(&end), ExitStatus::Cancelled);
+        check(&gateway);
+    });
+}
+
+#[test]
+fn what_ends_with_the_clients_deadline_costs_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    wait(async {
+        let gateway = peer::gateway(folder.path(), |config| config.prices.base = nano(7)).await;
+        drop(peer::attach(&gateway));
+        for (time_max_ms, deadline_ms, price) in [
+            // What a client lets run no longer than so is paid.
+            (Some(20), None, nano(7)),
+            (Some(20), Some(600_000), nano(7)),
+            (None, Some(20), nano(0)),
+        ] {
+            let mut submission = house(&gateway, "wait", None);
+            (submission.time_max_ms, submission.deadline_ms) = (time_max_ms, deadline_ms);
+            let mut ticket = gateway.submit(submission).await.unwrap();
+            let JobEnd::Receipt { receipt, .. } = end_of(&mut ticket).await else {
+                // It never ran: a busy machine took longer than the deadline to begin.
+                assert!(deadline_ms == Some(20));
+                continue;
+            };
+            let found = &receipt.consensus;
+            assert_eq!(found.exit, ExitStatus::Cancelled);
+            assert_eq!(
+                found.price_nanograms, price,
+                "{time_max_ms:?} {deadline_ms:?}"
+            );
+        }
         check(&gateway);
     });
 }
@@ -318,6 +349,9 @@ fn draining_ends_what_runs_and_keeps_what_waits() {
             .submit(house(&gateway, "hello", None))
             .await
             .unwrap();
+        let mut fleeting = house(&gateway, "fleeting", None);
+        fleeting.keep = false;
+        let mut fleeting = gateway.submit(fleeting).await.unwrap();
         // They go on until somebody ends them, which is after the draining began.
         tokio::join!(gateway.drain(), async {
             for ticket in &running {
@@ -334,6 +368,11 @@ fn draining_ends_what_runs_and_keeps_what_waits() {
         assert_eq!(end_of(&mut waiting).await, JobEnd::Postponed);
         let job = gateway.ledger().job(&waiting.id).unwrap().unwrap();
         assert_eq!(job.state, JobState::Accepted);
+        // What only its client wanted is not run when the client has gone.
+        let end = end_of(&mut fleeting).await;
+        assert!(matches!(end, JobEnd::NotRun { .. }), "{end:?}");
+        let job = gateway.ledger().job(&fleeting.id).unwrap().unwrap();
+        assert_eq!(job.state, JobState::NotRun);
         check(&gateway);
     });
 }

@@ -220,6 +220,8 @@ fn what_a_job_says_is_wrong_is_the_clients_to_read() {
         let body = with(hello(), json!({"model": "nonsense", "stream": true}));
         let answer = server.post("/v1/chat/completions", &body).await;
         assert_eq!((answer.status, answer.code().as_str()), (502, "bad_output"));
+        // OpenAI's clients would try again by themselves, and pay again.
+        assert_eq!(answer.header("x-should-retry"), Some("false"));
     });
 }
 
