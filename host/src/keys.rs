@@ -28,12 +28,20 @@ pub(crate) enum KeyName {
     LocalSecret,
     /// Authenticates compiled code and GPU kernels in the cache.
     Cache,
+    /// The same in the cache of `tussah serve`, whose worker has this key: what strangers' jobs
+    /// could have written there is read by no other command.
+    ServeCache,
 }
 
 impl KeyName {
     /// All of them, for `tussah doctor`.
-    pub(crate) const ALL: [Self; 4] =
-        [Self::Client, Self::Provider, Self::LocalSecret, Self::Cache];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Client,
+        Self::Provider,
+        Self::LocalSecret,
+        Self::Cache,
+        Self::ServeCache,
+    ];
 
     /// The file's name below `keys/`.
     pub(crate) fn file_name(self) -> &'static str {
@@ -42,6 +50,7 @@ impl KeyName {
             Self::Provider => "provider.key",
             Self::LocalSecret => "local.secret",
             Self::Cache => "cache.key",
+            Self::ServeCache => "serve-cache.key",
         }
     }
 }

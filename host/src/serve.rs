@@ -117,12 +117,13 @@ async fn serve(
     let monitors = bind(settings.metrics_listen).await?;
     let (mut signer, link) = start_signer().await?;
     let blobs = home.folder("blobs")?;
-    let cache_key = Secret(*keys::load_or_create(home, KeyName::Cache)?);
+    let cache_key = Secret(*keys::load_or_create(home, KeyName::ServeCache)?);
     let running_max = usize::try_from(settings.jobs_max).map_err(Failure::host)?;
     let config = GatewayConfig {
         queue: QueueLimits {
             running_max,
-            account_running_max: running_max,
+            // One account alone never has all places.
+            account_running_max: running_max.saturating_sub(1).max(1),
             ..QueueLimits::default()
         },
         ..GatewayConfig::new(blobs.clone(), cache_key)
@@ -265,18 +266,28 @@ async fn start_signer() -> Result<(Process, SignerLink), Failure> {
     }
 }
 
-/// Has a worker at all times, until the gateway drains or the first one cannot be started at all.
+/// Has a worker at all times, until the gateway drains or none has ever been ready.
 async fn look_after_worker(
     gateway: Gateway,
     arguments: Vec<OsString>,
     ui: Ui,
 ) -> Result<(), Failure> {
-    let (mut pause, mut was_ready) = (PAUSE.0, false);
+    let mut pause = PAUSE.0;
     loop {
         let begun = Instant::now();
         let mut command = vec![OsString::from("serve-worker")];
         command.extend(arguments.iter().cloned());
-        let started = child::start(&command)?;
+        let started = match child::start(&command) {
+            Ok(started) => started,
+            Err(failure) if gateway.has_had_worker() => {
+                let reason = failure.chain().join(": ");
+                ui.warn(&format!("{reason}; it is tried again in {pause:?}"));
+                tokio::time::sleep(pause).await;
+                pause = PAUSE.1.min(pause * 2);
+                continue;
+            }
+            Err(failure) => return Err(failure),
+        };
         let socket = UnixStream::from_std(started.socket).map_err(Failure::host)?;
         let ended = gateway.attach_worker(socket).await;
         let status = started.process.ended().await;
@@ -285,12 +296,11 @@ async fn look_after_worker(
         }
         // What a worker says before it is ready is wrong with this machine or the options.
         let refused = status.and_then(|status| status.code()).is_some();
-        if !was_ready && refused && begun.elapsed() < SETTLED {
+        if !gateway.has_had_worker() && refused {
             return Err(Failure::host(
                 "the worker cannot start; its error stands above",
             ));
         }
-        was_ready = true;
         if begun.elapsed() >= SETTLED {
             pause = PAUSE.0;
         }

@@ -124,8 +124,8 @@ impl Place {
         Ok(Self {
             blobs: Blobs::open(&home)?,
             blobs_folder: home.folder("blobs")?,
-            code: home.folder("cache/code")?,
-            kernels: home.folder("cache/gpu")?,
+            code: home.folder("cache/serve/code")?,
+            kernels: home.folder("cache/serve/gpu")?,
         })
     }
 

@@ -59,7 +59,7 @@ pub(super) fn start(arguments: &[OsString]) -> Result<Started, Failure> {
     let start = || {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = this_program()?;
         command.args(arguments).env_clear().process_group(0);
         for name in ENVIRONMENT {
             if let Some(value) = std::env::var_os(name) {
@@ -78,6 +78,18 @@ pub(super) fn start(arguments: &[OsString]) -> Result<Started, Failure> {
     start().map_err(|error: std::io::Error| {
         Failure::host(error).context("cannot start another process of this program")
     })
+}
+
+/// This program, even where its file has been replaced since it was started.
+fn this_program() -> std::io::Result<Command> {
+    let file = std::env::current_exe()?;
+    let running = std::path::Path::new("/proc/self/exe");
+    if running.exists() {
+        let mut command = Command::new(running);
+        command.arg0(file);
+        return Ok(command);
+    }
+    Ok(Command::new(file))
 }
 
 impl Process {
