@@ -102,6 +102,9 @@ pub struct Candidate {
     pub logit: f32,
 }
 
+/// Tokens in a row that the likeliest may leave undecided before all logits are asked for at once.
+const UNDECIDED_MAX: u32 = 2;
+
 /// One sequence on a model.
 #[derive(Debug)]
 pub struct Session {
@@ -118,6 +121,8 @@ pub struct Session {
     scores: Scores,
     /// Whether somebody wanted more than the likeliest tokens.
     wants_all: bool,
+    /// Tokens in a row that the likeliest could not decide.
+    undecided: u32,
     at_end: bool,
     failed: bool,
     usage: Usage,
@@ -157,6 +162,7 @@ impl Session {
             pending: None,
             scores: Scores::None,
             wants_all: false,
+            undecided: 0,
             at_end: false,
             failed: false,
             usage: Usage::default(),
@@ -261,8 +267,16 @@ impl Session {
             _ => None,
         };
         let picked = match of_best {
-            Some(picked) => picked,
+            Some(picked) => {
+                self.undecided = 0;
+                picked
+            }
             None => {
+                if matches!(self.scores, Scores::Best { .. }) {
+                    // Running a token twice is dearer than all logits: who needs them again gets them at once.
+                    self.undecided += 1;
+                    self.wants_all |= self.undecided >= UNDECIDED_MAX;
+                }
                 self.score_all()?;
                 match &self.scores {
                     Scores::All(logits) => self.sampler.pick(logits),
@@ -355,6 +369,7 @@ impl Session {
             pending: self.pending,
             scores,
             wants_all: self.wants_all,
+            undecided: self.undecided,
             at_end: self.at_end,
             failed: false,
             usage: self.usage,

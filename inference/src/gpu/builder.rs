@@ -173,7 +173,7 @@ impl<'a> Builder<'a> {
     fn normed(&self) -> &'a Buffer {
         match self.compiler.profile {
             Profile::Exact { .. } => &self.buffers.quantized,
-            Profile::Fast { .. } => &self.buffers.normed,
+            Profile::Fast => &self.buffers.normed,
         }
     }
 
@@ -239,7 +239,7 @@ impl<'a> Builder<'a> {
                 batch.push(self.quantize(values, matrix.columns, stage)?);
                 &self.buffers.quantized
             }
-            Profile::Fast { .. } => values,
+            Profile::Fast => values,
         };
         let of_batch = Target {
             source: Source::Stored(stored),

@@ -143,6 +143,12 @@ impl Gpu {
         // So are those that meet in memory.
         if gpu.subgroups && !matches!(self_test::subgroups(&gpu), Ok(true)) {
             gpu.subgroups = false;
+            if gpu.check().is_err() {
+                // A driver that fails at them is asked again without them.
+                let mut without = options.clone();
+                without.layout.subgroups = GpuSubgroups::Never;
+                return Self::open(&without);
+            }
         }
         let name = || gpu.info.name.clone();
         let tested = match gpu.native_floats {

@@ -33,18 +33,15 @@ pub(crate) enum Profile {
         /// Whether sums and maxima of a workgroup go by subgroups.
         subgroups: bool,
     },
-    /// f32, whose bits are the device's own.
-    Fast {
-        /// As above.
-        subgroups: bool,
-    },
+    /// f32, whose bits are the device's own; never by subgroups, whose sums of floats have no order.
+    Fast,
 }
 
 /// The sources of a profile, which both put together in the same way.
 #[derive(Debug)]
 pub(super) struct Texts {
     floats: [&'static str; 2],
-    /// A workgroup's sums and maxima: through its memory, by subgroups, and what is made of them.
+    /// A workgroup's sums and maxima: through its memory, by subgroups if at all, and what is made of them.
     groups: [&'static str; 3],
     cache: &'static str,
     norm: &'static str,
@@ -65,12 +62,12 @@ pub(super) struct Texts {
 }
 
 macro_rules! texts {
-    ($folder:literal, $floats:expr, $write:expr) => {
+    ($folder:literal, $floats:expr, $subgroups:expr, $write:expr) => {
         Texts {
             floats: $floats,
             groups: [
                 include_str!(concat!("wgsl/", $folder, "groups_memory.wgsl")),
-                include_str!(concat!("wgsl/", $folder, "groups_subgroup.wgsl")),
+                $subgroups,
                 include_str!(concat!("wgsl/", $folder, "groups.wgsl")),
             ],
             cache: include_str!(concat!("wgsl/", $folder, "cache.wgsl")),
@@ -93,13 +90,14 @@ macro_rules! texts {
 }
 
 const FLOAT: &str = include_str!("wgsl/exact/float.wgsl");
+const BY_SUBGROUPS: &str = include_str!("wgsl/exact/groups_subgroup.wgsl");
 const INTEGERS: &str = include_str!("wgsl/exact/float_integers.wgsl");
 const NATIVE: &str = include_str!("wgsl/exact/float_native.wgsl");
 const WRITE: &str = include_str!("wgsl/exact/write_q16.wgsl");
 
-static OF_INTEGERS: Texts = texts!("exact/", [FLOAT, INTEGERS], WRITE);
-static OF_NATIVE: Texts = texts!("exact/", [FLOAT, NATIVE], WRITE);
-static FAST: Texts = texts!("fast/", [include_str!("wgsl/fast/floats.wgsl"), ""], "");
+static OF_INTEGERS: Texts = texts!("exact/", [FLOAT, INTEGERS], BY_SUBGROUPS, WRITE);
+static OF_NATIVE: Texts = texts!("exact/", [FLOAT, NATIVE], BY_SUBGROUPS, WRITE);
+static FAST: Texts = texts!("fast/", [include_str!("wgsl/fast/floats.wgsl"), ""], "", "");
 
 impl Profile {
     /// The exact profile as a device is to compute it.
@@ -110,18 +108,11 @@ impl Profile {
         }
     }
 
-    /// The fast profile as a device is to compute it.
-    pub(super) fn fast(gpu: &Gpu) -> Self {
-        Self::Fast {
-            subgroups: gpu.subgroups(),
-        }
-    }
-
     /// The same on a device that was opened in another's place.
     pub(super) fn on(self, gpu: &Gpu) -> Self {
         match self {
             Self::Exact { .. } => Self::exact(gpu),
-            Self::Fast { .. } => Self::fast(gpu),
+            Self::Fast => Self::Fast,
         }
     }
 
@@ -129,7 +120,7 @@ impl Profile {
         match self {
             Self::Exact { native: false, .. } => &OF_INTEGERS,
             Self::Exact { native: true, .. } => &OF_NATIVE,
-            Self::Fast { .. } => &FAST,
+            Self::Fast => &FAST,
         }
     }
 
@@ -142,7 +133,7 @@ impl Profile {
     fn sum(self, a: &str, b: &str) -> String {
         match self {
             Self::Exact { .. } => format!("f_add({a}, {b})"),
-            Self::Fast { .. } => format!("{a} + {b}"),
+            Self::Fast => format!("{a} + {b}"),
         }
     }
 
@@ -152,8 +143,7 @@ impl Profile {
         match self {
             Self::Exact {
                 subgroups: true, ..
-            }
-            | Self::Fast { subgroups: true } => [SUBGROUPS, by_subgroups, common].concat(),
+            } => [SUBGROUPS, by_subgroups, common].concat(),
             _ => [memory, common].concat(),
         }
     }
@@ -169,7 +159,12 @@ pub(super) fn with_subgroups(source: String) -> String {
     subgroup = subgroup_;
     subgroups = subgroups_;
     subgroup_place = place_;";
-    source.replace(THREAD, with)
+    let placed = source.replace(THREAD, with);
+    debug_assert!(
+        placed != source,
+        "no thread of this kernel is told its place"
+    );
+    placed
 }
 
 /// Puts values where a source has `$NAMES`; longer names first, since one may begin another.
@@ -231,7 +226,7 @@ pub(super) fn prologue(profile: Profile, input: Input, columns: usize, threads: 
     // A word of four values: four of a thread's own, or a vector.
     let of_word = match profile {
         Profile::Exact { .. } => "[word * 4u + i]",
-        Profile::Fast { .. } => "[word]",
+        Profile::Fast => "[word]",
     };
     let (states, branch) = (format!("states{of_word}"), format!("branch{of_word}"));
     let (load, first) = match input {
@@ -256,7 +251,7 @@ pub(super) fn prologue(profile: Profile, input: Input, columns: usize, threads: 
     let source = [&profile.groups(), texts.prologue, load].concat();
     let x_words = match profile {
         Profile::Exact { .. } => 16 * blocks,
-        Profile::Fast { .. } => words,
+        Profile::Fast => words,
     };
     let values = [
         ("WG", threads.to_string()),
@@ -288,7 +283,7 @@ pub(super) fn norm(profile: Profile, plan: &Plan, add: Add, wanted_only: bool) -
     };
     let source = texts.norm.replace("$ADD", add);
     let mut values = sizes(plan);
-    if matches!(profile, Profile::Fast { .. }) {
+    if matches!(profile, Profile::Fast) {
         set_threads(&mut values, THREADS_OF_FLOAT_NORM);
     }
     values.extend([
@@ -354,7 +349,7 @@ fn prepare(profile: Profile, plan: &Plan, heads: Heads) -> (String, Vec<(&'stati
 pub(super) fn heads(profile: Profile, plan: &Plan, heads: Heads) -> String {
     let texts = profile.texts();
     let (source, mut values) = prepare(profile, plan, heads);
-    if matches!(profile, Profile::Fast { .. }) {
+    if matches!(profile, Profile::Fast) {
         // As where attention makes them, so that their sums have the same order.
         set_threads(&mut values, THREADS_OF_ATTENTION);
     }

@@ -134,7 +134,7 @@ impl Buffers {
             .max(width);
         let query_words = match profile {
             Profile::Exact { .. } => plan.head_size / 2 + 1,
-            Profile::Fast { .. } => plan.head_size,
+            Profile::Fast => plan.head_size,
         };
         let words = |of_row: usize| gpu.buffer(what, 4 * rows * of_row as u64);
         let limit = usize::try_from(gpu.binding_bytes_max() / 4).unwrap_or(usize::MAX);
@@ -238,7 +238,7 @@ impl Model {
         let plan = &self.plan;
         let of_position = match self.profile() {
             Profile::Exact { .. } => plan.head_size + 2,
-            Profile::Fast { .. } => 2 * plan.head_size,
+            Profile::Fast => 2 * plan.head_size,
         };
         plan.kv_heads * PAGE * of_position
     }

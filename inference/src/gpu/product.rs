@@ -103,7 +103,7 @@ impl Product {
         // Bytes of a sum, and of a block of the vector.
         let (sum, block) = match self.profile {
             Profile::Exact { .. } => (8, 72),
-            Profile::Fast { .. } => (4, 128),
+            Profile::Fast => (4, 128),
         };
         let parts = sum * outputs * self.threads() * self.tokens;
         let vector = match self.input {
@@ -119,7 +119,7 @@ impl Product {
     fn wide(&self) -> &'static str {
         match self.profile {
             Profile::Exact { .. } => wide(self.int64),
-            Profile::Fast { .. } => "f32",
+            Profile::Fast => "f32",
         }
     }
 
@@ -142,7 +142,7 @@ var<workgroup> parts: array<{wide}, {parts}>;
         );
         let (sums, stored) = match self.profile {
             Profile::Exact { .. } => (sums(self.int64), STORED),
-            Profile::Fast { .. } => (FLOATS, STORED_FLOATS),
+            Profile::Fast => (FLOATS, STORED_FLOATS),
         };
         source += sums;
         if self.input == Input::Stored {
@@ -152,7 +152,7 @@ var<workgroup> parts: array<{wide}, {parts}>;
         for (index, format) in self.formats.iter().enumerate() {
             match self.profile {
                 Profile::Exact { .. } => self.matrix(&mut source, index, *format),
-                Profile::Fast { .. } => self.matrix_of_floats(&mut source, index, *format),
+                Profile::Fast => self.matrix_of_floats(&mut source, index, *format),
             }
         }
         if self.gate.is_some() {
@@ -306,7 +306,7 @@ fn product{index}(row: u32, lane: u32, first: u32) {{
 
     /// What a kernel does before its products, how many rows there are, and the exponent of a vector.
     fn around(&self) -> [&'static str; 3] {
-        let fast = matches!(self.profile, Profile::Fast { .. });
+        let fast = matches!(self.profile, Profile::Fast);
         match self.input {
             Input::Stored => [
                 "",

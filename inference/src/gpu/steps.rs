@@ -67,7 +67,7 @@ impl GpuDecoder {
         let gpu = gpu.healthy()?;
         let profile = match exact {
             true => Profile::exact(&gpu),
-            false => Profile::fast(&gpu),
+            false => Profile::Fast,
         };
         let model = Model::load(&gpu, profile, &gguf, &plan, progress)?;
         model.gpu.keep_pipelines();
