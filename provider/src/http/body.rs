@@ -16,6 +16,9 @@ use super::error::ApiError;
 /// How deep arrays and objects of a body may be nested: twice what a large JSON schema has.
 const DEPTH_MAX: usize = 64;
 
+/// Values and fields of a body: one takes a few bytes there and some hundred in memory.
+const VALUES_MAX: usize = 200_000;
+
 /// The JSON object of a request.
 pub(super) async fn json(app: &App, headers: &HeaderMap, body: Body) -> Result<Fields, ApiError> {
     object(&json_bytes(app, headers, body).await?)
@@ -81,9 +84,14 @@ fn too_large(max: usize) -> ApiError {
 
 /// The JSON object that these bytes are.
 pub(super) fn object(bytes: &[u8]) -> Result<Fields, ApiError> {
-    if depth(bytes) > DEPTH_MAX {
+    let (depth, values) = shape(bytes);
+    if depth > DEPTH_MAX {
         let message = format!("the JSON is nested more than {DEPTH_MAX} deep");
         return Err(ApiError::bad("json_too_deep", message));
+    }
+    if values > VALUES_MAX {
+        let message = format!("the JSON has more than {VALUES_MAX} values");
+        return Err(ApiError::bad("json_too_many_values", message));
     }
     match serde_json::from_slice(bytes) {
         Ok(Value::Object(map)) => Ok(Fields {
@@ -98,9 +106,11 @@ pub(super) fn object(bytes: &[u8]) -> Result<Fields, ApiError> {
     }
 }
 
-/// How deep brackets outside of strings are nested, before anything is parsed.
-fn depth(bytes: &[u8]) -> usize {
+/// How deep brackets outside of strings are nested, and how many values there are at most, before
+/// anything is parsed.
+fn shape(bytes: &[u8]) -> (usize, usize) {
     let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
+    let mut values = 1;
     for byte in bytes {
         match byte {
             _ if escaped => escaped = false,
@@ -109,12 +119,14 @@ fn depth(bytes: &[u8]) -> usize {
             b'{' | b'[' if !in_string => {
                 depth += 1;
                 deepest = deepest.max(depth);
+                values += 1;
             }
+            b',' | b':' if !in_string => values += 1,
             b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
             _ => {}
         }
     }
-    deepest
+    (deepest, values)
 }
 
 /// The fields of an object that nobody has looked at yet. A field that is `null` is not there.
@@ -225,17 +237,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn depth_counts_brackets_and_not_what_is_in_strings() {
-        for (text, expected) in [
-            ("", 0),
-            ("1", 0),
-            ("{}", 1),
-            ("[[],[[]]]", 3),
-            (r#"{"a": "[[[["}"#, 1),
-            (r#"{"a\"[[": "\\"}"#, 1),
-            ("]]][", 1),
+    fn depth_and_values_are_counted_outside_of_strings() {
+        for (text, depth, values) in [
+            ("", 0, 1),
+            ("1", 0, 1),
+            ("{}", 1, 2),
+            ("[[],[[]]]", 3, 6),
+            (r#"{"a": "[[[[,,::"}"#, 1, 3),
+            (r#"{"a\"[[": "\\"}"#, 1, 3),
+            ("]]][", 1, 2),
         ] {
-            assert_eq!(depth(text.as_bytes()), expected, "{text}");
+            assert_eq!(shape(text.as_bytes()), (depth, values), "{text}");
         }
     }
 }

@@ -48,6 +48,18 @@ fn malformed_requests_are_refused_by_name() {
             (jobs("{\"a\":\"\u{0}\"}"), 400, "invalid_json"),
             (jobs(&format!("{{\"model\":{deep}}}")), 400, "json_too_deep"),
             (jobs(&bomb), 400, "json_too_deep"),
+            // Half a megabyte of text, and some fifty of values.
+            (
+                jobs(&format!("{{\"model\":[{}{{}}]}}", "{},".repeat(150_000))),
+                400,
+                "json_too_many_values",
+            ),
+            // Commas in a text are no values.
+            (
+                jobs(&format!("{{\"nobody\":\"{}\"}}", ",".repeat(250_000))),
+                400,
+                "missing_required_parameter",
+            ),
             (jobs("{}"), 400, "missing_required_parameter"),
             (jobs(r#"{"model":1,"input":""}"#), 400, "invalid_value"),
             (
