@@ -94,7 +94,7 @@ pub(crate) fn build(
             "cargo made a module of another kind than it was asked for",
         ));
     }
-    check_paths(&bytes, &project.private_paths(home, &toolchain))?;
+    check_paths(&bytes, &project.private_paths(home, &toolchain, &wasm_std))?;
 
     let module = Digest::of(&bytes);
     let manifest = description.with_module(ModuleRef::of(&bytes));
@@ -247,7 +247,12 @@ impl Project {
 
     /// What must not be found in a module, each with a separator behind it: `/root/`, not
     /// the `/root` of some other word.
-    fn private_paths(&self, home: &Home, toolchain: &Toolchain) -> Vec<PathBuf> {
+    fn private_paths(
+        &self,
+        home: &Home,
+        toolchain: &Toolchain,
+        wasm_std: &WasmStd,
+    ) -> Vec<PathBuf> {
         let user = std::env::var_os(if cfg!(windows) { "USERPROFILE" } else { "HOME" });
         let mut paths = vec![
             self.folder.clone(),
@@ -256,6 +261,9 @@ impl Project {
             toolchain.sysroot.clone(),
             home.root().to_owned(),
         ];
+        if let WasmStd::Private(sysroot) = wasm_std {
+            paths.push(sysroot.clone());
+        }
         paths.extend(cargo_home());
         paths.extend(user.map(PathBuf::from));
         // A path as short as `/` says nothing.

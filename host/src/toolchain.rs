@@ -135,6 +135,8 @@ impl Toolchain {
             return Ok(WasmStd::Installed);
         }
         if holds_std(&private.join(&below)) {
+            // One path for one std, whatever link led to it: cargo builds anew for another.
+            let private = private.canonicalize().unwrap_or(private);
             return Ok(WasmStd::Private(private));
         }
         let version = self.version.clone();
@@ -258,7 +260,7 @@ mod tests {
         std::fs::write(lib.join("libstd-0.rlib"), b"").unwrap();
         assert_eq!(
             toolchain.wasm_std(&home, WASM_TARGET).unwrap(),
-            WasmStd::Private(private)
+            WasmStd::Private(private.canonicalize().unwrap())
         );
         let installed = toolchain.sysroot.join("lib/rustlib/wasm32-wasip2/lib");
         std::fs::create_dir_all(&installed).unwrap();
