@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
-use tussah_manifest::{Digest, Document as _, Manifest, Nanograms, Request};
+use tussah_manifest::{Digest, Document as _, Manifest, Nanograms, PublicKey, Request};
 
 use crate::ledger::{Accepted, Account, AccountId, Ending, Ledger, LedgerError};
 use crate::queue::{AccountQueueLimits, Queue, QueueLimits, Waiting};
@@ -174,6 +174,11 @@ impl Gateway {
         let watched = Arc::downgrade(&gateway.inner);
         tokio::spawn(submit::expire(watched));
         Ok(gateway)
+    }
+
+    /// Whose key signs the receipts.
+    pub fn provider_key(&self) -> PublicKey {
+        self.inner.signer.provider_key
     }
 
     /// What was configured.

@@ -128,6 +128,7 @@ fn router(app: App) -> Router {
         .route("/v1/jobs/{id}/log", get(jobs::log))
         .route("/v1/jobs/{id}/receipt", get(jobs::receipt))
         .route("/v1/jobs/{id}/opening", get(jobs::opening))
+        .route("/v1/manifests/{digest}", get(jobs::manifest))
         .route("/v1/quote", post(jobs::quote))
         .route("/v1/blobs/{digest}", put(blobs::put).head(blobs::head))
         .route("/v1/models", get(openai::models::list))

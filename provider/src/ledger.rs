@@ -7,6 +7,7 @@
 
 mod accounts;
 mod check;
+mod earnings;
 mod jobs;
 mod store;
 
@@ -19,6 +20,7 @@ pub use accounts::{
     Account, AccountLimits, ApiKey, ApiKeySecret, Deployment, NameError, Shape, check_name,
 };
 pub use check::{CheckReport, Finding};
+pub use earnings::{Earnings, EarningsBy, EarningsSpan};
 pub use jobs::{Acceptance, Accepted, Ending, Fault, JobRecord, JobState, JobSummary, NewJob};
 pub use store::StoreError;
 

@@ -174,6 +174,16 @@ pub struct Listener {
 }
 
 impl Listener {
+    /// Leaves out the first so many bytes of output, which were heard before.
+    pub fn skip_output(&mut self, bytes: usize) {
+        self.at = bytes;
+    }
+
+    /// How many bytes of output there were with what was told so far.
+    pub fn output_heard(&self) -> usize {
+        self.at
+    }
+
     /// What comes next; `None` after the end. Can be dropped and asked again without loss.
     pub async fn next(&mut self) -> Option<JobEvent> {
         loop {
@@ -277,6 +287,26 @@ mod tests {
         assert_eq!(output, PIECE_BYTES_MAX + 5);
         assert_eq!(late.first(), Some(&JobEvent::Started));
         assert!(matches!(late.last(), Some(JobEvent::Ended(_))));
+    }
+
+    #[test]
+    fn who_comes_back_hears_the_rest() {
+        let feed = Feed::new();
+        feed.start();
+        assert!(feed.output(b"one two", 1 << 20));
+        let mut back = feed.listen();
+        back.skip_output(4);
+        assert_eq!(wait(back.next()), Some(JobEvent::Started));
+        let rest = JobEvent::Output(Bytes::from_static(b"two"));
+        assert_eq!(wait(back.next()), Some(rest));
+        assert_eq!(back.output_heard(), 7);
+        // A job that runs again after a crash has to come as far first.
+        let mut early = feed.listen();
+        early.skip_output(9);
+        assert!(feed.output(b" three", 1 << 20));
+        assert_eq!(wait(early.next()), Some(JobEvent::Started));
+        let rest = JobEvent::Output(Bytes::from_static(b"hree"));
+        assert_eq!(wait(early.next()), Some(rest));
     }
 
     #[test]

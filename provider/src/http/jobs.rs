@@ -88,6 +88,7 @@ pub(super) async fn quote(
         "price_nanograms_max": text(quote.price_max),
         "cap_nanograms": text(quote.cap),
         "covered": quote.is_covered(),
+        "provider_key": app.gateway.provider_key().to_string(),
         "prices": {
             "base_nanograms": text(prices.base),
             "nanograms_per_billion_fuel": text(prices.fuel),
@@ -203,6 +204,25 @@ fn stored_manifest(app: &App, digest: &Digest) -> Result<Manifest, ApiError> {
     }
     Manifest::from_bytes(&bytes)
         .map_err(|error| ApiError::bad("invalid_manifest", error.to_string()).param("manifest"))
+}
+
+/// A manifest that a job or a deployment has, in its canonical bytes: what a client signs for.
+pub(super) async fn manifest(
+    State(app): State<App>,
+    Path(digest): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    auth::account(&app, &headers)?;
+    let digest: Digest = digest
+        .parse()
+        .map_err(|error: tussah_manifest::DigestError| {
+            ApiError::bad("invalid_digest", error.to_string())
+        })?;
+    let manifest = app.gateway.ledger().manifest(&digest)?;
+    let manifest = manifest.ok_or_else(|| {
+        ApiError::not_found(format!("this provider does not have the manifest {digest}"))
+    })?;
+    Ok(octets(manifest.to_bytes()))
 }
 
 pub(super) fn no_model(name: &str) -> ApiError {
@@ -325,11 +345,16 @@ fn no_receipt() -> ApiError {
 }
 
 fn bytes_response(id: &Digest, bytes: Vec<u8>) -> Response {
-    let mut response = Response::new(Body::from(bytes));
+    let mut response = octets(bytes);
     let headers = response.headers_mut();
-    let kind = HeaderValue::from_static("application/octet-stream");
-    headers.insert(CONTENT_TYPE, kind);
     headers.insert(RECEIPT_HEADER, receipt_header(id));
+    response
+}
+
+fn octets(bytes: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(bytes));
+    let kind = HeaderValue::from_static("application/octet-stream");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
     response
 }
 
@@ -380,8 +405,12 @@ pub(super) async fn events(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let (id, job) = own(&app, &headers, &id)?;
+    let heard = heard(&headers)?;
     let news = match app.gateway.listen(&id) {
-        Some(listener) => News::Live(listener),
+        Some(mut listener) => {
+            listener.skip_output(heard);
+            News::Live(listener)
+        }
         None => News::Ended(Box::new(job)),
     };
     let mut response = match news {
@@ -390,7 +419,7 @@ pub(super) async fn events(
             Sse::new(stream).keep_alive(keep_alive()).into_response()
         }
         News::Ended(_) => {
-            let stream = futures_util::stream::iter(ended_events(&app, &id)?);
+            let stream = futures_util::stream::iter(ended_events(&app, &id, heard)?);
             Sse::new(stream).into_response()
         }
     };
@@ -407,7 +436,7 @@ async fn next_event(
 ) -> Option<(Told, (App, Digest, Listener))> {
     let event = match listener.next().await? {
         JobEvent::Started => event("started", &json!({})),
-        JobEvent::Output(bytes) => output_event(&bytes),
+        JobEvent::Output(bytes) => output_event(&bytes, listener.output_heard()),
         JobEvent::Progress(progress) => event(
             "progress",
             &json!({"done": progress.done, "total": progress.total, "note": progress.note}),
@@ -417,14 +446,15 @@ async fn next_event(
     Some((Ok(event), (app, id, listener)))
 }
 
-fn ended_events(app: &App, id: &Digest) -> Result<Vec<Told>, ApiError> {
+fn ended_events(app: &App, id: &Digest, heard: usize) -> Result<Vec<Told>, ApiError> {
     let record = app.gateway.ledger().job_with_content(id)?;
     let record = record.ok_or_else(|| ApiError::not_found(format!("there is no job {id}")))?;
-    let mut events: Vec<Told> = record
-        .output
-        .chunks(EVENT_BYTES)
-        .map(|piece| Ok(output_event(piece)))
-        .collect();
+    let mut events: Vec<Told> = Vec::new();
+    let mut at = heard;
+    for piece in (record.output.get(heard..).unwrap_or_default()).chunks(EVENT_BYTES) {
+        at += piece.len();
+        events.push(Ok(output_event(piece, at)));
+    }
     events.push(Ok(event("ended", &view(app, &record.summary))));
     Ok(events)
 }
@@ -446,8 +476,18 @@ fn end_event(app: &App, id: &Digest, end: &Arc<JobEnd>) -> Event {
     }
 }
 
-fn output_event(bytes: &[u8]) -> Event {
-    event("output", &json!({"base64": BASE64.encode(bytes)}))
+/// With the bytes of output so far as its id, by which a client that comes back says what it has.
+fn output_event(bytes: &[u8], heard: usize) -> Event {
+    event("output", &json!({"base64": BASE64.encode(bytes)})).id(heard.to_string())
+}
+
+/// How many bytes of output the client has: `Last-Event-ID`, as browsers and SSE clients send it.
+fn heard(headers: &HeaderMap) -> Result<usize, ApiError> {
+    let Some(id) = headers.get("last-event-id") else {
+        return Ok(0);
+    };
+    let number = id.to_str().ok().and_then(|text| text.parse().ok());
+    number.ok_or_else(|| wrong("Last-Event-ID", "the id of an `output` event"))
 }
 
 fn event(name: &str, data: &Value) -> Event {

@@ -12,7 +12,7 @@ use tussah_manifest::{
 
 use super::accounts::manifest_of;
 use super::jobs::request_of;
-use super::{Ledger, LedgerError};
+use super::{Ledger, LedgerError, LedgerView, store};
 
 /// Something that does not fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,15 +55,33 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Store`] if the database cannot be read at all.
     pub fn check(&self, provider_key: Option<&PublicKey>) -> Result<CheckReport, LedgerError> {
-        self.store.read(|connection| {
-            let mut report = CheckReport::default();
-            check_database(connection, &mut report)?;
-            check_manifests(connection, &mut report)?;
-            let sums = check_jobs(connection, provider_key, &mut report)?;
-            check_accounts(connection, &sums, &mut report)?;
-            Ok(report)
+        self.store
+            .read(|connection| check(connection, provider_key))
+    }
+}
+
+impl LedgerView {
+    /// As [`Ledger::check`], beside a daemon that runs.
+    ///
+    /// # Errors
+    /// [`LedgerError::Store`] if the database cannot be read at all.
+    pub fn check(&mut self, provider_key: Option<&PublicKey>) -> Result<CheckReport, LedgerError> {
+        store::read(&mut self.connection, |connection| {
+            check(connection, provider_key)
         })
     }
+}
+
+fn check(
+    connection: &Connection,
+    provider_key: Option<&PublicKey>,
+) -> Result<CheckReport, LedgerError> {
+    let mut report = CheckReport::default();
+    check_database(connection, &mut report)?;
+    check_manifests(connection, &mut report)?;
+    let sums = check_jobs(connection, provider_key, &mut report)?;
+    check_accounts(connection, &sums, &mut report)?;
+    Ok(report)
 }
 
 /// What the jobs of an account add up to.

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use rusqlite::Connection;
 use tussah_manifest::{Digest, Document as _, Domain, ExitStatus, Receipt};
 use tussah_provider::ledger::{
-    Acceptance, AccountId, AccountLimits, Ending, Fault, JobState, Ledger, LedgerError, LedgerView,
-    NewJob, Shape,
+    Acceptance, AccountId, AccountLimits, Earnings, EarningsBy, EarningsSpan, Ending, Fault,
+    JobState, Ledger, LedgerError, LedgerView, NewJob, Shape,
 };
 use tussah_provider::signer::Jobs as _;
 use tussah_provider::wire::WhoseFault;
@@ -354,4 +354,76 @@ proptest! {
             prop_assert_eq!(world.ledger.job(&id).unwrap().unwrap().state, state);
         }
     }
+}
+
+#[test]
+fn earnings_are_told_apart_by_day_account_and_model() {
+    const DAY: u64 = 24 * 60 * 60 * 1000;
+    let world = world();
+    let other = world.ledger.account_or_new("shop", NOW).unwrap();
+    // Which job, whose, under which name, how many days later it ended, for how much.
+    for (number, account, model, day, price) in [
+        (1, world.account, Some("chat"), 0, 5),
+        (2, world.account, Some("chat"), 1, 0),
+        (3, other, None, 1, 7),
+        (4, other, Some("chat"), 9, 9),
+    ] {
+        let mut job = job(number, account, 10);
+        job.deployment = model.map(str::to_owned);
+        world.accept(&job).unwrap();
+        let id = job.request.body.job_id();
+        let ended = world
+            .ledger
+            .finish(id, ending(&job, price), NOW + day * DAY);
+        wait(ended).unwrap();
+    }
+    let cancelled = job(5, other, 10);
+    world.accept(&cancelled).unwrap();
+    world
+        .finish(&cancelled, not_run(WhoseFault::Client))
+        .unwrap();
+    // One that has not ended counts for nothing yet.
+    world.accept(&job(6, other, 10)).unwrap();
+
+    let span = EarningsSpan {
+        from_unix_ms: NOW,
+        to_unix_ms: NOW + 2 * DAY,
+    };
+    let keys = |by| -> Vec<(String, u64, u64)> {
+        let groups = world.ledger.earnings(span, by).unwrap();
+        let groups = groups.into_iter();
+        groups
+            .map(|(key, sums)| (key, sums.jobs, sums.total().unwrap().get()))
+            .collect()
+    };
+    let key = |text: &str, jobs, price| (text.to_owned(), jobs, price);
+    assert_eq!(
+        keys(EarningsBy::Day),
+        [key("2026-11-18", 1, 5), key("2026-11-19", 2, 7)]
+    );
+    assert_eq!(
+        keys(EarningsBy::Account),
+        [key("shop", 1, 7), key("bot", 2, 5)]
+    );
+    let bare = manifest("null").digest().to_string();
+    assert_eq!(
+        keys(EarningsBy::Model),
+        [key(&bare, 1, 7), key("chat", 2, 5)]
+    );
+
+    let mut view = LedgerView::open(&world.path).unwrap();
+    let mut all = Earnings::default();
+    for (_, sums) in view.earnings(span, EarningsBy::Day).unwrap() {
+        all.add(&sums).unwrap();
+    }
+    let expected = Earnings {
+        jobs: 3,
+        free: 1,
+        not_run: 1,
+        refunded: 1,
+        fuel: 3_000_000_000,
+        credit: nano(12),
+        ..Earnings::default()
+    };
+    assert_eq!(all, expected);
 }

@@ -57,6 +57,27 @@ fn a_job_goes_from_upload_to_receipt() {
             Some(format!("/v1/jobs/{id}").as_str())
         );
         let end = ended(&server, &id).await;
+        // Whoever comes back says what was heard, and gets the rest.
+        let path = format!("/v1/jobs/{id}/events");
+        for (heard, expected) in [("0", "HELLO"), ("2", "LLO"), ("5", ""), ("99", "")] {
+            let header = format!("Last-Event-ID: {heard}\r\n");
+            let back = server.send("GET", &path, &header, b"").await.text();
+            let told: Vec<u8> = events(&back)
+                .into_iter()
+                .filter(|(name, _)| name == "output")
+                .flat_map(|(_, data)| {
+                    let data: Value = serde_json::from_str(&data).unwrap();
+                    BASE64.decode(data["base64"].as_str().unwrap()).unwrap()
+                })
+                .collect();
+            assert_eq!(String::from_utf8_lossy(&told), expected, "{back}");
+            assert_eq!(back.contains("id: 5\n"), !expected.is_empty(), "{back}");
+        }
+        let wrong = server.send("GET", &path, "Last-Event-ID: x\r\n", b"").await;
+        assert_eq!(wrong.status, 400, "{wrong:?}");
+        let path = format!("/v1/manifests/{}", manifest.digest());
+        let stored = server.get(&path).await;
+        assert_eq!(stored.body, manifest.to_bytes());
         assert_eq!(
             (end["status"].as_str(), end["ended"].as_bool()),
             (Some("done"), Some(true))
