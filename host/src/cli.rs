@@ -9,6 +9,8 @@ mod channel;
 #[cfg(unix)]
 mod deploy;
 mod doctor;
+#[cfg(unix)]
+mod init;
 mod model;
 mod new;
 mod provider;
@@ -55,6 +57,8 @@ enum Command {
     Receipt(receipt::Command),
     Audit(audit::Arguments),
     #[cfg(unix)]
+    Init(init::Arguments),
+    #[cfg(unix)]
     Deploy(deploy::Arguments),
     #[cfg(unix)]
     Serve(serve::Arguments),
@@ -86,6 +90,8 @@ impl Command {
             Self::Receipt(command) => command.json(),
             Self::Audit(arguments) => arguments.json,
             #[cfg(unix)]
+            Self::Init(arguments) => arguments.json,
+            #[cfg(unix)]
             Self::Deploy(arguments) => arguments.json,
             #[cfg(unix)]
             Self::Serve(arguments) => arguments.json(),
@@ -107,6 +113,8 @@ impl Command {
             Self::Run(arguments) => arguments.run(ui),
             Self::Receipt(command) => command.run(ui),
             Self::Audit(arguments) => arguments.run(ui),
+            #[cfg(unix)]
+            Self::Init(arguments) => arguments.run(ui),
             #[cfg(unix)]
             Self::Deploy(arguments) => arguments.run(ui),
             #[cfg(unix)]

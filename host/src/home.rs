@@ -19,6 +19,7 @@ use crate::{exit_code::Exit, failure::Failure};
 /// wallets/<name>.json      keys that pay, each under a passphrase
 /// channels/                terms and books of payment channels
 /// serve/                   the ledger of `tussah serve`
+/// serve.toml               its settings
 /// downloads/               files that are not whole yet
 /// cache/                   can be deleted at any time
 /// localnet/                the network of `tussah chain localnet`

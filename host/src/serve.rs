@@ -6,6 +6,7 @@
 //! signer the daemon ends, since nothing could be finished.
 
 mod child;
+pub(crate) mod config;
 
 use std::{
     ffi::OsString,
@@ -21,10 +22,10 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
-use tussah_manifest::ModuleRef;
+use tussah_manifest::{ModuleRef, Nanograms};
 use tussah_provider::{
     blobs::{BlobRules, Uploads},
-    gateway::{Gateway, GatewayConfig, SignerLink},
+    gateway::{Gateway, GatewayConfig, PriceSheet, SignerLink},
     http::{self, HttpConfig},
     ledger::Ledger,
     queue::QueueLimits,
@@ -33,6 +34,7 @@ use tussah_provider::{
 
 use child::Process;
 pub(crate) use child::child_socket;
+use config::{Amount, Config, Place, Whole};
 
 use crate::{
     exit_code::Exit,
@@ -58,7 +60,7 @@ const UPLOAD_BYTES_MAX: u64 = ModuleRef::SIZE_BYTES_MAX;
 const ANSWERS_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// What a daemon is told before it starts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     /// Where health and metrics are.
@@ -67,12 +69,62 @@ pub(crate) struct Settings {
     pub(crate) hosts: Vec<String>,
     /// The account of requests without a key.
     pub(crate) anonymous: Option<String>,
-    /// Jobs at a time.
-    pub(crate) jobs_max: u32,
+    /// What work costs.
+    pub(crate) prices: PriceSheet,
+    /// How much at a time.
+    pub(crate) queue: QueueLimits,
     /// Bytes of blobs from which on uploads are refused.
     pub(crate) blobs_bytes_max: u64,
     /// What the worker's command is given.
     pub(crate) worker: Vec<OsString>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self::of(&Config::default())
+    }
+}
+
+impl Settings {
+    /// What was set, and the defaults of what was not.
+    pub(crate) fn of(config: &Config) -> Self {
+        let any = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let place = |set: Option<Place>, port| set.map_or(any(port), |Place(place)| place);
+        let amount = |set: Option<Amount>| set.map_or(Nanograms::ZERO, |Amount(amount)| amount);
+        let (listen, prices) = (&config.listen, &config.prices);
+        let blobs_gb = config.models.blobs_max_gb.map_or(100, |Whole(gb)| gb);
+        Self {
+            listen: place(listen.address, 8899),
+            metrics_listen: place(listen.metrics, 8898),
+            hosts: listen.hosts.clone().unwrap_or_default(),
+            anonymous: listen.anonymous.clone(),
+            prices: PriceSheet {
+                base: amount(prices.base_nanograms),
+                fuel: amount(prices.nanograms_per_billion_fuel),
+                inference: amount(prices.nanograms_per_trillion_inference_units),
+            },
+            queue: queue_limits(&config.limits),
+            blobs_bytes_max: u64::from(blobs_gb) * 1_000_000_000,
+            worker: config.worker.arguments(),
+        }
+    }
+}
+
+fn queue_limits(limits: &config::Limits) -> QueueLimits {
+    // Every bound of these numbers is below what any machine counts with.
+    let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+    let defaults = QueueLimits::default();
+    let running_max = (limits.jobs_max).map_or(defaults.running_max, |max| count(max.0));
+    QueueLimits {
+        running_max,
+        queued_max: (limits.queued_max).map_or(defaults.queued_max, |max| count(max.0)),
+        // One account alone never has all places, unless the provider says so.
+        account_running_max: (limits.account_jobs_max)
+            .map_or(running_max.saturating_sub(1).max(1), |max| count(max.0)),
+        account_queued_max: (limits.account_queued_max)
+            .map_or(defaults.account_queued_max, |max| count(max.0)),
+        ..defaults
+    }
 }
 
 /// Opens the ledger of this home; makes it if there is none.
@@ -118,14 +170,9 @@ async fn serve(
     let (mut signer, link) = start_signer().await?;
     let blobs = home.folder("blobs")?;
     let cache_key = Secret(*keys::load_or_create(home, KeyName::ServeCache)?);
-    let running_max = usize::try_from(settings.jobs_max).map_err(Failure::host)?;
     let config = GatewayConfig {
-        queue: QueueLimits {
-            running_max,
-            // One account alone never has all places.
-            account_running_max: running_max.saturating_sub(1).max(1),
-            ..QueueLimits::default()
-        },
+        prices: settings.prices,
+        queue: settings.queue,
         ..GatewayConfig::new(blobs.clone(), cache_key)
     };
     let gateway = Gateway::new(config, ledger, link).map_err(Failure::host)?;

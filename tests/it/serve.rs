@@ -1,6 +1,8 @@
 //! `tussah serve` from end to end: the binary, its three processes, HTTP on loopback.
 #![cfg(unix)]
 
+mod settings;
+
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read, Write},
@@ -53,6 +55,10 @@ fn deploy(sandbox: &Sandbox, name: &str, function: &str) {
 
 impl Daemon {
     fn start(sandbox: &Sandbox, name: &str) -> Self {
+        Self::start_with(sandbox, name, &[])
+    }
+
+    fn start_with(sandbox: &Sandbox, name: &str, options: &[&str]) -> Self {
         let added = sandbox
             .run(&["serve", "key", "add", name, "--account", "shop", "--json"])
             .expect(0);
@@ -69,6 +75,7 @@ impl Daemon {
         ];
         let mut child = sandbox
             .command(&arguments)
+            .args(options)
             .stdout(Stdio::null())
             .spawn()
             .unwrap();

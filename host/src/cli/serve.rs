@@ -2,12 +2,22 @@
 
 mod keys;
 
-use std::{ffi::OsString, net::SocketAddr};
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Subcommand};
+use tussah_manifest::Nanograms;
 
 use crate::{
-    device::DeviceArgument, exit_code::Exit, failure::Failure, onnx::OnnxArguments, serve, ui::Ui,
+    device::DeviceArgument,
+    exit_code::Exit,
+    failure::Failure,
+    home::Home,
+    onnx::OnnxArguments,
+    serve::{
+        self,
+        config::{self, Amount, Config, DeviceName, Place, Whole},
+    },
+    ui::Ui,
     worker,
 };
 
@@ -40,26 +50,51 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct Options {
-    /// Where clients reach it. An address that is not loopback serves the network, without TLS.
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8899")]
-    listen: SocketAddr,
-    /// Where /healthz, /readyz and /metrics are.
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8898")]
-    metrics_listen: SocketAddr,
+    /// Settings to read in place of `serve.toml` in TUSSAH_HOME; `tussah init` writes that one.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where clients reach it, 127.0.0.1:8899 if not set. An address that is not loopback serves the
+    /// network, without TLS.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// Where /healthz, /readyz and /metrics are, 127.0.0.1:8898 if not set.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics_listen: Option<SocketAddr>,
     /// Another name by which clients reach it, such as `ai.example.org`: others are refused.
     #[arg(long, value_name = "NAME")]
     host: Vec<String>,
     /// Take requests without a key, for this account.
     #[arg(long, value_name = "ACCOUNT")]
     anonymous: Option<String>,
-    /// Jobs that run at a time.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    jobs_max: u32,
-    /// GB of models and modules from which on no more are uploaded.
-    #[arg(long, value_name = "GB", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
-    blobs_max_gb: u32,
+    #[command(flatten)]
+    prices: PriceOptions,
+    /// Jobs that run at a time, 8 if not set.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    jobs_max: Option<u32>,
+    /// GB of models and modules from which on no more are uploaded, 100 if not set.
+    #[arg(long, value_name = "GB", value_parser = clap::value_parser!(u32).range(1..))]
+    blobs_max_gb: Option<u32>,
     #[command(flatten)]
     work: WorkOptions,
+}
+
+/// What work costs; nothing, where neither these nor the file say.
+#[derive(Clone, Debug, Args)]
+struct PriceOptions {
+    /// Nanograms for each job that ran (10^9 are a GRAM); free if not set.
+    #[arg(long, value_name = "NANOGRAMS", value_parser = nanograms)]
+    price_base: Option<Nanograms>,
+    /// Nanograms for each 10^9 units of fuel.
+    #[arg(long, value_name = "NANOGRAMS", value_parser = nanograms)]
+    price_fuel: Option<Nanograms>,
+    /// Nanograms for each 10^12 units of inference.
+    #[arg(long, value_name = "NANOGRAMS", value_parser = nanograms)]
+    price_inference: Option<Nanograms>,
+}
+
+fn nanograms(text: &str) -> Result<Nanograms, String> {
+    let amount = text.parse().ok().and_then(Nanograms::new);
+    amount.ok_or_else(|| format!("write a whole number from 0 to {}", Nanograms::MAX.get()))
 }
 
 /// Runs jobs for a gateway, over the socket that is its standard input.
@@ -72,12 +107,13 @@ pub(crate) struct WorkerArguments {
 /// How jobs are run here.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct WorkOptions {
-    /// Where inference runs: auto (a GPU, else the CPU), cpu, gpu, or a part of an adapter's name.
-    #[arg(long, value_name = "DEVICE", default_value_t)]
-    device: DeviceArgument,
+    /// Where inference runs: auto (a GPU, else the CPU), cpu, gpu, or a part of an adapter's name;
+    /// auto if not set.
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<DeviceArgument>,
     /// CPU threads of inference; 0 is one a CPU. No result depends on it.
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=256))]
-    threads: u32,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=256))]
+    threads: Option<u32>,
     #[command(flatten)]
     onnx: OnnxArguments,
     /// Do not start where the kernel cannot keep jobs from this machine's files and network.
@@ -97,24 +133,68 @@ impl Arguments {
         if let Some(Command::Key(command)) = self.command {
             return command.run(ui);
         }
-        let options = self.options;
-        if !options.listen.ip().is_loopback() {
+        let config = self.options.over_file()?;
+        let settings = serve::Settings::of(&config);
+        if !settings.listen.ip().is_loopback() {
             ui.warn(&format!(
                 "{} can be reached from other machines, and keys travel without TLS: put a proxy \
                  with TLS in front",
-                options.listen
+                settings.listen
             ));
         }
-        let settings = serve::Settings {
-            listen: options.listen,
-            metrics_listen: options.metrics_listen,
-            hosts: options.host,
-            anonymous: options.anonymous,
-            jobs_max: options.jobs_max,
-            blobs_bytes_max: u64::from(options.blobs_max_gb) * 1_000_000_000,
-            worker: options.work.arguments(),
-        };
         serve::run(&settings, ui)
+    }
+}
+
+impl Options {
+    /// The file's settings, with those of the command line in their places.
+    fn over_file(self) -> Result<Config, Failure> {
+        let found =
+            match &self.config {
+                Some(path) => Some(Config::read(path)?.ok_or_else(|| {
+                    Failure::usage(format!("there is no file {}", path.display()))
+                })?),
+                None => Config::read(&Home::open()?.root().join(config::FILE))?,
+            };
+        let mut config = found.unwrap_or_default();
+        let Config {
+            listen,
+            prices,
+            limits,
+            models,
+            worker,
+        } = &mut config;
+        over(&mut listen.address, self.listen.map(Place));
+        over(&mut listen.metrics, self.metrics_listen.map(Place));
+        over(
+            &mut listen.hosts,
+            (!self.host.is_empty()).then_some(self.host),
+        );
+        over(&mut listen.anonymous, self.anonymous);
+        let amount = |price: Option<Nanograms>| price.map(Amount);
+        let given = self.prices;
+        over(&mut prices.base_nanograms, amount(given.price_base));
+        let fuel = &mut prices.nanograms_per_billion_fuel;
+        over(fuel, amount(given.price_fuel));
+        let inference = &mut prices.nanograms_per_trillion_inference_units;
+        over(inference, amount(given.price_inference));
+        over(&mut limits.jobs_max, self.jobs_max.map(Whole));
+        over(&mut models.blobs_max_gb, self.blobs_max_gb.map(Whole));
+        let work = self.work;
+        over(&mut worker.device, work.device.map(DeviceName));
+        over(&mut worker.threads, work.threads.map(Whole));
+        let isolation = work.require_isolation.then_some(true);
+        over(&mut worker.require_isolation, isolation);
+        #[cfg(feature = "onnx")]
+        over(&mut worker.onnxruntime, work.onnx.library());
+        Ok(config)
+    }
+}
+
+/// What was given wins.
+fn over<T>(set: &mut Option<T>, given: Option<T>) {
+    if given.is_some() {
+        *set = given;
     }
 }
 
@@ -127,27 +207,10 @@ impl WorkerArguments {
 impl WorkOptions {
     fn settings(&self) -> worker::Settings {
         worker::Settings {
-            device: self.device.clone(),
-            threads: self.threads,
+            device: self.device.clone().unwrap_or_default(),
+            threads: self.threads.unwrap_or_default(),
             onnx: self.onnx.clone(),
             require_isolation: self.require_isolation,
         }
-    }
-
-    /// The same options, for the command of the worker.
-    fn arguments(&self) -> Vec<OsString> {
-        let mut arguments: Vec<OsString> = vec![
-            "--device".into(),
-            self.device.to_string().into(),
-            "--threads".into(),
-            self.threads.to_string().into(),
-        ];
-        if let Some(library) = self.onnx.library() {
-            arguments.extend(["--onnxruntime".into(), library.into()]);
-        }
-        if self.require_isolation {
-            arguments.push("--require-isolation".into());
-        }
-        arguments
     }
 }

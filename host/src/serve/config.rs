@@ -1,0 +1,331 @@
+//! `serve.toml`: what a provider has set for `tussah serve`, before the command line has its say.
+//!
+//! In: TOML text. Out: a [`Config`] in which every value is within its bounds, or what is wrong,
+//! with the line. What is not known is refused: a setting that does nothing would be believed. It
+//! holds no secrets.
+
+use std::{ffi::OsString, fmt, io, net::SocketAddr, path::Path};
+
+use serde::{Deserialize, Deserializer, de::Error as _};
+use tussah_manifest::Nanograms;
+
+use crate::{
+    device::DeviceArgument,
+    exit_code::Exit,
+    failure::{Failure, file_failure},
+    input,
+};
+
+/// The file, in the home folder.
+pub(crate) const FILE: &str = "serve.toml";
+/// What `tussah init` writes: every setting, each with its default, none of them set.
+pub(crate) const TEMPLATE: &str = include_str!("serve.toml");
+/// More than anybody writes.
+const BYTES_MAX: u64 = 1 << 20;
+
+/// The settings of a daemon; `None` is the default of `serve::Settings`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) listen: Listen,
+    pub(crate) prices: Prices,
+    pub(crate) limits: Limits,
+    pub(crate) models: Models,
+    pub(crate) worker: Worker,
+}
+
+/// `[listen]`: where it is reached, and by whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Listen {
+    /// Where clients come.
+    pub(crate) address: Option<Place>,
+    /// Where health and metrics are.
+    pub(crate) metrics: Option<Place>,
+    /// Names besides loopback's by which clients reach it.
+    pub(crate) hosts: Option<Vec<String>>,
+    /// The account of requests without a key.
+    pub(crate) anonymous: Option<String>,
+}
+
+/// `[prices]`: what work costs, in nanograms.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Prices {
+    /// For each job that ran.
+    pub(crate) base_nanograms: Option<Amount>,
+    /// For each 10^9 units of fuel.
+    pub(crate) nanograms_per_billion_fuel: Option<Amount>,
+    /// For each 10^12 units of inference.
+    pub(crate) nanograms_per_trillion_inference_units: Option<Amount>,
+}
+
+/// `[limits]`: how much at a time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Limits {
+    /// Jobs that run at a time.
+    pub(crate) jobs_max: Option<Whole<1, 1024>>,
+    /// Jobs that wait.
+    pub(crate) queued_max: Option<Whole<1, 1_000_000>>,
+    /// Jobs of one account that run.
+    pub(crate) account_jobs_max: Option<Whole<1, 1024>>,
+    /// Jobs of one account that wait.
+    pub(crate) account_queued_max: Option<Whole<1, 1_000_000>>,
+}
+
+/// `[models]`: what is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Models {
+    /// GB of models and modules from which on no more are uploaded.
+    pub(crate) blobs_max_gb: Option<Whole<1, { u32::MAX }>>,
+}
+
+/// `[worker]`: how jobs are run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Worker {
+    /// Where inference runs.
+    pub(crate) device: Option<DeviceName>,
+    /// CPU threads of inference.
+    pub(crate) threads: Option<Whole<0, 256>>,
+    /// Whether a system that confines nothing is good enough.
+    pub(crate) require_isolation: Option<bool>,
+    /// The ONNX Runtime library that runs models of that format.
+    #[cfg(feature = "onnx")]
+    pub(crate) onnxruntime: Option<std::path::PathBuf>,
+}
+
+/// A whole number from `MIN` to `MAX`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Whole<const MIN: u32, const MAX: u32>(pub(crate) u32);
+
+/// An address with its port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place(pub(crate) SocketAddr);
+
+/// An amount of money.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Amount(pub(crate) Nanograms);
+
+/// Where inference runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DeviceName(pub(crate) DeviceArgument);
+
+impl Worker {
+    /// The options of the worker's command.
+    pub(crate) fn arguments(&self) -> Vec<OsString> {
+        let device = self.device.as_ref().map(|name| name.0.clone());
+        let threads = self.threads.map_or(0, |threads| threads.0);
+        let mut arguments: Vec<OsString> = vec![
+            "--device".into(),
+            device.unwrap_or_default().to_string().into(),
+            "--threads".into(),
+            threads.to_string().into(),
+        ];
+        #[cfg(feature = "onnx")]
+        if let Some(library) = &self.onnxruntime {
+            arguments.extend(["--onnxruntime".into(), library.into()]);
+        }
+        if self.require_isolation.unwrap_or_default() {
+            arguments.push("--require-isolation".into());
+        }
+        arguments
+    }
+}
+
+/// A value, or words for what is to be there instead.
+fn value<'de, D, T>(
+    deserializer: D,
+    expected: fmt::Arguments<'_>,
+    read: impl FnOnce(&toml::Value) -> Option<T>,
+) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    let found = toml::Value::deserialize(deserializer)?;
+    read(&found).ok_or_else(|| D::Error::custom(format_args!("write {expected} instead")))
+}
+
+impl<'de, const MIN: u32, const MAX: u32> Deserialize<'de> for Whole<MIN, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected = format_args!("a whole number from {MIN} to {MAX}");
+        value(deserializer, expected, |found| {
+            let number = u32::try_from(found.as_integer()?).ok()?;
+            (MIN..=MAX).contains(&number).then_some(Self(number))
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Amount {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let max = Nanograms::MAX.get();
+        let expected = format_args!("nanograms, a whole number from 0 to {max},");
+        value(deserializer, expected, |found| {
+            let nanograms = u64::try_from(found.as_integer()?).ok()?;
+            Nanograms::new(nanograms).map(Self)
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Place {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected = format_args!("an address with its port, such as \"127.0.0.1:8899\",");
+        value(deserializer, expected, |found| {
+            found.as_str()?.parse().ok().map(Self)
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for DeviceName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected =
+            format_args!("\"auto\", \"cpu\", \"gpu\" or a part of an adapter's name in quotes");
+        value(deserializer, expected, |found| {
+            let text = found.as_str()?;
+            let Ok(device) = text.parse::<DeviceArgument>();
+            (!text.is_empty()).then_some(Self(device))
+        })
+    }
+}
+
+/// Why text is no configuration.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {problem}")]
+pub(crate) struct ConfigError {
+    /// From 1.
+    pub(crate) line: usize,
+    /// What is wrong with it.
+    pub(crate) problem: String,
+}
+
+impl Config {
+    /// Reads the text of a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the first line that is wrong.
+    pub(crate) fn parse(text: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error: toml::de::Error| {
+            let at = error.span().map_or(0, |span| span.start).min(text.len());
+            let before = text.as_bytes()[..at].iter();
+            ConfigError {
+                line: before.filter(|byte| **byte == b'\n').count() + 1,
+                problem: error.message().trim_end().replace('\n', "; "),
+            }
+        })
+    }
+
+    /// Reads a file; `None` if there is none.
+    ///
+    /// # Errors
+    /// A usage failure that names file and line.
+    pub(crate) fn read(path: &Path) -> Result<Option<Self>, Failure> {
+        match std::fs::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(file_failure("read", path, error)),
+            Ok(_) => {}
+        }
+        let bytes = input::bytes(path, BYTES_MAX)?;
+        let wrong = |failure: Failure| failure.context(format!("cannot use {}", path.display()));
+        let text = String::from_utf8(bytes)
+            .map_err(|_| wrong(Failure::usage("it is not UTF-8, as TOML has to be")))?;
+        let config = Self::parse(&text).map_err(|error| {
+            let help = "docs/serve.md has every setting; `tussah init --force` writes a new file";
+            wrong(Failure::new(Exit::USAGE, error)).help(help)
+        })?;
+        Ok(Some(config))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_template_sets_nothing_and_has_every_setting() {
+        assert_eq!(Config::parse(TEMPLATE).unwrap(), Config::default());
+        // Settings are `#name = value`, words are `# words`.
+        let is_setting = |line: &&str| line.starts_with('#') && !line.starts_with("# ");
+        assert!(TEMPLATE.lines().filter(is_setting).count() > 10);
+        let set: Vec<&str> = TEMPLATE
+            .lines()
+            .map(|line| match is_setting(&line) {
+                true => line.trim_start_matches('#'),
+                false => line,
+            })
+            .collect();
+        let config = Config::parse(&set.join("\n")).unwrap();
+        let shown = format!("{config:?}");
+        #[cfg(not(feature = "onnx"))]
+        assert!(!shown.contains("None"), "the template lacks one: {shown}");
+        // What it says the defaults are, they are.
+        let stated = crate::serve::Settings::of(&config);
+        let defaults = crate::serve::Settings {
+            hosts: stated.hosts.clone(),
+            anonymous: stated.anonymous.clone(),
+            ..crate::serve::Settings::default()
+        };
+        assert_eq!(stated, defaults);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line_and_what_to_write() {
+        for (text, line, words) in [
+            (
+                "[listn]",
+                1,
+                "unknown field `listn`, expected one of `listen`",
+            ),
+            (
+                "\n[limits]\njobs = 3",
+                3,
+                "unknown field `jobs`, expected one of `jobs_max`",
+            ),
+            (
+                "[limits]\njobs_max = 0",
+                2,
+                "write a whole number from 1 to 1024 instead",
+            ),
+            ("[limits]\njobs_max = 1025", 2, "from 1 to 1024"),
+            ("[limits]\njobs_max = \"8\"", 2, "from 1 to 1024"),
+            ("[limits]\njobs_max = -1", 2, "from 1 to 1024"),
+            ("[limits]\njobs_max = 1.5", 2, "from 1 to 1024"),
+            (
+                "[listen]\n\naddress = \"localhost\"",
+                3,
+                "such as \"127.0.0.1:8899\"",
+            ),
+            ("[listen]\naddress = 8899", 2, "such as \"127.0.0.1:8899\""),
+            ("[listen]\nhosts = \"one\"", 2, "expected a sequence"),
+            (
+                "[prices]\nbase_nanograms = -1",
+                2,
+                "from 0 to 5000000000000000000",
+            ),
+            (
+                "[prices]\nbase_nanograms = 5000000000000000001",
+                2,
+                "from 0 to 5000000000000000000",
+            ),
+            (
+                "[prices]\nbase_nanograms = 0.5",
+                2,
+                "from 0 to 5000000000000000000",
+            ),
+            ("[prices]\nbase_nanograms = 99999999999999999999", 2, ""),
+            ("[worker]\ndevice = \"\"", 2, "\"auto\", \"cpu\", \"gpu\""),
+            ("[worker]\nrequire_isolation = 1", 2, "expected a boolean"),
+            ("[worker]\nthreads = 1\nthreads = 2", 3, "duplicate key"),
+            ("[worker\nthreads = 1", 1, ""),
+            ("listen = 3", 1, "expected struct Listen"),
+        ] {
+            let error = Config::parse(text).unwrap_err();
+            assert_eq!(error.line, line, "{text:?}: {error}");
+            assert!(error.problem.contains(words), "{text:?}: {error}");
+        }
+        let largest = "[prices]\nbase_nanograms = 5000000000000000000";
+        let config = Config::parse(largest).unwrap();
+        assert_eq!(config.prices.base_nanograms, Some(Amount(Nanograms::MAX)));
+    }
+}
