@@ -73,6 +73,8 @@ pub(crate) struct Settings {
     pub(crate) prices: PriceSheet,
     /// How much at a time.
     pub(crate) queue: QueueLimits,
+    /// Jobs that one account may bring in a minute.
+    pub(crate) account_per_minute_max: Option<u32>,
     /// Bytes of blobs from which on uploads are refused.
     pub(crate) blobs_bytes_max: u64,
     /// What the worker's command is given.
@@ -104,6 +106,9 @@ impl Settings {
                 inference: amount(prices.nanograms_per_trillion_inference_units),
             },
             queue: queue_limits(&config.limits),
+            account_per_minute_max: (config.limits.account_per_minute_max)
+                .map(|Whole(max)| max)
+                .filter(|max| *max > 0),
             blobs_bytes_max: u64::from(blobs_gb) * 1_000_000_000,
             worker: config.worker.arguments(),
         }
@@ -173,6 +178,7 @@ async fn serve(
     let config = GatewayConfig {
         prices: settings.prices,
         queue: settings.queue,
+        account_per_minute_max: settings.account_per_minute_max,
         ..GatewayConfig::new(blobs.clone(), cache_key)
     };
     let gateway = Gateway::new(config, ledger, link).map_err(Failure::host)?;

@@ -9,6 +9,7 @@ mod ending;
 mod feed;
 mod metrics;
 mod prices;
+mod rate;
 mod signer_link;
 mod submit;
 mod worker;
@@ -29,6 +30,7 @@ use crate::wire::{Isolation, Secret, WhoseFault};
 pub use feed::{JobEnd, JobEvent, Listener, Progress};
 pub use metrics::Metrics;
 pub use prices::PriceSheet;
+pub use rate::TooOften;
 pub use signer_link::{SignerError, SignerLink};
 pub use submit::{Ask, News, Quote, Submission, SubmitError, Ticket};
 pub use worker::WorkerError;
@@ -40,6 +42,8 @@ pub struct GatewayConfig {
     pub prices: PriceSheet,
     /// How much may wait and run.
     pub queue: QueueLimits,
+    /// Jobs that one account may bring in a minute, unless it has a limit of its own.
+    pub account_per_minute_max: Option<u32>,
     /// The most bytes of a job's input, whatever its manifest allows.
     pub input_bytes_max: usize,
     /// The most bytes of output that a manifest may allow: a running job's is kept in memory.
@@ -56,6 +60,7 @@ impl GatewayConfig {
         Self {
             prices: PriceSheet::default(),
             queue: QueueLimits::default(),
+            account_per_minute_max: None,
             input_bytes_max: 16 << 20,
             output_bytes_max: 64 << 20,
             blobs,
@@ -77,6 +82,8 @@ struct Inner {
     signer: SignerLink,
     /// From which the nonces of seeded requests come.
     nonce_secret: [u8; 32],
+    /// From which rates count.
+    since: Instant,
     state: Mutex<State>,
     metrics: Metrics,
     draining: AtomicBool,
@@ -91,6 +98,7 @@ struct Inner {
 #[derive(Debug)]
 struct State {
     queue: Queue,
+    rates: rate::Rates,
     /// Every job that was accepted and has not ended.
     live: HashMap<Digest, Arc<Live>>,
     runs: HashMap<u64, worker::Running>,
@@ -157,8 +165,10 @@ impl Gateway {
                 ledger,
                 signer,
                 nonce_secret,
+                since: Instant::now(),
                 state: Mutex::new(State {
                     queue,
+                    rates: rate::Rates::default(),
                     live,
                     runs: HashMap::new(),
                     next_run: 0,

@@ -16,6 +16,7 @@ mod jobs;
 mod openai;
 mod openapi;
 mod ordered;
+mod prices;
 
 use std::io;
 use std::sync::Arc;
@@ -129,7 +130,8 @@ fn router(app: App) -> Router {
         .route("/v1/jobs/{id}/receipt", get(jobs::receipt))
         .route("/v1/jobs/{id}/opening", get(jobs::opening))
         .route("/v1/manifests/{digest}", get(jobs::manifest))
-        .route("/v1/quote", post(jobs::quote))
+        .route("/v1/quote", post(prices::quote))
+        .route("/v1/prices", get(prices::prices))
         .route("/v1/blobs/{digest}", put(blobs::put).head(blobs::head))
         .route("/v1/models", get(openai::models::list))
         .route("/v1/models/{*name}", get(openai::models::one))

@@ -9,6 +9,7 @@ mod accounts;
 mod check;
 mod earnings;
 mod jobs;
+mod limits;
 mod store;
 
 use std::path::Path;
@@ -16,12 +17,11 @@ use std::path::Path;
 use rusqlite::Connection;
 use tussah_manifest::{Digest, Nanograms};
 
-pub use accounts::{
-    Account, AccountLimits, ApiKey, ApiKeySecret, Deployment, NameError, Shape, check_name,
-};
+pub use accounts::{Account, ApiKey, ApiKeySecret, Deployment, NameError, Shape, check_name};
 pub use check::{CheckReport, Finding};
 pub use earnings::{Earnings, EarningsBy, EarningsSpan};
 pub use jobs::{Acceptance, Accepted, Ending, Fault, JobRecord, JobState, JobSummary, NewJob};
+pub use limits::{AccountLimits, Change, CreditChange, LimitChanges};
 pub use store::StoreError;
 
 use crate::signer::{Jobs, JobsError, KnownJob};
@@ -66,6 +66,22 @@ pub enum LedgerError {
         needed: Nanograms,
         /// What is left of the credit.
         left: Nanograms,
+    },
+    /// There is no limit that could be raised or lowered.
+    #[error("the account has no credit limit to raise or lower; give it one first")]
+    NoCreditLimit,
+    /// More than there is.
+    #[error("the account's credit would be more than there is")]
+    CreditTooMuch,
+    /// The account's uploads have used up what they may.
+    #[error("the account has uploaded {uploaded} of {max} bytes, and this would be {bytes} more")]
+    UploadQuota {
+        /// What is announced.
+        bytes: u64,
+        /// What was before.
+        uploaded: u64,
+        /// The account's limit.
+        max: u64,
     },
     /// Documents that do not belong together; the caller's mistake.
     #[error("the job's documents do not fit together: {0}")]

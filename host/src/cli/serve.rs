@@ -1,5 +1,6 @@
 //! `tussah serve`, its API keys, and the hidden commands of its other two processes.
 
+mod accounts;
 mod keys;
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -46,6 +47,9 @@ pub(crate) struct Arguments {
 enum Command {
     #[command(subcommand)]
     Key(keys::Command),
+    #[command(subcommand)]
+    Account(accounts::Command),
+    Credit(accounts::CreditArguments),
 }
 
 #[derive(Debug, Args)]
@@ -125,13 +129,18 @@ impl Arguments {
     pub(super) fn json(&self) -> bool {
         match &self.command {
             Some(Command::Key(command)) => command.json(),
+            Some(Command::Account(command)) => command.json(),
+            Some(Command::Credit(arguments)) => arguments.json,
             None => false,
         }
     }
 
     pub(super) fn run(self, ui: &Ui) -> Result<Exit, Failure> {
-        if let Some(Command::Key(command)) = self.command {
-            return command.run(ui);
+        match self.command {
+            Some(Command::Key(command)) => return command.run(ui),
+            Some(Command::Account(command)) => return command.run(ui),
+            Some(Command::Credit(arguments)) => return arguments.run(ui),
+            None => {}
         }
         let config = self.options.over_file()?;
         let settings = serve::Settings::of(&config);

@@ -72,6 +72,8 @@ pub(crate) struct Limits {
     pub(crate) account_jobs_max: Option<Whole<1, 1024>>,
     /// Jobs of one account that wait.
     pub(crate) account_queued_max: Option<Whole<1, 1_000_000>>,
+    /// Jobs of one account that are taken in a minute; 0 is any number.
+    pub(crate) account_per_minute_max: Option<Whole<0, 1_000_000>>,
 }
 
 /// `[models]`: what is kept.

@@ -84,6 +84,68 @@ mod tests {
                 "{fuel} {inference}"
             );
         }
+        // Each sheet and amount of work at the ends of what there can be.
+        let max = Nanograms::MAX;
+        let free = PriceSheet::default();
+        let all = u64::MAX;
+        for (sheet, fuel, inference, expected) in [
+            (free, 0, 0, 0),
+            (free, all, all, 0),
+            (
+                PriceSheet {
+                    fuel: nano(1),
+                    ..free
+                },
+                all,
+                0,
+                18_446_744_074,
+            ),
+            (
+                PriceSheet {
+                    inference: nano(1),
+                    ..free
+                },
+                0,
+                all,
+                18_446_745,
+            ),
+            (PriceSheet { base: max, ..free }, 0, 0, max.get()),
+            (
+                PriceSheet {
+                    base: max,
+                    fuel: nano(1),
+                    ..free
+                },
+                1,
+                0,
+                max.get(),
+            ),
+            (
+                PriceSheet { fuel: max, ..free },
+                1_000_000_000,
+                0,
+                max.get(),
+            ),
+            (
+                PriceSheet { fuel: max, ..free },
+                1_000_000_001,
+                0,
+                max.get(),
+            ),
+            (PriceSheet { fuel: max, ..free }, 1, 0, 5_000_000_000),
+            (
+                PriceSheet {
+                    inference: max,
+                    ..free
+                },
+                0,
+                1,
+                5_000_000,
+            ),
+        ] {
+            let found = sheet.price(fuel, inference).get();
+            assert_eq!(found, expected, "{sheet:?} {fuel} {inference}");
+        }
         let dear = PriceSheet {
             base: Nanograms::MAX,
             fuel: Nanograms::MAX,

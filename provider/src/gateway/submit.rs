@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use tussah_manifest::{Channel, Digest, Manifest, Nanograms, Nonce, Request, RequestBody, Version};
 
-use super::{Gateway, Inner, JobEnd, Listener, Live, SignerError, now_unix_ms, queue_limits};
+use super::{
+    Gateway, Inner, JobEnd, Listener, Live, SignerError, TooOften, now_unix_ms, queue_limits,
+};
 use crate::ledger::{Acceptance, Accepted, Account, JobState, JobSummary, LedgerError, NewJob};
-use crate::queue::QueueFull;
+use crate::queue::{AccountQueueLimits, QueueFull};
 use crate::wire::WhoseFault;
 
 /// What a seeded request's nonce is derived for; fixed for as long as equal calls are to give
@@ -32,7 +34,7 @@ pub enum Ask {
     Signed(Box<Request>),
     /// A request that this host signs for a client without a key.
     House {
-        /// What it pays at most; the manifest's own cap if it does not say.
+        /// What it pays at most; if it does not say, the manifest's own cap, or what it comes to.
         price_max: Option<Nanograms>,
         /// Calls of one account with equal seeds and inputs are one job.
         seed: Option<u64>,
@@ -87,11 +89,14 @@ pub enum SubmitError {
     /// No place in the queue.
     #[error(transparent)]
     Full(#[from] QueueFull),
+    /// The account brings too many.
+    #[error(transparent)]
+    Often(#[from] TooOften),
     /// More input than the job takes, or this provider.
     #[error("the input has {bytes} bytes, of at most {max}")]
     InputTooLarge {
         /// How many there are.
-        bytes: usize,
+        bytes: u64,
         /// How many there can be.
         max: u64,
     },
@@ -114,7 +119,7 @@ pub enum SubmitError {
     /// It can cost more than the client pays.
     #[error(
         "a run within the manifest's limits can cost {needed}, and is paid with {cap} at most; \
-         raise price_nanograms_max or lower the limits"
+         raise what is paid, max_price_nanograms or the manifest's own, or lower the limits"
     )]
     PriceTooLow {
         /// The most it can cost.
@@ -223,13 +228,21 @@ impl Drop for Watch {
 }
 
 impl Gateway {
-    /// What a job of this manifest can cost, and what a client pays for it that names
-    /// `price_max`, or leaves it to the manifest.
+    /// What a job of this manifest can cost, and what a client pays for it at most: what it names
+    /// as `price_max` and what the manifest allows, whichever is less. A manifest that says nothing
+    /// leaves it to the client, and a client that says nothing pays what it comes to.
     pub fn quote(&self, manifest: &Manifest, price_max: Option<Nanograms>) -> Quote {
+        let needed = self.inner.config.prices.price_max(&manifest.job.limits);
         let of_manifest = manifest.job.price_nanograms_max;
+        let of_manifest = (of_manifest > Nanograms::ZERO).then_some(of_manifest);
+        let cap = match (price_max, of_manifest) {
+            (Some(client), Some(manifest)) => client.min(manifest),
+            (Some(cap), None) | (None, Some(cap)) => cap,
+            (None, None) => needed,
+        };
         Quote {
-            price_max: self.inner.config.prices.price_max(&manifest.job.limits),
-            cap: price_max.map_or(of_manifest, |max| max.min(of_manifest)),
+            price_max: needed,
+            cap,
         }
     }
 
@@ -264,7 +277,7 @@ impl Gateway {
         match &result {
             Ok(ticket) if ticket.known => metrics.known.add(1),
             Ok(_) => metrics.accepted.add(1),
-            Err(SubmitError::Full(_)) => metrics.refused_full.add(1),
+            Err(SubmitError::Full(_) | SubmitError::Often(_)) => metrics.refused_full.add(1),
             Err(_) => metrics.refused.add(1),
         }
         result
@@ -306,22 +319,28 @@ impl Gateway {
         Err(SubmitError::Internal(message.to_owned()))
     }
 
+    /// Whether a job of this manifest takes so much input here.
+    ///
+    /// # Errors
+    /// [`SubmitError::InputTooLarge`].
+    pub fn check_input(&self, manifest: &Manifest, bytes: u64) -> Result<(), SubmitError> {
+        let ours = u64::try_from(self.inner.config.input_bytes_max).unwrap_or(u64::MAX);
+        let max = manifest.job.limits.input_bytes_max.min(ours);
+        match bytes > max {
+            true => Err(SubmitError::InputTooLarge { bytes, max }),
+            false => Ok(()),
+        }
+    }
+
     fn check_sizes(&self, submission: &Submission) -> Result<(), SubmitError> {
-        let limits = &submission.manifest.job.limits;
-        let config = &self.inner.config;
-        let ours = u64::try_from(config.input_bytes_max).unwrap_or(u64::MAX);
-        let max = limits.input_bytes_max.min(ours);
-        let bytes = submission.input.len();
-        if u64::try_from(bytes).unwrap_or(u64::MAX) > max {
-            return Err(SubmitError::InputTooLarge { bytes, max });
+        let bytes = u64::try_from(submission.input.len()).unwrap_or(u64::MAX);
+        self.check_input(&submission.manifest, bytes)?;
+        let asked = submission.manifest.job.limits.output_bytes_max;
+        let max = self.inner.config.output_bytes_max;
+        match asked > max {
+            true => Err(SubmitError::OutputTooLarge { asked, max }),
+            false => Ok(()),
         }
-        if limits.output_bytes_max > config.output_bytes_max {
-            return Err(SubmitError::OutputTooLarge {
-                asked: limits.output_bytes_max,
-                max: config.output_bytes_max,
-            });
-        }
-        Ok(())
     }
 
     /// Whether the files are there; the worker hashes them.
@@ -434,7 +453,7 @@ impl Gateway {
         };
         let live = Arc::new(Live::of(accepted, limits, submission.keep));
         let (account, bytes) = (new.account, new.input.len());
-        self.lock().queue.promise(account, bytes, limits)?;
+        self.promise(&submission.account, bytes, limits)?;
         let accepted = self.inner.ledger.accept(new, now).await;
         match accepted {
             Ok(Acceptance::New) => {
@@ -466,6 +485,23 @@ impl Gateway {
                 Err(error.into())
             }
         }
+    }
+
+    /// A place in the queue, within what the account may bring.
+    fn promise(
+        &self,
+        account: &Account,
+        bytes: usize,
+        limits: AccountQueueLimits,
+    ) -> Result<(), SubmitError> {
+        let own = account.limits.per_minute_max;
+        let max = own.or(self.inner.config.account_per_minute_max);
+        let now = self.inner.since.elapsed();
+        let mut state = self.lock();
+        state.rates.check(account.id, max, now)?;
+        state.queue.promise(account.id, bytes, limits)?;
+        state.rates.count(account.id, max, now);
+        Ok(())
     }
 
     fn known_live(&self, id: &Digest, submission: &Submission) -> Option<Ticket> {

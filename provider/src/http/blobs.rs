@@ -64,7 +64,7 @@ pub(super) async fn put(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    auth::account(&app, &headers)?;
+    let account = auth::account(&app, &headers)?;
     let digest = digest_of(&digest)?;
     if let BlobState::Whole { bytes } = app.uploads.state(&digest) {
         return Ok(answer(StatusCode::OK, &digest, bytes));
@@ -72,6 +72,10 @@ pub(super) async fn put(
     let (offset, total) = range_of(&headers)?;
     let uploads = app.uploads.clone();
     let upload = blocking(move || uploads.begin(digest, offset, total)).await?;
+    // A blob counts as a whole when its first piece comes, whoever sends the others.
+    if offset == 0 && account.limits.upload_bytes_max.is_some() {
+        app.gateway.ledger().count_upload(account.id, total).await?;
+    }
     let state = receive(&app, upload, body).await?;
     Ok(match state {
         BlobState::Whole { bytes } => answer(StatusCode::CREATED, &digest, bytes),

@@ -4,6 +4,8 @@
 //! (<https://platform.openai.com/docs/guides/error-codes>). What went wrong within the provider is
 //! logged, and told without its particulars.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
@@ -78,6 +80,12 @@ impl ApiError {
         )
     }
 
+    fn too_many(code: &'static str, message: String, retry_after: Duration) -> Self {
+        let seconds = retry_after.as_millis().div_ceil(1000).max(1);
+        let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
+        Self::new(StatusCode::TOO_MANY_REQUESTS, code, message).retry_after(seconds)
+    }
+
     fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after_s = Some(seconds);
         self
@@ -116,6 +124,11 @@ impl From<LedgerError> for ApiError {
                 "insufficient_quota",
                 error.to_string(),
             ),
+            LedgerError::UploadQuota { .. } => Self::new(
+                StatusCode::PAYMENT_REQUIRED,
+                "upload_quota_exceeded",
+                error.to_string(),
+            ),
             LedgerError::Mismatch(_) => Self::bad("documents_differ", error.to_string()),
             other => Self::internal(&other),
         }
@@ -129,10 +142,9 @@ impl From<SubmitError> for ApiError {
             SubmitError::Draining => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", message).retry_after(5)
             }
-            SubmitError::Full(full) => {
-                let seconds = full.retry_after().as_millis().div_ceil(1000);
-                let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
-                Self::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message).retry_after(seconds)
+            SubmitError::Full(full) => Self::too_many("queue_full", message, full.retry_after()),
+            SubmitError::Often(often) => {
+                Self::too_many("rate_limit_exceeded", message, often.retry_after)
             }
             SubmitError::InputTooLarge { .. } => {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, "input_too_large", message).param("input")

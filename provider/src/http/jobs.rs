@@ -68,38 +68,6 @@ pub(super) async fn submit(
     Ok(response)
 }
 
-pub(super) async fn quote(
-    State(app): State<App>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, ApiError> {
-    auth::account(&app, &headers)?;
-    let mut fields = body::json(&app, &headers, body).await?;
-    let (manifest, _) = manifest_of(&app, &mut fields)?;
-    let price_max = price_of(&mut fields)?;
-    fields.finish()?;
-    let quote = app.gateway.quote(&manifest, price_max);
-    let prices = &app.gateway.config().prices;
-    let (waiting, running) = app.gateway.load();
-    let text = |amount: Nanograms| amount.get().to_string();
-    let view = json!({
-        "object": "quote",
-        "manifest": manifest.digest().to_string(),
-        "price_nanograms_max": text(quote.price_max),
-        "cap_nanograms": text(quote.cap),
-        "covered": quote.is_covered(),
-        "provider_key": app.gateway.provider_key().to_string(),
-        "prices": {
-            "base_nanograms": text(prices.base),
-            "nanograms_per_billion_fuel": text(prices.fuel),
-            "nanograms_per_trillion_inference_units": text(prices.inference),
-        },
-        "jobs_waiting": waiting,
-        "jobs_running": running,
-    });
-    Ok(json_response(StatusCode::OK, &view))
-}
-
 fn submission(app: &App, account: Account, mut fields: Fields) -> Result<Submission, ApiError> {
     let (manifest, deployment) = manifest_of(app, &mut fields)?;
     let input = match (fields.text("input")?, fields.text("input_base64")?) {
@@ -144,7 +112,10 @@ fn submission(app: &App, account: Account, mut fields: Fields) -> Result<Submiss
 }
 
 /// By `model`, `manifest` (a digest) or `manifest_toml`: exactly one.
-fn manifest_of(app: &App, fields: &mut Fields) -> Result<(Manifest, Option<String>), ApiError> {
+pub(super) fn manifest_of(
+    app: &App,
+    fields: &mut Fields,
+) -> Result<(Manifest, Option<String>), ApiError> {
     let model = fields.text("model")?;
     let digest = fields.text("manifest")?;
     let text = fields.text("manifest_toml")?;
@@ -231,7 +202,7 @@ pub(super) fn no_model(name: &str) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message).param("model")
 }
 
-fn price_of(fields: &mut Fields) -> Result<Option<Nanograms>, ApiError> {
+pub(super) fn price_of(fields: &mut Fields) -> Result<Option<Nanograms>, ApiError> {
     let name = "max_price_nanograms";
     let price = fields.whole(name)?.map(Nanograms::new);
     match price {

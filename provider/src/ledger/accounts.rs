@@ -6,6 +6,7 @@ use std::fmt;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use tussah_manifest::{Digest, Document as _, Manifest, Nanograms};
 
+use super::limits::{self, AccountLimits, LimitChanges};
 use super::{AccountId, Ledger, LedgerError, StoreError, amount, signed, unsigned};
 
 /// What an API key starts with.
@@ -14,17 +15,6 @@ const KEY_PREFIX: &str = "tsk_";
 const KEY_CONTEXT: &str = "tussah 2026-11 api key v1";
 /// The most characters of the name of an account, a key or a deployment.
 const NAME_BYTES_MAX: usize = 63;
-
-/// What an account may do; `None` is without a limit of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct AccountLimits {
-    /// What all its jobs together may cost.
-    pub credit_nanograms: Option<Nanograms>,
-    /// Jobs that run at a time.
-    pub running_max: Option<u32>,
-    /// Jobs that wait at a time.
-    pub queued_max: Option<u32>,
-}
 
 /// An account as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +29,8 @@ pub struct Account {
     pub spent: Nanograms,
     /// What its accepted jobs may still cost.
     pub reserved: Nanograms,
+    /// Bytes of all blobs whose uploads it started, while it had a limit.
+    pub uploaded_bytes: u64,
 }
 
 /// A new API key; this is the only time that anybody sees it.
@@ -154,32 +146,6 @@ impl Ledger {
         answer.block()
     }
 
-    /// Gives an account other limits.
-    ///
-    /// # Errors
-    /// [`LedgerError::NoAccount`] or [`LedgerError::Store`].
-    pub fn set_limits(&self, name: &str, limits: AccountLimits) -> Result<(), LedgerError> {
-        let name = name.to_owned();
-        let answer = self.store.write(move |connection| {
-            let credit = limits
-                .credit_nanograms
-                .map(|credit| signed(credit.get(), "credit"));
-            let sql = "UPDATE accounts SET credit = ?2, running_max = ?3, queued_max = ?4 \
-                       WHERE name = ?1";
-            let values = (
-                &name,
-                credit.transpose()?,
-                limits.running_max,
-                limits.queued_max,
-            );
-            match connection.execute(sql, values)? {
-                0 => Err(LedgerError::NoAccount(name)),
-                _ => Ok(()),
-            }
-        });
-        answer.block()
-    }
-
     /// All accounts, by name.
     ///
     /// # Errors
@@ -204,6 +170,20 @@ impl Ledger {
         account: &str,
         now_ms: u64,
     ) -> Result<ApiKeySecret, LedgerError> {
+        self.new_api_key_with(name, account, LimitChanges::default(), now_ms)
+    }
+
+    /// The same, and changes the account's limits with it.
+    ///
+    /// # Errors
+    /// Those of [`Ledger::new_api_key`] and [`Ledger::change_limits`]; then there is no such key.
+    pub fn new_api_key_with(
+        &self,
+        name: &str,
+        account: &str,
+        changes: LimitChanges,
+        now_ms: u64,
+    ) -> Result<ApiKeySecret, LedgerError> {
         check_name(name)?;
         check_name(account)?;
         let mut bytes = [0; 32];
@@ -212,7 +192,9 @@ impl Ledger {
         let hash = hash_of(&secret);
         let (name, account) = (name.to_owned(), account.to_owned());
         let answer = self.store.write(move |connection| {
-            let account = account_or_new(connection, &account, now_ms)?;
+            let name_of_account = account;
+            let account = account_or_new(connection, &name_of_account, now_ms)?;
+            limits::change(connection, &name_of_account, changes)?;
             let sql = "INSERT INTO api_keys (hash, account, name, created) \
                        VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
             let created = signed(now_ms, "the time")?;
@@ -385,13 +367,16 @@ pub(super) fn put_manifest(
 }
 
 /// The columns that [`account_of`] reads.
-pub(super) const ACCOUNT: &str = "id, name, credit, running_max, queued_max, spent, reserved";
+pub(super) const ACCOUNT: &str = "id, name, credit, running_max, queued_max, spent, reserved, \
+                                  per_minute_max, upload_bytes_max, uploaded";
 
 pub(super) fn account_of(row: &Row<'_>, first: usize) -> Result<Account, LedgerError> {
     let credit: Option<i64> = row.get(first + 2)?;
     let credit = credit
         .map(|credit| amount(credit, "accounts.credit"))
         .transpose()?;
+    let upload_max: Option<i64> = row.get(first + 8)?;
+    let upload_max = upload_max.map(|max| unsigned(max, "accounts.upload_bytes_max"));
     Ok(Account {
         id: AccountId(row.get(first)?),
         name: row.get(first + 1)?,
@@ -399,9 +384,12 @@ pub(super) fn account_of(row: &Row<'_>, first: usize) -> Result<Account, LedgerE
             credit_nanograms: credit,
             running_max: row.get(first + 3)?,
             queued_max: row.get(first + 4)?,
+            per_minute_max: row.get(first + 7)?,
+            upload_bytes_max: upload_max.transpose()?,
         },
         spent: amount(row.get(first + 5)?, "accounts.spent")?,
         reserved: amount(row.get(first + 6)?, "accounts.reserved")?,
+        uploaded_bytes: unsigned(row.get(first + 9)?, "accounts.uploaded")?,
     })
 }
 

@@ -2,6 +2,7 @@
 
 mod jobs;
 mod malformed;
+mod money;
 mod openai;
 mod openapi;
 

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 use rusqlite::Connection;
-use tussah_manifest::{Digest, Document as _, Domain, ExitStatus, Receipt};
+use tussah_manifest::{Digest, Document as _, Domain, ExitStatus, Nanograms, Receipt};
 use tussah_provider::ledger::{
-    Acceptance, AccountId, AccountLimits, Earnings, EarningsBy, EarningsSpan, Ending, Fault,
-    JobState, Ledger, LedgerError, LedgerView, NewJob, Shape,
+    Acceptance, AccountId, AccountLimits, Change, CreditChange, Earnings, EarningsBy, EarningsSpan,
+    Ending, Fault, JobState, Ledger, LedgerError, LedgerView, LimitChanges, NewJob, Shape,
 };
 use tussah_provider::signer::Jobs as _;
 use tussah_provider::wire::WhoseFault;
@@ -106,6 +106,70 @@ fn credit_is_reserved_with_the_job_and_what_is_left_comes_back() {
     world.accept(&jobs[2]).unwrap();
     let dear = world.finish(&jobs[2], ending(&jobs[2], 11)).unwrap_err();
     assert!(matches!(dear, LedgerError::Mismatch(_)), "{dear}");
+    assert_eq!(world.findings(), [""; 0]);
+}
+
+/// A change, and what the credit is after it; or why not.
+#[test]
+fn credit_changes_by_what_is_named_and_never_past_what_there_is() {
+    use CreditChange::{Add, Keep, Lift, Take, To};
+    let world = world();
+    let max = Nanograms::MAX;
+    for (change, expected) in [
+        (Keep, Ok(None)),
+        (Add(nano(1)), Err("no credit limit to raise or lower")),
+        (Take(nano(1)), Err("no credit limit to raise or lower")),
+        (To(nano(0)), Ok(Some(nano(0)))),
+        (Add(nano(0)), Ok(Some(nano(0)))),
+        (Add(nano(5)), Ok(Some(nano(5)))),
+        (Keep, Ok(Some(nano(5)))),
+        (Take(nano(2)), Ok(Some(nano(3)))),
+        (Take(max), Ok(Some(nano(0)))),
+        (To(max), Ok(Some(max))),
+        (Add(nano(1)), Err("more than there is")),
+        (Add(max), Err("more than there is")),
+        (Keep, Ok(Some(max))),
+        (Lift, Ok(None)),
+    ] {
+        let changes = LimitChanges {
+            credit: change,
+            ..LimitChanges::default()
+        };
+        let changed = world.ledger.change_limits("bot", changes);
+        match (changed, expected) {
+            (Ok(account), Ok(credit)) => {
+                assert_eq!(account.limits.credit_nanograms, credit, "{change:?}");
+                assert_eq!(account.credit_left(), credit, "{change:?}");
+                assert_eq!(world.ledger.accounts().unwrap(), [account]);
+            }
+            (Err(error), Err(words)) => {
+                assert!(error.to_string().contains(words), "{change:?}: {error}");
+            }
+            (changed, _) => panic!("{change:?}: {changed:?}"),
+        }
+    }
+    let unknown = world
+        .ledger
+        .change_limits("nobody", LimitChanges::default());
+    assert!(matches!(unknown, Err(LedgerError::NoAccount(_))));
+    // A key whose limits cannot be changed so is not made.
+    let changes = LimitChanges {
+        credit: Add(nano(1)),
+        running_max: Change::To(1),
+        ..LimitChanges::default()
+    };
+    let refused = world.ledger.new_api_key_with("k", "bot", changes, NOW);
+    assert!(matches!(refused, Err(LedgerError::NoCreditLimit)));
+    assert!(world.ledger.api_keys().unwrap().is_empty());
+    // Less credit than is spent and set aside is nothing left, and no error.
+    let accepted = job(1, world.account, 10);
+    world.accept(&accepted).unwrap();
+    let changes = LimitChanges {
+        credit: To(nano(4)),
+        ..LimitChanges::default()
+    };
+    let account = world.ledger.change_limits("bot", changes).unwrap();
+    assert_eq!(account.credit_left(), Some(nano(0)));
     assert_eq!(world.findings(), [""; 0]);
 }
 

@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use tussah_provider::ledger::LedgerError;
 
+use super::accounts::LimitOptions;
 use crate::{clock, exit_code::Exit, failure::Failure, home::Home, serve::open_ledger, ui::Ui};
 
 /// API keys: who may ask for jobs.
@@ -14,8 +15,17 @@ pub(super) enum Command {
     Remove(RemoveArguments),
 }
 
+const ADD_EXAMPLES: &str = "\
+Examples:
+  tussah serve key add alice                    A key of an account without limits
+  tussah serve key add bot --credit 5 --jobs-max 2 --per-minute-max 60
+  tussah serve key add phone --account alice    Another key of alice's account
+
+Limits are the account's, and hold for all its keys; `tussah serve account set` changes them.";
+
 /// Make a key and show it, once.
 #[derive(Debug, Args)]
+#[command(after_long_help = ADD_EXAMPLES)]
 pub(super) struct AddArguments {
     /// What to call the key.
     name: String,
@@ -23,6 +33,8 @@ pub(super) struct AddArguments {
     /// given.
     #[arg(long, value_name = "ACCOUNT")]
     account: Option<String>,
+    #[command(flatten)]
+    limits: LimitOptions,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -71,9 +83,16 @@ impl Command {
         let ledger = open_ledger(&Home::open()?)?;
         let now = clock::milliseconds();
         match self {
-            Self::Add(AddArguments { name, account, .. }) => {
+            Self::Add(AddArguments {
+                name,
+                account,
+                limits,
+                ..
+            }) => {
                 let account = account.as_ref().unwrap_or(&name);
-                let secret = ledger.new_api_key(&name, account, now).map_err(failure)?;
+                let changes = limits.changes();
+                let secret = ledger.new_api_key_with(&name, account, changes, now);
+                let secret = secret.map_err(failure)?;
                 let key = secret.reveal();
                 if ui.json() {
                     let (name, account) = (name.as_str(), account.as_str());
@@ -118,6 +137,8 @@ pub(in crate::cli) fn failure(error: LedgerError) -> Failure {
         LedgerError::KeyTaken(_) | LedgerError::NoKey(_) | LedgerError::Name(_) => {
             Failure::usage(error).help("`tussah serve key list` shows the names")
         }
+        LedgerError::NoCreditLimit | LedgerError::CreditTooMuch => Failure::usage(error)
+            .help("`tussah serve credit ACCOUNT GRAM` sets what it may spend in all"),
         _ => Failure::host(error),
     }
 }

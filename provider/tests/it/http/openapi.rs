@@ -105,6 +105,7 @@ fn answers_are_what_it_says() {
             assert!(answer.status < 300, "{path}: {answer:?}");
             check(name, &answer);
         }
+        check("Prices", &server.get("/v1/prices").await);
         check("Models", &server.get("/v1/models").await);
         check("Model", &server.get("/v1/models/chat").await);
         let blob = format!("/v1/blobs/{}", Digest::of(b"x"));
