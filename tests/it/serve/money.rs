@@ -119,7 +119,10 @@ fn a_key_comes_with_limits_and_what_is_no_amount_is_refused() {
             &["serve", "account", "set", "bot", "--jobs-max", "0"],
             "from 1 on",
         ),
-        (&["serve", "--price-base", "-1"], "price-base"),
+        (
+            &["serve", "--price-base", "1.5"],
+            "from 0 to 5000000000000000000",
+        ),
         (
             &["serve", "--price-fuel", "5000000000000000001"],
             "from 0 to 5000000000000000000",

@@ -213,13 +213,21 @@ fn an_account_brings_so_many_jobs_a_minute() {
         assert_eq!(refused.json()["error"]["type"], "rate_limit_error");
         let seconds: u64 = refused.header("retry-after").unwrap().parse().unwrap();
         assert!((1..=30).contains(&seconds), "{seconds}");
-        // Its own limit counts in place of everybody's.
-        let more = LimitChanges {
-            per_minute_max: Change::To(4),
+        // An account's own limit counts in place of everybody's.
+        let ledger = server.gateway.ledger();
+        let own = LimitChanges {
+            per_minute_max: Change::To(3),
             ..LimitChanges::default()
         };
-        server.gateway.ledger().change_limits("bot", more).unwrap();
-        assert_eq!(server.post("/v1/jobs", &submit(2)).await.status, 202);
+        let key = ledger.new_api_key_with("own", "own", own, NOW).unwrap();
+        let other = Server {
+            key: key.reveal().to_owned(),
+            ..server
+        };
+        for (number, status) in [(0, 202), (1, 202), (2, 202), (3, 429)] {
+            let answer = other.post("/v1/jobs", &submit(number)).await;
+            assert_eq!(answer.status, status, "{number}");
+        }
     });
 }
 
