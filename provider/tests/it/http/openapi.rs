@@ -50,7 +50,7 @@ fn every_path_and_method_of_it_is_there_and_errors_are_as_it_says() {
                 }
             }
         }
-        assert_eq!(operations, 18);
+        assert_eq!(operations, 19);
     });
 }
 
