@@ -1,13 +1,11 @@
 //! Models from the blob store to memory.
 //!
 //! In: digests, and how many threads to use. Out: loaded models, hashed before they are
-//! opened, each loaded once a process. It never falls back to another device or engine.
+//! opened, kept while there is room for them. It never falls back to another device or engine.
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
-};
+mod kept;
+
+use std::{path::Path, sync::Arc, time::Duration};
 
 use tussah_inference::{Device, Engine, LoadOptions, LoadProgress, Model, ModelError, OnnxFile};
 use tussah_manifest::{Digest, ModelFormat, ModelRef};
@@ -23,7 +21,10 @@ use crate::{
     onnx::{self, OnnxArguments, OnnxUnusable},
     ui::Ui,
 };
+use kept::{InUse, Kept, NoRoom};
 
+/// How long a job waits until models that others use make room for its own.
+const ROOM_TIME_MAX: Duration = Duration::from_secs(60);
 /// What to do where a GPU was asked for and cannot do it.
 const CPU_ONLY: &str = "leave --device out or use `--device cpu`; a job with such a model must not say \
                         `device = \"gpu\"`";
@@ -40,6 +41,9 @@ pub(crate) enum LoadError {
     /// The model is of the format onnx, and cannot be used here.
     #[error(transparent)]
     Onnx(#[from] OnnxUnusable),
+    /// Models that others use leave no room.
+    #[error("there is no room for the model")]
+    Room(#[from] NoRoom),
     /// Text was asked of a graph of tensors.
     #[error("it is an ONNX model: a graph of tensors, which has no text")]
     Graph,
@@ -54,6 +58,7 @@ impl From<LoadError> for Failure {
                 Self::new(exit, error).help(help)
             }
             LoadError::Graph => Self::usage(error).help("jobs compute it through wasi:nn"),
+            LoadError::Room(_) => Self::host(error).help("raise --model-memory-gb"),
             LoadError::Model(ref reason) => {
                 let help = match reason {
                     ModelError::CpuOnly { .. } => CPU_ONLY,
@@ -70,7 +75,9 @@ fn exit_of(error: &LoadError) -> Exit {
     match error {
         LoadError::Blob(BlobError::Damaged { .. }) => Exit::NOT_VERIFIED,
         LoadError::Blob(BlobError::Missing { .. }) => Exit::USAGE,
-        LoadError::Model(ModelError::Spawn(_) | ModelError::Backend(_)) => Exit::HOST_FAILED,
+        LoadError::Model(ModelError::Spawn(_) | ModelError::Backend(_)) | LoadError::Room(_) => {
+            Exit::HOST_FAILED
+        }
         LoadError::Onnx(reason) => reason.exit(),
         LoadError::Model(_) | LoadError::Graph => Exit::USAGE,
         LoadError::Blob(_) => Exit::HOST_FAILED,
@@ -184,13 +191,14 @@ pub(crate) struct StoredModels {
     placement: Placement,
     #[cfg(feature = "onnx")]
     graphs: Arc<onnx::Graphs>,
-    /// By digest, and whether there was a GPU to put it on. Filled by the threads that load; a
-    /// model stays as long as the process.
-    loaded: Arc<Mutex<BTreeMap<(Digest, bool), LoadedModel>>>,
+    /// By digest, and whether there was a GPU to put it on. A graph stays as long as the process:
+    /// its library keeps it.
+    loaded: Arc<Kept<(Digest, bool), LoadedModel>>,
 }
 
 impl StoredModels {
-    /// Models of this store, and where they go; on the CPU by so many threads, 0 is one a CPU.
+    /// Models of this store, of at most so many bytes of files at a time, and where they go; on the
+    /// CPU by so many threads, 0 is one a CPU.
     #[cfg_attr(
         not(feature = "onnx"),
         expect(unused_variables, reason = "this build has no library to name")
@@ -200,6 +208,7 @@ impl StoredModels {
         placement: Placement,
         threads: u32,
         onnx: OnnxArguments,
+        bytes_max: u64,
     ) -> Self {
         let threads = match threads {
             0 => std::thread::available_parallelism()
@@ -214,7 +223,7 @@ impl StoredModels {
             placement,
             #[cfg(feature = "onnx")]
             graphs: Arc::new(onnx::Graphs::new(onnx)),
-            loaded: Arc::default(),
+            loaded: Arc::new(Kept::new(bytes_max, ROOM_TIME_MAX)),
         }
     }
 
@@ -260,6 +269,15 @@ impl StoredModels {
     #[expect(clippy::unused_self, reason = "the other build's shape")]
     fn load_graph(&self, _: &Path, _: usize) -> Result<LoadedModel, LoadError> {
         Err(OnnxUnusable::NotBuilt.into())
+    }
+}
+
+impl InUse for LoadedModel {
+    fn in_use(&self) -> bool {
+        match self {
+            Self::Text(model) => Arc::strong_count(model) > 1,
+            Self::Graph(graph) => Arc::strong_count(graph) > 1,
+        }
     }
 }
 
@@ -318,18 +336,12 @@ impl ModelSource for StoredModels {
     fn load(&self, model: &ModelRef, events: &dyn Events) -> Result<LoadedModel, ModelSourceError> {
         let digest = &model.digest;
         let key = (*digest, self.placement.device() != Device::Cpu);
-        // Held while loading: two sessions that ask for one model wait for one load.
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(model) = loaded.get(&key) {
-            return Ok(model.clone());
-        }
-        let model = self
-            .load_now(model, events)
-            .map_err(|error| ModelSourceError {
-                digest: *digest,
-                reason: Box::new(error),
-            })?;
-        loaded.insert(key, model.clone());
-        Ok(model)
+        // What is gone is told by the load itself.
+        let size = std::fs::metadata(self.blobs.path(digest)).map_or(0, |file| file.len());
+        let loaded = self.loaded.get(&key, size, || self.load_now(model, events));
+        loaded.map_err(|error: LoadError| ModelSourceError {
+            digest: *digest,
+            reason: Box::new(error),
+        })
     }
 }

@@ -127,6 +127,7 @@ pub(crate) fn run(
         settings.placement,
         settings.threads,
         settings.onnx,
+        u64::MAX,
     ));
     let run = Run {
         models,

@@ -7,8 +7,10 @@
 
 mod child;
 pub(crate) mod config;
+mod retold;
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     fs::{File, TryLockError},
     net::SocketAddr,
@@ -22,10 +24,10 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
-use tussah_manifest::{ModuleRef, Nanograms};
+use tussah_manifest::{Digest, Limits, ModelName, ModuleRef, Nanograms};
 use tussah_provider::{
     blobs::{BlobRules, Uploads},
-    gateway::{Gateway, GatewayConfig, PriceSheet, SignerLink},
+    gateway::{Admission, Gateway, GatewayConfig, PriceSheet, SignerLink, Supervision},
     http::{self, HttpConfig},
     ledger::Ledger,
     queue::QueueLimits,
@@ -41,6 +43,7 @@ use crate::{
     failure::Failure,
     home::Home,
     keys::{self, KeyName},
+    models::Models,
     ui::Ui,
 };
 
@@ -77,6 +80,14 @@ pub(crate) struct Settings {
     pub(crate) account_per_minute_max: Option<u32>,
     /// Bytes of blobs from which on uploads are refused.
     pub(crate) blobs_bytes_max: u64,
+    /// The most that manifests may ask for.
+    pub(crate) limits_max: Limits,
+    /// The models that jobs may use, by name or digest; `None` is any.
+    pub(crate) models: Option<Vec<String>>,
+    /// How long what runs may take to end once the daemon is told to.
+    pub(crate) drain: Duration,
+    /// How long a worker may leave a question unanswered.
+    pub(crate) silence: Duration,
     /// What the worker's command is given.
     pub(crate) worker: Vec<OsString>,
 }
@@ -94,6 +105,7 @@ impl Settings {
         let place = |set: Option<Place>, port| set.map_or(any(port), |Place(place)| place);
         let amount = |set: Option<Amount>| set.map_or(Nanograms::ZERO, |Amount(amount)| amount);
         let (listen, prices) = (&config.listen, &config.prices);
+        let seconds = |time: u32| Duration::from_secs(time.into());
         let blobs_gb = config.models.blobs_max_gb.map_or(100, |Whole(gb)| gb);
         Self {
             listen: place(listen.address, 8899),
@@ -110,7 +122,11 @@ impl Settings {
                 .map(|Whole(max)| max)
                 .filter(|max| *max > 0),
             blobs_bytes_max: u64::from(blobs_gb) * 1_000_000_000,
-            worker: config.worker.arguments(),
+            limits_max: limits_max(&config.limits),
+            models: config.models.allow.clone(),
+            drain: seconds(config.worker.drain_s.map_or(60, |Whole(time)| time)),
+            silence: seconds(config.worker.hung_s.map_or(30, |Whole(time)| time)),
+            worker: config.worker_arguments(),
         }
     }
 }
@@ -132,6 +148,34 @@ fn queue_limits(limits: &config::Limits) -> QueueLimits {
     }
 }
 
+fn limits_max(limits: &config::Limits) -> Limits {
+    const MIB: u64 = 1 << 20;
+    let wall_s = limits.wall_max_s.map_or(3600, |Whole(time)| time);
+    let memory = limits.memory_max_mib.map_or(4096, |Whole(mib)| mib);
+    let session = limits.session_memory_max_mib.map_or(8192, |Whole(mib)| mib);
+    Limits {
+        wall_ms_max: u64::from(wall_s) * 1000,
+        memory_bytes_max: u64::from(memory) * MIB,
+        model_memory_bytes_max: u64::from(session) * MIB,
+        ..Admission::default().limits_max
+    }
+}
+
+/// The digests of models that were named, or written as digests.
+///
+/// # Errors
+/// A usage failure if one is neither.
+fn digests(models: &Models, named: &[String]) -> Result<BTreeSet<Digest>, Failure> {
+    let digest = |text: &String| -> Result<Digest, Failure> {
+        if let Ok(digest) = text.parse() {
+            return Ok(digest);
+        }
+        let name: ModelName = text.parse().map_err(Failure::usage)?;
+        Ok(models.get(&name)?.digest)
+    };
+    named.iter().map(digest).collect()
+}
+
 /// Opens the ledger of this home; makes it if there is none.
 ///
 /// # Errors
@@ -149,6 +193,12 @@ pub(crate) fn open_ledger(home: &Home) -> Result<Ledger, Failure> {
 /// A failure if a port is taken, another daemon has this home, or a process cannot be started.
 pub(crate) fn run(settings: &Settings, ui: &Ui) -> Result<Exit, Failure> {
     let home = Home::open()?;
+    let offered = settings.models.as_ref();
+    let offered = offered.map(|named| digests(&Models::open(&home)?, named));
+    let admission = Admission {
+        limits_max: settings.limits_max,
+        models: offered.transpose()?,
+    };
     let _lock = lock(&home.folder(FOLDER)?)?;
     let ledger = Arc::new(open_ledger(&home)?);
     if let Some(account) = &settings.anonymous {
@@ -160,11 +210,12 @@ pub(crate) fn run(settings: &Settings, ui: &Ui) -> Result<Exit, Failure> {
         .enable_all()
         .build()
         .map_err(Failure::host)?;
-    executor.block_on(serve(settings, &home, ledger, ui))
+    executor.block_on(serve(settings, admission, &home, ledger, ui))
 }
 
 async fn serve(
     settings: &Settings,
+    admission: Admission,
     home: &Home,
     ledger: Arc<Ledger>,
     ui: &Ui,
@@ -172,13 +223,15 @@ async fn serve(
     let mut signals = Signals::install()?;
     let clients = bind(settings.listen).await?;
     let monitors = bind(settings.metrics_listen).await?;
-    let (mut signer, link) = start_signer().await?;
+    let (mut signer, link) = start_signer(*ui).await?;
     let blobs = home.folder("blobs")?;
     let cache_key = Secret(*keys::load_or_create(home, KeyName::ServeCache)?);
     let config = GatewayConfig {
         prices: settings.prices,
         queue: settings.queue,
         account_per_minute_max: settings.account_per_minute_max,
+        admission,
+        supervision: Supervision::silent(settings.silence),
         ..GatewayConfig::new(blobs.clone(), cache_key)
     };
     let gateway = Gateway::new(config, ledger, link).map_err(Failure::host)?;
@@ -226,7 +279,7 @@ async fn serve(
     }
     ui.note("no more jobs are taken; those that run are waited for");
     let drained = async {
-        gateway.drain().await;
+        let in_time = drain(&gateway, settings.drain, ui).await;
         // Nobody is left to tell if the tasks have ended already.
         let _ = stop.send(true);
         let answers = async { drop(tokio::join!(&mut answering, &mut watching, &mut worker)) };
@@ -236,13 +289,35 @@ async fn serve(
         {
             ui.warn("a client did not read its last answer");
         }
+        match in_time {
+            true => Exit::DONE,
+            false => Exit::LIMIT,
+        }
     };
     tokio::select! {
-        () = drained => Ok(Exit::DONE),
+        exit = drained => Ok(exit),
         // Jobs that run are in the ledger, and run again at the next start.
         () = signals.next() => Ok(Exit::INTERRUPTED),
         () = signer.gone() => Err(Failure::host("the signer has ended")),
     }
+}
+
+/// Waits for what runs, for so long; whether that was enough. What it was not enough for has ended
+/// with a receipt that says so.
+async fn drain(gateway: &Gateway, time_max: Duration, ui: &Ui) -> bool {
+    let draining = gateway.drain();
+    tokio::pin!(draining);
+    if tokio::time::timeout(time_max, &mut draining).await.is_ok() {
+        return true;
+    }
+    let (_, running) = gateway.load();
+    ui.warn(&format!(
+        "{running} jobs did not end within {} s; they end with a receipt that says so",
+        time_max.as_secs()
+    ));
+    gateway.give_up_runs();
+    draining.await;
+    false
 }
 
 /// SIGTERM and Ctrl-C.
@@ -308,12 +383,14 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-async fn start_signer() -> Result<(Process, SignerLink), Failure> {
-    let started = child::start(&["serve-signer".into()])?;
+async fn start_signer(ui: Ui) -> Result<(Process, SignerLink), Failure> {
+    let started = child::start("signer", &["serve-signer".into()], ui)?;
     let socket = UnixStream::from_std(started.socket).map_err(Failure::host)?;
     match SignerLink::connect(socket).await {
         Ok(link) => Ok((started.process, link)),
         Err(error) => {
+            // It is gone, or closed its socket to go.
+            started.process.ended().await;
             Err(Failure::host(error).context("the signer did not start; its error stands above"))
         }
     }
@@ -330,7 +407,7 @@ async fn look_after_worker(
         let begun = Instant::now();
         let mut command = vec![OsString::from("serve-worker")];
         command.extend(arguments.iter().cloned());
-        let started = match child::start(&command) {
+        let started = match child::start("worker", &command, ui) {
             Ok(started) => started,
             Err(failure) if gateway.has_had_worker() => {
                 let reason = failure.chain().join(": ");

@@ -51,6 +51,9 @@ pub(crate) struct Settings {
     /// 0 is one a CPU.
     pub(crate) threads: u32,
     pub(crate) onnx: OnnxArguments,
+    /// GB of models that are loaded at a time; three quarters of this machine's memory if it does not
+    /// say.
+    pub(crate) model_memory_gb: Option<u32>,
     /// Refuse to work where the kernel does not enforce everything.
     pub(crate) require_isolation: bool,
 }
@@ -63,6 +66,13 @@ struct Shared {
     blobs: Blobs,
     ui: Ui,
     outbox: mpsc::Sender<FromWorker>,
+}
+
+impl Shared {
+    async fn say(&self, message: FromWorker) {
+        // If the writer is gone, so is the gateway.
+        let _ = self.outbox.send(message).await;
+    }
 }
 
 /// Runs jobs until the gateway is gone, or wants no more of them.
@@ -246,6 +256,7 @@ impl Worker {
             placement,
             settings.threads,
             settings.onnx,
+            model_memory(settings.model_memory_gb),
         );
         Ok(Self {
             shared: Arc::new(Shared {
@@ -285,6 +296,7 @@ impl Worker {
                         }
                     }
                     Some(Ok(ToWorker::Drain)) => draining = true,
+                    Some(Ok(ToWorker::Ping)) => self.shared.say(FromWorker::Pong).await,
                     Some(Ok(ToWorker::Hello(_))) => {
                         return Err(Failure::host("the gateway said hello twice"));
                     }
@@ -318,8 +330,7 @@ impl Worker {
             exit_code: Exit::HOST_FAILED.number(),
             message: refuse.to_owned(),
         });
-        // If the writer is gone, so is the gateway.
-        let _ = self.shared.outbox.send(refused).await;
+        self.shared.say(refused).await;
     }
 }
 
@@ -332,6 +343,13 @@ impl Drop for Worker {
             executor.shutdown_background();
         }
     }
+}
+
+/// The most bytes of models that are loaded at a time.
+fn model_memory(gb: Option<u32>) -> u64 {
+    let of_machine = || memory_bytes().map(|bytes| bytes / 4 * 3);
+    let asked = gb.map(|gb| u64::from(gb) * 1_000_000_000);
+    asked.or_else(of_machine).unwrap_or(u64::MAX)
 }
 
 /// Memory of this machine, for models on the CPU.

@@ -5,6 +5,7 @@
 //! disk before its id is told, and its end is on the disk before it is told; between the two it
 //! may run more than once, and says the same each time.
 
+mod admission;
 mod ending;
 mod feed;
 mod metrics;
@@ -12,27 +13,30 @@ mod prices;
 mod rate;
 mod signer_link;
 mod submit;
+mod supervise;
 mod worker;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tussah_manifest::{Digest, Document as _, Manifest, Nanograms, PublicKey, Request};
 
 use crate::ledger::{Accepted, Account, AccountId, Ending, Ledger, LedgerError};
 use crate::queue::{AccountQueueLimits, Queue, QueueLimits, Waiting};
 use crate::wire::{Isolation, Secret, WhoseFault};
 
+pub use admission::{Admission, LimitTooHigh, ModelNotOffered};
 pub use feed::{JobEnd, JobEvent, Listener, Progress};
 pub use metrics::Metrics;
 pub use prices::PriceSheet;
 pub use rate::TooOften;
 pub use signer_link::{SignerError, SignerLink};
 pub use submit::{Ask, News, Quote, Submission, SubmitError, Ticket};
+pub use supervise::Supervision;
 pub use worker::WorkerError;
 
 /// What a gateway is told before it starts.
@@ -46,8 +50,10 @@ pub struct GatewayConfig {
     pub account_per_minute_max: Option<u32>,
     /// The most bytes of a job's input, whatever its manifest allows.
     pub input_bytes_max: usize,
-    /// The most bytes of output that a manifest may allow: a running job's is kept in memory.
-    pub output_bytes_max: u64,
+    /// What manifests may ask for.
+    pub admission: Admission,
+    /// When a worker is taken for hung.
+    pub supervision: Supervision,
     /// The folder of blobs, `<2 hex digits>/<64 hex digits>` by their digests.
     pub blobs: PathBuf,
     /// Passed on to the worker: authenticates what it keeps in its cache.
@@ -62,7 +68,8 @@ impl GatewayConfig {
             queue: QueueLimits::default(),
             account_per_minute_max: None,
             input_bytes_max: 16 << 20,
-            output_bytes_max: 64 << 20,
+            admission: Admission::default(),
+            supervision: Supervision::default(),
             blobs,
             cache_key,
         }
@@ -87,6 +94,8 @@ struct Inner {
     state: Mutex<State>,
     metrics: Metrics,
     draining: AtomicBool,
+    /// Whether what still runs is to be ended with its worker.
+    giving_up: watch::Sender<bool>,
     /// Whether any worker has been ready.
     had_worker: AtomicBool,
     /// Ends that are being signed and written, or are about to be.
@@ -104,6 +113,10 @@ struct State {
     runs: HashMap<u64, worker::Running>,
     next_run: u64,
     worker: Option<worker::Handle>,
+    /// Runs that never began and were given up, which this worker may still be at.
+    given_up: BTreeSet<u64>,
+    /// Modules that took too long to prepare, and when that was.
+    slow: HashMap<Digest, Instant>,
 }
 
 /// A job that was accepted and has not ended.
@@ -173,9 +186,12 @@ impl Gateway {
                     runs: HashMap::new(),
                     next_run: 0,
                     worker: None,
+                    given_up: BTreeSet::new(),
+                    slow: HashMap::new(),
                 }),
                 metrics: Metrics::default(),
                 draining: AtomicBool::new(false),
+                giving_up: watch::Sender::new(false),
                 had_worker: AtomicBool::new(false),
                 ending: AtomicUsize::new(0),
                 changed: Notify::new(),

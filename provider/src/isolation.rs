@@ -126,5 +126,19 @@ pub fn confine(reach: &Reach) -> Result<Isolation, IsolationError> {
     }
 }
 
+/// Puts this process into a session of its own, without a terminal: whatever is signalled or typed
+/// there is none of its business, and it cannot type there itself.
+///
+/// # Errors
+/// The system's, if it leads a group of processes of another session.
+pub fn leave_session() -> io::Result<()> {
+    let has_own = || rustix::process::getsid(None).is_ok_and(|id| id == rustix::process::getpid());
+    match rustix::process::setsid() {
+        Ok(_) => Ok(()),
+        Err(_) if has_own() => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 #[cfg(target_os = "linux")]
 mod linux;

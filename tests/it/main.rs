@@ -29,6 +29,7 @@ mod road;
 mod schemas;
 mod serve;
 mod server;
+mod supervision;
 mod templates;
 mod usage;
 mod wallets;

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// A daemon of this home, on ports that it chose.
-struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
     stderr: BufReader<std::process::ChildStderr>,
     address: String,
@@ -28,26 +28,26 @@ struct Daemon {
 }
 
 /// What was answered.
-struct Answer {
+pub(crate) struct Answer {
     status: u16,
     body: Vec<u8>,
 }
 
 impl Answer {
     #[track_caller]
-    fn expect(self, status: u16) -> Self {
+    pub(crate) fn expect(self, status: u16) -> Self {
         let text = String::from_utf8_lossy(&self.body);
         assert_eq!(self.status, status, "{text}");
         self
     }
 
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 }
 
 /// Offers a guest under a name.
-fn deploy(sandbox: &Sandbox, name: &str, function: &str) {
+pub(crate) fn deploy(sandbox: &Sandbox, name: &str, function: &str) {
     let module = sandbox.file(&format!("{name}.wasm"), component(function));
     let module = module.to_str().unwrap();
     let deployed = sandbox.run(&["deploy", module, "--as", name, "--shape", "raw", "--json"]);
@@ -55,28 +55,21 @@ fn deploy(sandbox: &Sandbox, name: &str, function: &str) {
 }
 
 impl Daemon {
-    fn start(sandbox: &Sandbox, name: &str) -> Self {
+    pub(crate) fn start(sandbox: &Sandbox, name: &str) -> Self {
         Self::start_with(sandbox, name, &[])
     }
 
-    fn start_with(sandbox: &Sandbox, name: &str, options: &[&str]) -> Self {
+    /// With more options.
+    pub(crate) fn start_with(sandbox: &Sandbox, name: &str, more: &[&str]) -> Self {
         let added = sandbox
             .run(&["serve", "key", "add", name, "--account", "shop", "--json"])
             .expect(0);
         let key = added.json()["key"].as_str().unwrap().to_owned();
         let any = "127.0.0.1:0";
-        let arguments = [
-            "serve",
-            "--listen",
-            any,
-            "--metrics-listen",
-            any,
-            "--device",
-            "cpu",
-        ];
+        let listen = ["serve", "--listen", any, "--metrics-listen", any];
+        let arguments = [&listen[..], &["--device", "cpu"], more].concat();
         let mut child = sandbox
             .command(&arguments)
-            .args(options)
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
@@ -119,7 +112,7 @@ impl Daemon {
         BufReader::new(stream)
     }
 
-    fn ask(&self, method: &str, path: &str, body: &str, accept: &str) -> Answer {
+    pub(crate) fn ask(&self, method: &str, path: &str, body: &str, accept: &str) -> Answer {
         let mut answer = Vec::new();
         self.send(method, path, body, accept)
             .read_to_end(&mut answer)
@@ -135,17 +128,32 @@ impl Daemon {
         }
     }
 
-    fn submit(&self, body: &Value) -> String {
+    pub(crate) fn submit(&self, body: &Value) -> String {
         let answer = self.ask("POST", "/v1/jobs", &body.to_string(), "*/*");
         answer.expect(202).json()["id"].as_str().unwrap().to_owned()
     }
 
-    fn get(&self, path: &str) -> Answer {
+    pub(crate) fn get(&self, path: &str) -> Answer {
         self.ask("GET", path, "", "application/json")
     }
 
+    /// What `/readyz` says.
+    pub(crate) fn health(&self) -> Value {
+        let mut stream = TcpStream::connect(&self.health).unwrap();
+        write!(
+            stream,
+            "GET /readyz HTTP/1.0\r\nHost: {}\r\n\r\n",
+            self.health
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        serde_json::from_str(body).unwrap()
+    }
+
     /// The job's events until there are no more: it has ended.
-    fn wait_for(&self, job: &str) -> Value {
+    pub(crate) fn wait_for(&self, job: &str) -> Value {
         self.get(&format!("/v1/jobs/{job}/events")).expect(200);
         let view = self.get(&format!("/v1/jobs/{job}")).expect(200).json();
         assert_eq!(view["ended"], true, "{view}");
@@ -153,7 +161,7 @@ impl Daemon {
     }
 
     /// What `tussah receipt` makes of the job's receipt.
-    fn verified(&self, sandbox: &Sandbox, job: &str) -> Value {
+    pub(crate) fn verified(&self, sandbox: &Sandbox, job: &str) -> Value {
         let path = format!("/v1/jobs/{job}/receipt");
         let receipt = self
             .ask("GET", &path, "", "application/octet-stream")
@@ -166,8 +174,18 @@ impl Daemon {
             .json()
     }
 
+    /// Returns once the job has said something: it runs.
+    pub(crate) fn heard_of(&self, job: &str) {
+        let path = format!("/v1/jobs/{job}/events");
+        let mut events = self.send("GET", &path, "", "text/event-stream");
+        let mut heard = String::new();
+        while !heard.contains("event: output") {
+            assert_ne!(events.read_line(&mut heard).unwrap(), 0, "{heard}");
+        }
+    }
+
     /// The process that runs this hidden command.
-    fn process(&self, command: &str) -> Option<u32> {
+    pub(crate) fn process(&self, command: &str) -> Option<u32> {
         let children = format!("/proc/{0}/task/{0}/children", self.child.id());
         let of_threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
         let all = of_threads
@@ -190,7 +208,7 @@ impl Daemon {
     }
 
     /// Asks it to end, and waits for that.
-    fn terminate(mut self) -> Ended {
+    pub(crate) fn terminate(mut self) -> Ended {
         signal("-TERM", self.child.id());
         let mut stderr = String::new();
         self.stderr.read_to_string(&mut stderr).unwrap();
@@ -209,7 +227,7 @@ impl Drop for Daemon {
     }
 }
 
-fn signal(signal: &str, process: u32) {
+pub(crate) fn signal(signal: &str, process: u32) {
     let sent = Command::new("kill")
         .args([signal, &process.to_string()])
         .status();
@@ -258,18 +276,9 @@ fn a_worker_that_is_killed_ends_its_job_honestly_and_another_one_goes_on() {
     deploy(&sandbox, "spin", SPIN);
     let daemon = Daemon::start(&sandbox, "alice");
     let job = daemon.submit(&json!({"model": "spin", "input": "x"}));
-    let path = format!("/v1/jobs/{job}/events");
-    let mut events = daemon.send("GET", &path, "", "text/event-stream");
-    let mut heard = String::new();
-    // Its output came: it runs.
-    while !heard.contains("event: output") {
-        assert_ne!(events.read_line(&mut heard).unwrap(), 0, "{heard}");
-    }
-    signal(
-        "-KILL",
-        daemon.process("serve-worker").expect("there is a worker"),
-    );
-    events.read_to_string(&mut heard).unwrap();
+    daemon.heard_of(&job);
+    let worker = daemon.process("serve-worker");
+    signal("-KILL", worker.expect("there is a worker"));
     assert_eq!(daemon.wait_for(&job)["status"], "host-failure");
     let receipt = daemon.verified(&sandbox, &job);
     assert_eq!(receipt["consensus"]["exit"]["kind"], "host-failure");
@@ -284,27 +293,32 @@ fn a_worker_that_is_killed_ends_its_job_honestly_and_another_one_goes_on() {
 fn sigterm_lets_what_runs_end_and_the_ledger_keeps_it() {
     let sandbox = Sandbox::new();
     deploy(&sandbox, "spin", SPIN);
-    let daemon = Daemon::start(&sandbox, "alice");
-    let jobs: Vec<String> = (0..3)
+    // Ten run at once: one account has one place less than there are.
+    let mut daemon = Daemon::start_with(&sandbox, "alice", &["--jobs-max", "11"]);
+    let jobs: Vec<String> = (0..10)
         .map(|at| {
             let input = format!("job {at}");
-            daemon.submit(&json!({"model": "spin", "input": input, "time_max_ms": 2000}))
+            daemon.submit(&json!({"model": "spin", "input": input}))
         })
         .collect();
     for job in &jobs {
-        let path = format!("/v1/jobs/{job}/events");
-        let mut events = daemon.send("GET", &path, "", "text/event-stream");
-        let mut heard = String::new();
-        while !heard.contains("event: output") {
-            assert_ne!(events.read_line(&mut heard).unwrap(), 0, "{heard}");
-        }
+        daemon.heard_of(job);
     }
-    daemon
-        .terminate()
-        .expect(0)
-        .says("those that run are waited for");
+    assert_eq!(daemon.health()["running"], 10);
+    signal("-TERM", daemon.child.id());
+    let mut said = String::new();
+    while !said.contains("those that run are waited for") {
+        assert_ne!(daemon.stderr.read_line(&mut said).unwrap(), 0, "{said}");
+    }
+    // They would go on for good; whoever asked for them still reaches them.
+    for job in &jobs {
+        let path = format!("/v1/jobs/{job}/cancel");
+        daemon.ask("POST", &path, "", "*/*").expect(202);
+    }
+    assert_eq!(daemon.child.wait().unwrap().code(), Some(0));
+    drop(daemon);
 
-    let mut daemon = Daemon::start(&sandbox, "bob");
+    let daemon = Daemon::start(&sandbox, "bob");
     let keys = sandbox
         .run(&["serve", "key", "list", "--json"])
         .expect(0)
@@ -316,8 +330,7 @@ fn sigterm_lets_what_runs_end_and_the_ledger_keeps_it() {
         daemon.verified(&sandbox, job);
     }
     // Nothing runs again.
-    daemon.address.clone_from(&daemon.health);
-    let view = daemon.get("/readyz").json();
+    let view = daemon.health();
     assert_eq!((&view["waiting"], &view["running"]), (&json!(0), &json!(0)));
     daemon.terminate().expect(0);
 }

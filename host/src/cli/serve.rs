@@ -79,6 +79,15 @@ struct Options {
     #[arg(long, value_name = "GB", value_parser = clap::value_parser!(u32).range(1..))]
     blobs_max_gb: Option<u32>,
     #[command(flatten)]
+    admission: AdmissionOptions,
+    /// Seconds for what runs to end after SIGTERM or Ctrl-C. What takes longer ends with a receipt
+    /// that says so, and the exit code is 4; 60 if not set.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=604_800))]
+    drain_s: Option<u32>,
+    /// Seconds after which a worker that answers nothing is started anew, 30 if not set.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    hung_s: Option<u32>,
+    #[command(flatten)]
     work: WorkOptions,
 }
 
@@ -101,6 +110,25 @@ fn nanograms(text: &str) -> Result<Nanograms, String> {
     amount.ok_or_else(|| format!("write a whole number from 0 to {}", Nanograms::MAX.get()))
 }
 
+/// What jobs may ask for here: a manifest that asks for more is refused when it is submitted.
+#[derive(Clone, Debug, Args)]
+struct AdmissionOptions {
+    /// The most seconds for which a manifest may let its job run, 3600 if not set.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=604_800))]
+    wall_max_s: Option<u32>,
+    /// The most MiB of wasm memory that a manifest may give its job, 4096 if not set.
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    memory_max_mib: Option<u32>,
+    /// The most MiB that a manifest may let its job's sessions and tensors take besides the models,
+    /// 8192 if not set.
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    session_memory_max_mib: Option<u32>,
+    /// A model that jobs may use, by its name of `tussah model list` or its digest; again for more.
+    /// All that are in the store if not set.
+    #[arg(long, value_name = "MODEL")]
+    allow_model: Vec<String>,
+}
+
 /// Runs jobs for a gateway, over the socket that is its standard input.
 #[derive(Debug, Args)]
 pub(crate) struct WorkerArguments {
@@ -120,6 +148,10 @@ pub(crate) struct WorkOptions {
     threads: Option<u32>,
     #[command(flatten)]
     onnx: OnnxArguments,
+    /// GB of models that stay loaded; the one that was not used for longest makes room. Three
+    /// quarters of this machine's memory if it is left out.
+    #[arg(long, value_name = "GB", value_parser = clap::value_parser!(u32).range(1..))]
+    model_memory_gb: Option<u32>,
     /// Do not start where the kernel cannot keep jobs from this machine's files and network.
     #[arg(long)]
     require_isolation: bool,
@@ -189,9 +221,19 @@ impl Options {
         over(inference, amount(given.price_inference));
         over(&mut limits.jobs_max, self.jobs_max.map(Whole));
         over(&mut models.blobs_max_gb, self.blobs_max_gb.map(Whole));
+        let asked = self.admission;
+        over(&mut limits.wall_max_s, asked.wall_max_s.map(Whole));
+        over(&mut limits.memory_max_mib, asked.memory_max_mib.map(Whole));
+        let session = &mut limits.session_memory_max_mib;
+        over(session, asked.session_memory_max_mib.map(Whole));
+        let allow = (!asked.allow_model.is_empty()).then_some(asked.allow_model);
+        over(&mut models.allow, allow);
+        over(&mut worker.drain_s, self.drain_s.map(Whole));
+        over(&mut worker.hung_s, self.hung_s.map(Whole));
         let work = self.work;
         over(&mut worker.device, work.device.map(DeviceName));
         over(&mut worker.threads, work.threads.map(Whole));
+        over(&mut models.memory_gb, work.model_memory_gb.map(Whole));
         let isolation = work.require_isolation.then_some(true);
         over(&mut worker.require_isolation, isolation);
         #[cfg(feature = "onnx")]
@@ -219,6 +261,7 @@ impl WorkOptions {
             device: self.device.clone().unwrap_or_default(),
             threads: self.threads.unwrap_or_default(),
             onnx: self.onnx.clone(),
+            model_memory_gb: self.model_memory_gb,
             require_isolation: self.require_isolation,
         }
     }

@@ -1,8 +1,9 @@
 //! The daemon's children: this program again, with a socket for standard input.
 //!
-//! In: a hidden command with its options. Out: a process in a group of its own, so that Ctrl-C in
-//! a terminal reaches the gateway alone, and the other end of its socket. A child ends when that
-//! end closes, and is killed if it does not.
+//! In: a hidden command with its options. Out: a process in a session of its own, so that Ctrl-C in
+//! a terminal reaches the gateway alone and the terminal is none of the child's, and the other end
+//! of its socket. What it says on standard error is told line by line. A child ends when its
+//! socket closes, and is killed if it does not.
 
 use std::{
     ffi::OsString,
@@ -14,7 +15,11 @@ use std::{
     time::Duration,
 };
 
-use crate::failure::Failure;
+use tokio::task::JoinHandle;
+use tussah_provider::isolation;
+
+use super::retold;
+use crate::{failure::Failure, ui::Ui};
 
 /// What a child keeps of the environment: where its files are, what a driver or a debugger was
 /// told. Everything else could be a secret.
@@ -37,6 +42,8 @@ const ENVIRONMENT: &[&str] = &[
 ];
 /// How long a child may take to end once its socket is closed.
 const ENDING_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long the last words of a child that has ended are waited for.
+const LAST_WORDS_TIME_MAX: Duration = Duration::from_secs(1);
 /// How often a child that should go on is looked at.
 const LOOKING_INTERVAL: Duration = Duration::from_millis(500);
 /// How often one that should end is.
@@ -49,18 +56,26 @@ pub(super) struct Started {
 }
 
 /// A running child. Killed when dropped.
-pub(super) struct Process(Child);
+pub(super) struct Process {
+    child: Child,
+    words: JoinHandle<()>,
+}
 
-/// Starts this program again with these arguments.
+/// Starts this program again with these arguments; `name` stands before what it says. To be called
+/// within a runtime.
 ///
 /// # Errors
 /// A host failure if the system does not let us.
-pub(super) fn start(arguments: &[OsString]) -> Result<Started, Failure> {
+pub(super) fn start(
+    name: &'static str,
+    arguments: &[OsString],
+    ui: Ui,
+) -> Result<Started, Failure> {
     let start = || {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let mut command = this_program()?;
-        command.args(arguments).env_clear().process_group(0);
+        command.args(arguments).env_clear();
         for name in ENVIRONMENT {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
@@ -69,9 +84,13 @@ pub(super) fn start(arguments: &[OsString]) -> Result<Started, Failure> {
         command
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())
-            .stderr(Stdio::inherit());
+            .stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        let stderr = child.stderr.take().map(OwnedFd::from);
+        let stderr = stderr.ok_or_else(|| std::io::Error::other("it has no standard error"))?;
+        let words = retold::retell(name, stderr, ui)?;
         Ok(Started {
-            process: Process(command.spawn()?),
+            process: Process { child, words },
             socket: ours,
         })
     };
@@ -95,33 +114,42 @@ fn this_program() -> std::io::Result<Command> {
 impl Process {
     /// Waits until a child that should go on has ended.
     pub(super) async fn gone(&mut self) {
-        while matches!(self.0.try_wait(), Ok(None)) {
+        while matches!(self.child.try_wait(), Ok(None)) {
             tokio::time::sleep(LOOKING_INTERVAL).await;
         }
+        self.last_words().await;
     }
 
     /// Waits for the end of a child whose socket is closed, and kills it if that takes long.
     pub(super) async fn ended(mut self) -> Option<ExitStatus> {
         let begun = std::time::Instant::now();
         while begun.elapsed() < ENDING_TIME_MAX {
-            if let Ok(Some(status)) = self.0.try_wait() {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                self.last_words().await;
                 return Some(status);
             }
             tokio::time::sleep(ENDING_INTERVAL).await;
         }
         None
     }
+
+    /// Until what it said before its end was told.
+    async fn last_words(&mut self) {
+        // Whatever holds its pipe open is not waited for.
+        let _ = tokio::time::timeout(LAST_WORDS_TIME_MAX, &mut self.words).await;
+    }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
         // It has ended already, as a rule; the wait is for what was just killed.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
-/// The socket that this process was started with; it does not block.
+/// Takes this process out of the terminal's session, and gives the socket that it was started with;
+/// it does not block.
 ///
 /// # Errors
 /// A usage failure if there is none: somebody typed a command that only the daemon uses.
@@ -135,5 +163,8 @@ pub(crate) fn child_socket() -> Result<UnixStream, Failure> {
     let socket = UnixStream::from(socket.map_err(refuse)?);
     socket.peer_addr().map_err(refuse)?;
     socket.set_nonblocking(true).map_err(refuse)?;
+    isolation::leave_session().map_err(|error| {
+        Failure::host(error).context("cannot leave the session of the terminal")
+    })?;
     Ok(socket)
 }

@@ -74,14 +74,24 @@ pub(crate) struct Limits {
     pub(crate) account_queued_max: Option<Whole<1, 1_000_000>>,
     /// Jobs of one account that are taken in a minute; 0 is any number.
     pub(crate) account_per_minute_max: Option<Whole<0, 1_000_000>>,
+    /// The most seconds for which a manifest may let its job run.
+    pub(crate) wall_max_s: Option<Whole<1, 604_800>>,
+    /// The most MiB of wasm memory that it may give it.
+    pub(crate) memory_max_mib: Option<Whole<1, 4096>>,
+    /// The most MiB that it may let its sessions and tensors take.
+    pub(crate) session_memory_max_mib: Option<Whole<1, 1_048_576>>,
 }
 
-/// `[models]`: what is kept.
+/// `[models]`: what is offered and kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Models {
     /// GB of models and modules from which on no more are uploaded.
     pub(crate) blobs_max_gb: Option<Whole<1, { u32::MAX }>>,
+    /// The models that jobs may use, by name or digest; any that is in the store if not set.
+    pub(crate) allow: Option<Vec<String>>,
+    /// GB of models that stay loaded; 0 is three quarters of this machine's memory.
+    pub(crate) memory_gb: Option<Whole<0, { u32::MAX }>>,
 }
 
 /// `[worker]`: how jobs are run.
@@ -94,6 +104,10 @@ pub(crate) struct Worker {
     pub(crate) threads: Option<Whole<0, 256>>,
     /// Whether a system that confines nothing is good enough.
     pub(crate) require_isolation: Option<bool>,
+    /// Seconds after which a worker that answers nothing is started anew.
+    pub(crate) hung_s: Option<Whole<1, 3600>>,
+    /// Seconds for what runs to end once the daemon is told to.
+    pub(crate) drain_s: Option<Whole<1, 604_800>>,
     /// The ONNX Runtime library that runs models of that format.
     #[cfg(feature = "onnx")]
     pub(crate) onnxruntime: Option<std::path::PathBuf>,
@@ -115,11 +129,12 @@ pub(crate) struct Amount(pub(crate) Nanograms);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DeviceName(pub(crate) DeviceArgument);
 
-impl Worker {
+impl Config {
     /// The options of the worker's command.
-    pub(crate) fn arguments(&self) -> Vec<OsString> {
-        let device = self.device.as_ref().map(|name| name.0.clone());
-        let threads = self.threads.map_or(0, |threads| threads.0);
+    pub(crate) fn worker_arguments(&self) -> Vec<OsString> {
+        let worker = &self.worker;
+        let device = worker.device.as_ref().map(|name| name.0.clone());
+        let threads = worker.threads.map_or(0, |threads| threads.0);
         let mut arguments: Vec<OsString> = vec![
             "--device".into(),
             device.unwrap_or_default().to_string().into(),
@@ -127,10 +142,13 @@ impl Worker {
             threads.to_string().into(),
         ];
         #[cfg(feature = "onnx")]
-        if let Some(library) = &self.onnxruntime {
+        if let Some(library) = &worker.onnxruntime {
             arguments.extend(["--onnxruntime".into(), library.into()]);
         }
-        if self.require_isolation.unwrap_or_default() {
+        if let Some(Whole(gb @ 1..)) = self.models.memory_gb {
+            arguments.extend(["--model-memory-gb".into(), gb.to_string().into()]);
+        }
+        if worker.require_isolation.unwrap_or_default() {
             arguments.push("--require-isolation".into());
         }
         arguments
@@ -266,6 +284,7 @@ mod tests {
         let defaults = crate::serve::Settings {
             hosts: stated.hosts.clone(),
             anonymous: stated.anonymous.clone(),
+            models: stated.models.clone(),
             ..crate::serve::Settings::default()
         };
         assert_eq!(stated, defaults);

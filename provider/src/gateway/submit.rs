@@ -4,7 +4,6 @@
 //! typed refusal after which nothing is left behind. A client that leaves does not stop this
 //! half-way.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -12,7 +11,8 @@ use std::time::Duration;
 use tussah_manifest::{Channel, Digest, Manifest, Nanograms, Nonce, Request, RequestBody, Version};
 
 use super::{
-    Gateway, Inner, JobEnd, Listener, Live, SignerError, TooOften, now_unix_ms, queue_limits,
+    Gateway, Inner, JobEnd, LimitTooHigh, Listener, Live, ModelNotOffered, SignerError, TooOften,
+    now_unix_ms, queue_limits,
 };
 use crate::ledger::{Acceptance, Accepted, Account, JobState, JobSummary, LedgerError, NewJob};
 use crate::queue::{AccountQueueLimits, QueueFull};
@@ -100,13 +100,22 @@ pub enum SubmitError {
         /// How many there can be.
         max: u64,
     },
-    /// The manifest allows more output than this provider keeps.
-    #[error("the manifest allows {asked} bytes of output, and this provider {max}")]
-    OutputTooLarge {
-        /// What the manifest allows.
-        asked: u64,
-        /// What this provider allows.
-        max: u64,
+    /// The manifest allows more than this provider.
+    #[error(transparent)]
+    Limit(#[from] LimitTooHigh),
+    /// A model that this provider does not offer.
+    #[error(transparent)]
+    Model(#[from] ModelNotOffered),
+    /// The module took too long to prepare the last time.
+    #[error(
+        "the module {module} took too long to make ready to run; it is tried again in {} s",
+        left.as_secs() + 1
+    )]
+    Slow {
+        /// The module.
+        module: Digest,
+        /// How long until then.
+        left: Duration,
     },
     /// A file that the job needs is not here.
     #[error("this provider does not have the {what} {digest}")]
@@ -287,8 +296,7 @@ impl Gateway {
         if self.is_draining() {
             return Err(SubmitError::Draining);
         }
-        self.check_sizes(&submission)?;
-        self.check_blobs(&submission.manifest)?;
+        self.admit(&submission)?;
         let now = now_unix_ms();
         let deadline = submission.deadline_ms.map(|ms| now.saturating_add(ms));
         let is_seeded = matches!(submission.ask, Ask::House { seed: Some(_), .. });
@@ -317,45 +325,6 @@ impl Gateway {
         }
         let message = "a call with a nonce of its own was known";
         Err(SubmitError::Internal(message.to_owned()))
-    }
-
-    /// Whether a job of this manifest takes so much input here.
-    ///
-    /// # Errors
-    /// [`SubmitError::InputTooLarge`].
-    pub fn check_input(&self, manifest: &Manifest, bytes: u64) -> Result<(), SubmitError> {
-        let ours = u64::try_from(self.inner.config.input_bytes_max).unwrap_or(u64::MAX);
-        let max = manifest.job.limits.input_bytes_max.min(ours);
-        match bytes > max {
-            true => Err(SubmitError::InputTooLarge { bytes, max }),
-            false => Ok(()),
-        }
-    }
-
-    fn check_sizes(&self, submission: &Submission) -> Result<(), SubmitError> {
-        let bytes = u64::try_from(submission.input.len()).unwrap_or(u64::MAX);
-        self.check_input(&submission.manifest, bytes)?;
-        let asked = submission.manifest.job.limits.output_bytes_max;
-        let max = self.inner.config.output_bytes_max;
-        match asked > max {
-            true => Err(SubmitError::OutputTooLarge { asked, max }),
-            false => Ok(()),
-        }
-    }
-
-    /// Whether the files are there; the worker hashes them.
-    fn check_blobs(&self, manifest: &Manifest) -> Result<(), SubmitError> {
-        let models: BTreeMap<_, _> = manifest.model_digests();
-        let models = models
-            .into_iter()
-            .map(|(name, digest)| (format!("model `{name}`"), digest));
-        let module = ("module".to_owned(), manifest.module.digest);
-        for (what, digest) in std::iter::once(module).chain(models) {
-            if !crate::blobs::path(&self.inner.config.blobs, &digest).is_file() {
-                return Err(SubmitError::Missing { what, digest });
-            }
-        }
-        Ok(())
     }
 
     /// The client's own request, checked, or one that the signer signs.

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::sync::mpsc;
-use tussah_manifest::{Document as _, EncodingError, Evidence, Profile};
+use tussah_manifest::{Digest, Document as _, EncodingError, Evidence, Profile};
 
 use super::ending::Unsigned;
+use super::supervise::{Clock, GIVEN_UP_MAX};
 use super::{AboutToEnd, Gateway, Live, Progress, now_unix_ms};
 use crate::ledger::Ending;
 use crate::wire::{
@@ -52,9 +53,42 @@ pub enum WorkerError {
     /// It broke the rules.
     #[error("the worker broke the rules: {0}")]
     Rules(String),
+    /// It left questions unanswered.
+    #[error("the worker has not answered for {:.0} seconds", time.as_secs_f64())]
+    Silent {
+        /// For how long.
+        time: Duration,
+    },
+    /// A run went on past its time, and past being told to end.
+    #[error("the worker does not end the run of job {job}, whose time is over")]
+    Stuck {
+        /// Of which job.
+        job: Digest,
+    },
+    /// Too many runs never began.
+    #[error("the worker is still at {runs} runs that never began")]
+    Busy {
+        /// How many.
+        runs: usize,
+    },
+    /// The provider shuts down, and does not wait any longer.
+    #[error("the worker was ended with the provider")]
+    GivenUp,
     /// Its own description is none.
     #[error("the worker's description of itself is none")]
     Description(#[from] EncodingError),
+}
+
+impl WorkerError {
+    /// What became of the worker, for the clients whose jobs it ran.
+    fn in_receipts(&self) -> &'static str {
+        match self {
+            Self::Silent { .. } => "did not answer any more, and was ended",
+            Self::Stuck { .. } | Self::Busy { .. } => "was ended, since another job hung",
+            Self::GivenUp => "was ended before the job had: the provider shut down",
+            _ => "ended",
+        }
+    }
 }
 
 /// How the rest of the gateway reaches the worker. Its queue holds a message for each run and each
@@ -63,16 +97,22 @@ pub enum WorkerError {
 pub(super) struct Handle {
     pub(super) ready: Arc<Ready>,
     sender: mpsc::UnboundedSender<ToWorker>,
+    /// Questions since its last answer.
+    pub(super) unanswered: u32,
 }
 
 impl Handle {
     // A worker that is gone ends its runs on its own way.
+    pub(super) fn say(&self, message: ToWorker) {
+        let _ = self.sender.send(message);
+    }
+
     pub(super) fn cancel(&self, run: u64) {
-        let _ = self.sender.send(ToWorker::Cancel { run });
+        self.say(ToWorker::Cancel { run });
     }
 
     pub(super) fn drain(&self) {
-        let _ = self.sender.send(ToWorker::Drain);
+        self.say(ToWorker::Drain);
     }
 }
 
@@ -81,7 +121,10 @@ impl Handle {
 pub(super) struct Running {
     pub(super) live: Arc<Live>,
     log: Vec<u8>,
-    since: Instant,
+    pub(super) since: Instant,
+    pub(super) clock: Clock,
+    /// It does not end though its time is over.
+    pub(super) is_stuck: bool,
 }
 
 impl Gateway {
@@ -97,7 +140,8 @@ impl Gateway {
         let (read, write) = tokio::io::split(stream);
         let mut reader = FrameReader::<_, FromWorker>::new(BufReader::new(read));
         let mut writer = FrameWriter::new(write);
-        let runs_max = self.inner.config.queue.running_max;
+        // Runs that were given up hold their places in the worker for a while.
+        let runs_max = self.inner.config.queue.running_max + GIVEN_UP_MAX;
         let hello = Hello {
             cache_key: self.inner.config.cache_key.clone(),
             runs_max: u32::try_from(runs_max).unwrap_or(u32::MAX),
@@ -124,6 +168,7 @@ impl Gateway {
             state.worker = Some(Handle {
                 ready: Arc::clone(&ready),
                 sender,
+                unanswered: 0,
             });
         }
         let sending = tokio::spawn(async move {
@@ -135,9 +180,15 @@ impl Gateway {
             }
         });
         self.dispatch();
-        let result = self.read_worker(&mut reader).await;
+        let mut giving_up = self.inner.giving_up.subscribe();
+        let result = tokio::select! {
+            result = self.read_worker(&mut reader) => result,
+            error = self.supervise() => Err(error),
+            _ = giving_up.wait_for(|given_up| *given_up) => Err(WorkerError::GivenUp),
+        };
         sending.abort();
-        let runs = self.worker_is_gone(&ready);
+        let why = result.as_ref().err();
+        let runs = self.worker_is_gone(&ready, why.map_or("ended", WorkerError::in_receipts));
         match result {
             Ok(()) if runs == 0 && self.is_draining() => Ok(()),
             Ok(()) => Err(WorkerError::Ended { runs }),
@@ -164,11 +215,13 @@ impl Gateway {
             let run = state.next_run;
             state.next_run += 1;
             // A worker that is just going leaves the run to `worker_is_gone`.
-            let _ = worker.sender.send(ToWorker::Run(run_request(run, live)));
+            worker.say(ToWorker::Run(run_request(run, live)));
             let running = Running {
                 live: Arc::clone(live),
                 log: Vec::new(),
                 since: Instant::now(),
+                clock: Clock::default(),
+                is_stuck: false,
             };
             state.runs.insert(run, running);
         }
@@ -186,9 +239,23 @@ impl Gateway {
 
     fn hear(&self, message: FromWorker) -> Result<(), WorkerError> {
         let rules = |text: &str| WorkerError::Rules(text.to_owned());
+        if self.is_of_given_up(&message) {
+            return Ok(());
+        }
         match message {
             FromWorker::Ready(_) => return Err(rules("it was ready twice")),
-            FromWorker::Started { run } => self.live_of(run)?.feed.start(),
+            FromWorker::Pong => {
+                if let Some(worker) = &mut self.lock().worker {
+                    worker.unanswered = 0;
+                }
+            }
+            FromWorker::Started { run } => {
+                let mut state = self.lock();
+                let running = state.runs.get_mut(&run);
+                let running = running.ok_or_else(|| rules("it spoke of a run it has not"))?;
+                running.clock.started.get_or_insert_with(Instant::now);
+                running.live.feed.start();
+            }
             FromWorker::Output { run, bytes } => {
                 let live = self.live_of(run)?;
                 if !live.feed.is_started() {
@@ -253,9 +320,26 @@ impl Gateway {
                 tracing::error!(job = %running.live.id, message, "a run was lost");
                 self.end_lost(running.live, running.log, running.since, message);
             }
-            FromWorker::Warning { text } => tracing::warn!(text, "the worker warns"),
+            FromWorker::Warning { text } => {
+                let text = &text[..text.floor_char_boundary(NOTE_BYTES_MAX)];
+                tracing::warn!(?text, "the worker warns");
+            }
         }
         Ok(())
+    }
+
+    /// Whether it is about a run that nobody waits for any more.
+    fn is_of_given_up(&self, message: &FromWorker) -> bool {
+        let Some(run) = message.run() else {
+            return false;
+        };
+        let mut state = self.lock();
+        match message {
+            FromWorker::Done(_) | FromWorker::Refused(_) | FromWorker::Lost { .. } => {
+                state.given_up.remove(&run)
+            }
+            _ => state.given_up.contains(&run),
+        }
     }
 
     fn run_done(&self, done: RunDone) -> Result<(), WorkerError> {
@@ -325,9 +409,10 @@ impl Gateway {
     }
 
     /// Ends or queues again what a lost worker had; how many runs that were.
-    fn worker_is_gone(&self, ready: &Ready) -> usize {
+    fn worker_is_gone(&self, ready: &Ready, how: &str) -> usize {
         let mut state = self.lock();
         state.worker = None;
+        state.given_up.clear();
         let _ending = self.about_to_end();
         let runs: Vec<_> = state.runs.drain().collect();
         for (_, running) in &runs {
@@ -342,8 +427,11 @@ impl Gateway {
         for (_, running) in runs {
             let live = running.live;
             if live.feed.is_started() {
-                let message = "the process that ran the job ended";
-                self.end_lost_run(ready, live, running.log, running.since, message);
+                let message = match running.is_stuck {
+                    true => "the job did not end when its time was over".to_owned(),
+                    false => format!("the process that ran the job {how}"),
+                };
+                self.end_lost_run(ready, live, running.log, running.since, &message);
             } else if live.cancelled.load(Ordering::Acquire) {
                 self.end_without_run(live, WhoseFault::Client, 130, "cancelled before it ran");
             } else {

@@ -149,7 +149,14 @@ impl From<SubmitError> for ApiError {
             SubmitError::InputTooLarge { .. } => {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, "input_too_large", message).param("input")
             }
-            SubmitError::OutputTooLarge { .. } => Self::bad("output_too_large", message),
+            SubmitError::Limit(_) => Self::bad("limit_too_high", message).param("manifest"),
+            SubmitError::Model(_) => {
+                Self::new(StatusCode::FORBIDDEN, "model_not_offered", message).param("manifest")
+            }
+            SubmitError::Slow { left, .. } => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "module_too_slow", message)
+                    .retry_after(left.as_secs() + 1)
+            }
             SubmitError::Missing { .. } => Self::new(StatusCode::CONFLICT, "blob_missing", message),
             SubmitError::PriceTooLow { .. } => {
                 Self::bad("price_too_low", message).param("max_price_nanograms")

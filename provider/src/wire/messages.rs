@@ -56,6 +56,9 @@ pub enum ToWorker {
     /// Take no more runs, let those under way end, and close the connection.
     #[n(3)]
     Drain,
+    /// Say that you are there.
+    #[n(4)]
+    Ping,
 }
 
 /// What a worker has to know before it can start.
@@ -177,6 +180,26 @@ pub enum FromWorker {
         #[n(1)]
         message: String,
     },
+    /// The answer to [`ToWorker::Ping`].
+    #[n(10)]
+    Pong,
+}
+
+impl FromWorker {
+    /// The run that it is about.
+    pub fn run(&self) -> Option<u64> {
+        match self {
+            Self::Started { run }
+            | Self::Output { run, .. }
+            | Self::Progress { run, .. }
+            | Self::Log { run, .. }
+            | Self::Tokens { run, .. }
+            | Self::Lost { run, .. } => Some(*run),
+            Self::Done(done) => Some(done.run),
+            Self::Refused(refused) => Some(refused.run),
+            Self::Ready(_) | Self::Warning { .. } | Self::Pong => None,
+        }
+    }
 }
 
 /// What a worker is.

@@ -40,6 +40,7 @@ fn to_worker() -> impl Strategy<Value = ToWorker> {
         }),
         any::<u64>().prop_map(|run| ToWorker::Cancel { run }),
         Just(ToWorker::Drain),
+        Just(ToWorker::Ping),
     ]
 }
 
@@ -117,6 +118,7 @@ fn from_worker() -> impl Strategy<Value = FromWorker> {
         }),
         ".*".prop_map(|text| FromWorker::Warning { text }),
         (any::<u64>(), ".*").prop_map(|(run, message)| FromWorker::Lost { run, message }),
+        Just(FromWorker::Pong),
     ]
 }
 

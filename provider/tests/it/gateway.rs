@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use tussah_manifest::{Channel, Document as _, ExitStatus, Opening, Receipt};
+use tussah_manifest::{
+    Channel, Document as _, ExitStatus, ModelFormat, ModelRef, Opening, Receipt,
+};
 use tussah_provider::gateway::{
     Ask, Gateway, JobEnd, JobEvent, News, PriceSheet, Submission, SubmitError, Ticket,
 };
@@ -18,7 +20,7 @@ fn account(gateway: &Gateway, name: &str) -> Account {
     accounts.into_iter().find(|a| a.name == name).unwrap()
 }
 
-fn house(gateway: &Gateway, input: &str, seed: Option<u64>) -> Submission {
+pub(crate) fn house(gateway: &Gateway, input: &str, seed: Option<u64>) -> Submission {
     Submission {
         account: account(gateway, "bot"),
         ask: Ask::House {
@@ -34,27 +36,27 @@ fn house(gateway: &Gateway, input: &str, seed: Option<u64>) -> Submission {
     }
 }
 
-async fn end_of(ticket: &mut Ticket) -> JobEnd {
+pub(crate) async fn end_of(ticket: &mut Ticket) -> JobEnd {
     match &mut ticket.news {
         News::Live(listener) => JobEnd::clone(&*listener.end().await.unwrap()),
         News::Ended(job) => JobEnd::of(job).unwrap(),
     }
 }
 
-async fn run(gateway: &Gateway, input: &str) -> (Ticket, JobEnd) {
+pub(crate) async fn run(gateway: &Gateway, input: &str) -> (Ticket, JobEnd) {
     let mut ticket = gateway.submit(house(gateway, input, None)).await.unwrap();
     let end = end_of(&mut ticket).await;
     (ticket, end)
 }
 
-fn exit_of(end: &JobEnd) -> ExitStatus {
+pub(crate) fn exit_of(end: &JobEnd) -> ExitStatus {
     match end {
         JobEnd::Receipt { receipt, .. } => receipt.consensus.exit,
         other => panic!("{other:?}"),
     }
 }
 
-fn check(gateway: &Gateway) {
+pub(crate) fn check(gateway: &Gateway) {
     let key = provider_key().public_key();
     let report = gateway.ledger().check(Some(&key)).unwrap();
     assert_eq!(report.findings, []);
@@ -207,7 +209,7 @@ fn equal_seeds_are_one_job_and_cut_short_answers_are_nobodys() {
     });
 }
 
-async fn started(ticket: &mut Ticket) {
+pub(crate) async fn started(ticket: &mut Ticket) {
     let News::Live(listener) = &mut ticket.news else {
         panic!("ended");
     };
@@ -387,7 +389,9 @@ fn what_cannot_be_taken_is_refused_by_name() {
         let gateway = peer::gateway(folder.path(), |config| {
             config.prices.base = nano(100);
             config.input_bytes_max = 50;
-            config.output_bytes_max = 2 << 20;
+            config.admission.limits_max.output_bytes_max = 2 << 20;
+            config.admission.limits_max.wall_ms_max = 700_000;
+            config.admission.models = Some([tussah_manifest::Digest::of(b"ours")].into());
         })
         .await;
         let refused = async |change: Change<'_>| {
@@ -403,14 +407,28 @@ fn what_cannot_be_taken_is_refused_by_name() {
             let manifest = manifest("null");
             Ask::Signed(Box::new(request(5, &manifest, input.as_bytes(), price)))
         };
-        let cases: [(Change<'_>, &str); 7] = [
+        let cases: [(Change<'_>, &str); 9] = [
             (
                 &|s| s.input = vec![0; 51],
                 "the input has 51 bytes, of at most 50",
             ),
             (
                 &|s| s.manifest.job.limits.output_bytes_max = 3 << 20,
-                "the manifest allows 3145728 bytes of output, and this provider 2097152",
+                "limits.output_bytes_max is 3145728 bytes, and this provider allows 2097152 bytes",
+            ),
+            (
+                &|s| s.manifest.job.limits.wall_ms_max = 700_001,
+                "limits.wall_ms_max is 700001 ms, and this provider allows 700000 ms",
+            ),
+            (
+                &|s| {
+                    let model = ModelRef {
+                        digest: tussah_manifest::Digest::of(b"theirs"),
+                        format: ModelFormat::Gguf,
+                    };
+                    s.manifest.job.models = [("big".parse().unwrap(), model)].into();
+                },
+                "this provider does not offer the model `big`, blake3:",
             ),
             (
                 &|s| s.manifest.module.digest = tussah_manifest::Digest::of(b"none"),

@@ -7,3 +7,4 @@ mod http;
 mod kill;
 mod ledger;
 mod peer;
+mod supervise;

@@ -76,16 +76,26 @@ async fn worker(stream: UnixStream) {
                 writer.lock().await.write(&ready).await.unwrap();
             }
             Ok(Some(ToWorker::Run(run))) => {
-                if run.input.0 == b"die early" {
-                    break;
+                match &run.input.0[..] {
+                    b"die early" => break,
+                    b"hang" => return hang(run.run, &writer).await,
+                    b"never begins" => continue,
+                    _ => {}
                 }
                 let (writer, cancelled) = (Arc::clone(&writer), cancelled.subscribe());
                 runs.spawn(async move { run_one(run, &writer, cancelled).await });
             }
+            Ok(Some(ToWorker::Ping)) => say(&writer, FromWorker::Pong).await,
             Ok(Some(ToWorker::Cancel { run })) => cancelled.send_modify(|all| all.push(run)),
             Ok(Some(ToWorker::Drain) | None) | Err(_) => break,
         }
     }
+}
+
+/// Begins a run, and says and hears nothing from then on.
+async fn hang(run: u64, writer: &Writer) {
+    say(writer, FromWorker::Started { run }).await;
+    std::future::pending().await
 }
 
 async fn say(writer: &Writer, message: FromWorker) {
@@ -117,6 +127,9 @@ async fn run_one(
     for line in &lines {
         let bytes = Content(line.clone());
         say(writer, FromWorker::Output { run: number, bytes }).await;
+    }
+    if input == "stuck" {
+        return std::future::pending().await;
     }
     let output = lines.concat();
     if input == "die" {
