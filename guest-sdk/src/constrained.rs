@@ -10,7 +10,7 @@
 use serde::de::DeserializeOwned;
 
 use crate::{
-    Candidate, Error, ErrorCode, Session, from_json, host,
+    Candidate, Error, ErrorCode, Sampler, Session, from_json,
     json_schema::{Matcher, Schema},
 };
 
@@ -165,7 +165,7 @@ impl Constrained<'_> {
                 return Err(Error::with_code(ErrorCode::InvalidArgument, message));
             }
         }
-        let mut draws = Draws::new(self.seed, self.temperature, self.top_p);
+        let mut draws = Sampler::new(self.temperature, self.top_p, self.seed);
         let mut held = Held::default();
         let mut ended = Ended::TokensMax;
         let mut left = self.tokens_max as usize;
@@ -224,7 +224,7 @@ impl Constrained<'_> {
         ))
     }
 
-    fn pick(&self, draws: &mut Draws) -> Result<Pick, Error> {
+    fn pick(&self, draws: &mut Sampler) -> Result<Pick, Error> {
         let forced = self.only();
         if forced.len() >= FORCED_MIN {
             return Ok(Pick::Bytes(forced));
@@ -239,13 +239,8 @@ impl Constrained<'_> {
             if self.matcher.is_complete() && !candidates.first().is_some_and(fits) {
                 return Ok(Pick::End);
             }
-            let mut fitting = candidates.into_iter().filter(fits);
-            let picked = if draws.temperature > 0.0 {
-                draws.one_of(fitting.collect())
-            } else {
-                fitting.next()
-            };
-            match picked {
+            let fitting = candidates.into_iter().filter(fits);
+            match draws.pick(fitting.collect()) {
                 Some(candidate) => return Ok(Pick::Token(candidate)),
                 None if all => break,
                 None => {}
@@ -338,63 +333,5 @@ impl Held {
             Ok(text) if !text.is_empty() => piece(text),
             _ => Ok(()),
         }
-    }
-}
-
-/// Draws from a seed: SplitMix64 (Steele, Lea, Flood 2014).
-struct Draws {
-    state: u64,
-    temperature: f32,
-    top_p: f32,
-}
-
-impl Draws {
-    fn new(seed: u64, temperature: f32, top_p: f32) -> Self {
-        let request = if temperature > 0.0 { host::random() } else { 0 };
-        Self {
-            state: request ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
-            temperature,
-            top_p,
-        }
-    }
-
-    /// From 0 to below 1, in steps of 2^-53.
-    #[expect(clippy::cast_precision_loss, reason = "53 bits are exact")]
-    fn next(&mut self) -> f64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    fn one_of(&mut self, candidates: Vec<Candidate>) -> Option<Candidate> {
-        let most = f64::from(candidates.first()?.logit);
-        let weights: Vec<f64> = candidates
-            .iter()
-            .map(|candidate| {
-                ((f64::from(candidate.logit) - most) / f64::from(self.temperature)).exp()
-            })
-            .collect();
-        let nucleus = f64::from(self.top_p) * weights.iter().sum::<f64>();
-        let mut all = 0.0;
-        let mut weights = weights;
-        // The likeliest first: as many as reach `top_p`, one at least.
-        let before = weights.iter().take_while(|weight| {
-            all += **weight;
-            all < nucleus
-        });
-        let kept = before.count() + 1;
-        weights.truncate(kept);
-        let mut left = self.next() * weights.iter().sum::<f64>();
-        let mut picked = None;
-        for (candidate, weight) in candidates.into_iter().zip(weights) {
-            picked = Some(candidate);
-            left -= weight;
-            if left < 0.0 {
-                break;
-            }
-        }
-        picked
     }
 }

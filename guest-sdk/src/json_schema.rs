@@ -60,6 +60,7 @@ pub struct Schema {
 
 #[derive(Debug)]
 struct Compiled {
+    text: String,
     grammar: grammar::Grammar,
     plans: plan::Plans,
 }
@@ -92,8 +93,15 @@ impl Schema {
     fn compile(document: &value::Value) -> Result<Self, SchemaError> {
         let grammar = grammar::build(&keywords::read(document)?)?;
         let plans = plan::plan(&grammar)?;
+        let mut text = Vec::new();
+        document.write(&mut text);
+        let text = String::from_utf8_lossy(&text).into_owned();
         Ok(Self {
-            compiled: Arc::new(Compiled { grammar, plans }),
+            compiled: Arc::new(Compiled {
+                text,
+                grammar,
+                plans,
+            }),
         })
     }
 
@@ -104,6 +112,11 @@ impl Schema {
     /// Those of [`Schema::parse`].
     pub fn from_value(schema: &serde_json::Value) -> Result<Self, SchemaError> {
         Self::parse(schema.to_string())
+    }
+
+    /// The schema itself, in one line and in the order it was written: to tell a model of it.
+    pub fn text(&self) -> &str {
+        &self.compiled.text
     }
 
     /// Follows an answer from its beginning.

@@ -10,6 +10,7 @@
 //! | generate text | [`Model`], [`Session`] |
 //! | get JSON that satisfies a schema | [`json_schema::Schema`], [`Session::json`] |
 //! | choose one of several labels | [`Session::choose`] |
+//! | choose each token | [`Session::candidates`], [`Sampler`], [`log_probabilities`] |
 //! | compare texts | [`Model::embed`], [`rank`], [`cosine`] |
 //! | use tensors | [`nn`] |
 //! | fail with a number | [`Error`], [`ErrorCode`], [`ResultExt`] |
@@ -45,6 +46,7 @@ pub mod json_schema;
 mod llm;
 pub mod nn;
 mod output;
+mod sampler;
 mod session;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
@@ -57,6 +59,7 @@ pub use job::{FromInput, IntoOutcome, Stream};
 pub use json::{Json, JsonLines, emit_json, from_json};
 pub use llm::{Candidate, Chunk, FinishReason, Message, Model, ModelInfo, SessionBuilder, Usage};
 pub use output::{Output, emit, log, progress};
+pub use sampler::{Sampler, log_probabilities};
 pub use session::{Generated, Session};
 pub use tussah_sdk_macros::job;
 

@@ -234,7 +234,7 @@ fn a_chat_is_answered_in_the_shape_of_an_api() {
     assert!(text.contains("silk"), "{text}");
     assert!(last["completion_tokens"].as_u64().unwrap() <= 40, "{last}");
 
-    assert_eq!(page(&sandbox, "chat", &manifest), 4);
+    assert_eq!(page(&sandbox, "chat", &manifest), 6);
 
     let ask = |fields: Value| {
         let mut input = json!({ "messages": [{ "role": "user", "content": "Describe a moth." }] });

@@ -1,6 +1,6 @@
 """What a user of the openai package for Python does with a provider, against one that was started.
 
-In: TUSSAH_URL (its /v1), TUSSAH_KEY, the models `chat` and `embeddings` deployed. Out: exit code 0, or the first
+In: TUSSAH_URL (its /v1), TUSSAH_KEY, the models `chat`, `completions` and `embeddings` deployed. Out: exit code 0, or the first
 thing that is not as with OpenAI. It changes nothing but the provider's ledger.
 """
 
@@ -18,7 +18,7 @@ QUESTION = [{"role": "user", "content": "What is silk made of? Answer in one sen
 
 def models():
     names = {model.id for model in client.models.list()}
-    assert {"chat", "embeddings"} <= names, names
+    assert {"chat", "completions", "embeddings"} <= names, names
     assert client.models.retrieve("chat").id == "chat"
 
 
@@ -101,6 +101,77 @@ def json_schema():
     assert isinstance(found["natural"], bool) and 0 <= found["legs"] <= 8 and len(found["material"]) <= 20, found
 
 
+def logprobs(text):
+    asked = dict(model="chat", messages=QUESTION, temperature=0, max_tokens=24, seed=7, logprobs=True, top_logprobs=3)
+    (choice,) = client.chat.completions.create(**asked).choices
+    tokens = choice.logprobs.content
+    # What is asked for besides changes no answer.
+    assert choice.message.content == text == "".join(token.token for token in tokens), (text, choice)
+    for token in tokens:
+        assert bytes(token.bytes).decode() == token.token, token
+        assert len(token.top_logprobs) <= 3 and token.logprob <= 0, token
+        # The likeliest was taken; the others are less likely, in their order.
+        assert token.top_logprobs[0].token == token.token, token
+        assert token.top_logprobs[0].logprob == token.logprob, token
+        rest = [other.logprob for other in token.top_logprobs]
+        assert rest == sorted(rest, reverse=True) and sum(map(math.exp, rest)) < 1 + 1e-5, token
+    streamed = []
+    for chunk in client.chat.completions.create(**asked, stream=True):
+        if chunk.choices and chunk.choices[0].logprobs:
+            streamed += chunk.choices[0].logprobs.content
+    assert streamed == tokens, (streamed, tokens)
+    begun = client.completions.create(model="completions", prompt="Silk is", temperature=0, max_tokens=5, logprobs=2)
+    (choice,) = begun.choices
+    found = choice.logprobs
+    assert "".join(found.tokens) == choice.text and len(found.tokens) == begun.usage.completion_tokens, begun
+    assert all(choice.text[at:].startswith(token) for at, token in zip(found.text_offset, found.tokens)), found
+    for token, logprob, top in zip(found.tokens, found.token_logprobs, found.top_logprobs):
+        assert top[token] == logprob == max(top.values()), found
+
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "The weather of a city",
+        "strict": True,
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"enum": ["Oslo", "Rome"]}, "days": {"type": "integer", "minimum": 1, "maximum": 7}},
+            "required": ["city", "days"],
+            "additionalProperties": False,
+        },
+    },
+}
+TIME = {"type": "function", "function": {"name": "time", "description": "What time it is"}}
+
+
+def tools():
+    asked = dict(model="chat", temperature=0, max_tokens=120, tools=[WEATHER, TIME])
+    question = [{"role": "user", "content": "What is the weather in Rome for the next 3 days?"}]
+    named = {"type": "function", "function": {"name": "weather"}}
+    answer = client.chat.completions.create(**asked, messages=question, tool_choice=named)
+    (choice,) = answer.choices
+    assert choice.finish_reason == "tool_calls" and choice.message.content is None, choice
+    (call,) = choice.message.tool_calls
+    assert call.type == "function" and call.function.name == "weather" and call.id, call
+    arguments = json.loads(call.function.arguments)
+    assert arguments["city"] in ("Oslo", "Rome") and 1 <= arguments["days"] <= 7 and len(arguments) == 2, arguments
+    # In a stream the package puts the call together by itself.
+    with client.chat.completions.stream(**asked, messages=question, tool_choice=named) as stream:
+        (same,) = stream.get_final_completion().choices[0].message.tool_calls
+    assert (same.function.name, same.function.arguments) == (call.function.name, call.function.arguments), same
+    either = client.chat.completions.create(**asked, messages=question, tool_choice="required")
+    (one,) = either.choices[0].message.tool_calls
+    assert one.function.name in ("weather", "time"), one
+    # What the function gave goes back, as the package has it.
+    turns = [*question, choice.message, {"role": "tool", "tool_call_id": call.id, "content": "Sunny, 25 degrees."}]
+    told = client.chat.completions.create(**{**asked, "max_tokens": 30}, messages=turns)
+    assert told.choices[0].message.content or told.choices[0].message.tool_calls, told
+    quiet = client.chat.completions.create(**asked, messages=question, tool_choice="none")
+    assert quiet.choices[0].message.content and not quiet.choices[0].message.tool_calls, quiet
+
+
 def embeddings():
     texts = ["Silk is spun by caterpillars.", "Caterpillars spin silk.", "The stock exchange closed early."]
     packed = client.embeddings.create(model="embeddings", input=texts)
@@ -127,12 +198,8 @@ def refused(error, code, **request):
 
 def errors():
     refused(openai.NotFoundError, "model_not_found", model="nobody")
-    unsupported = refused(
-        openai.BadRequestError,
-        "unsupported_parameter",
-        tools=[{"type": "function", "function": {"name": "f", "parameters": {}}}],
-    )
-    assert unsupported.param == "tools" and "tools" in unsupported.message, unsupported
+    unsupported = refused(openai.BadRequestError, "unsupported_parameter", tools=[{"type": "custom", "custom": {"name": "f"}}])
+    assert unsupported.param == "tools[0].type", unsupported
     assert refused(openai.BadRequestError, "unsupported_parameter", n=2).param == "n"
     assert refused(openai.BadRequestError, "invalid_value", temperature=9).param == "temperature"
     refused(openai.BadRequestError, "missing_required_parameter", messages=openai.NOT_GIVEN)
@@ -166,8 +233,11 @@ def timeout():
 
 
 models()
-stream(*chat())
+text, usage = chat()
+stream(text, usage)
 options()
+logprobs(text)
+tools()
 json_schema()
 embeddings()
 errors()

@@ -20,7 +20,11 @@ use crate::{command, home, ui};
 const PYTHON: &str = "3.54.0";
 const NODE: &[(&str, &str)] = &[("openai", "7.57.0")];
 /// Jobs whose models set-up has, and the shape and name they are deployed with.
-const DEPLOYED: [(&str, &str); 2] = [("jobs/chat", "chat"), ("jobs/embeddings", "embeddings")];
+const DEPLOYED: [(&str, &str); 3] = [
+    ("jobs/chat", "chat"),
+    ("jobs/chat", "completions"),
+    ("jobs/embeddings", "embeddings"),
+];
 
 /// Builds the binary as tests have it, and runs both clients.
 ///

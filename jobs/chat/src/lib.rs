@@ -2,16 +2,24 @@
 //!
 //! In: one JSON object with the fields of a chat or of a completion. Out: lines of JSON, one for
 //! each piece of text as it is generated, and a last one that says why it ended and what it
-//! took. Under a `response_format` the text is JSON of that form, whatever the model wants.
+//! took. Under a `response_format` the text is JSON of that form, and a function is called with
+//! arguments of its schema, whatever the model wants.
 //! What it cannot do is refused by the field's name before anything is generated.
 
+mod call;
+mod free;
+mod logprobs;
 mod request;
+mod tail;
+mod tools;
 
+use free::End;
+use logprobs::Taken;
 use request::{Prompt, Request};
 use serde::Serialize;
+use tools::Choice;
 use tussah_sdk::{
-    Ended, Error, ErrorCode, FinishReason, IntoOutcome, Json, Model, Session, job,
-    json_schema::Schema,
+    Ended, Error, ErrorCode, IntoOutcome, Json, Model, Session, job, json_schema::Schema,
 };
 
 /// The name that `tussah.toml` maps to a model.
@@ -21,13 +29,16 @@ const MAX_TOKENS: u32 = 512;
 /// What SmolLM2's authors sample with: <https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct>.
 const TEMPERATURE: f32 = 0.2;
 const TOP_P: f32 = 0.9;
-/// The least that a session takes; what is below is no different from the likeliest token alone.
+/// Below it, a temperature is no different from the likeliest token alone.
 const LEAST: f32 = 0.001;
 
 /// A line of the output: a piece of text.
 #[derive(Debug, Serialize)]
 struct Piece<'a> {
     text: &'a str,
+    /// The tokens that it is made of, where they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logprobs: Option<Vec<Taken>>,
 }
 
 /// The last line.
@@ -54,10 +65,16 @@ fn run(input: Vec<u8>) -> Result<(), Error> {
         );
     }
     let most = request.max_tokens.unwrap_or(MAX_TOKENS).min(room);
-    let mut session = open(&model, &request, prompt_tokens.saturating_add(most), most)?;
-    let finish = match &request.schema {
-        Some(schema) => constrained(&mut session, &request, schema, most)?,
-        None => free(&mut session)?,
+    let mut session = open(&model, &request, prompt_tokens.saturating_add(most))?;
+    let mut left = most;
+    let finish = match (&request.schema, forced(&request)) {
+        (Some(schema), _) => constrained(&mut session, &request, schema, most)?,
+        (None, true) => call::forced(&mut session, &request, &mut left)?,
+        (None, false) => match free::generate(&mut session, &request, &mut left)? {
+            End::Stop => "stop",
+            End::Length => "length",
+            End::Call => call::begun(&mut session, &request, &mut left)?,
+        },
     };
     let usage = session.usage();
     Json(Last {
@@ -85,18 +102,15 @@ fn prompt_tokens(model: &Model, request: &Request) -> Result<u32, Error> {
     }
 }
 
-/// A session with no more room than prompt and answer take.
-fn open(model: &Model, request: &Request, context: u32, most: u32) -> Result<Session, Error> {
-    let mut session = model
-        .session()
-        .context_tokens_max(context)
-        .generated_tokens_max(most)
-        .temperature(temperature(request))
-        .top_p(top_p(request).max(LEAST))
-        .seed(request.seed);
-    for stop in &request.stop {
-        session = session.stop(stop);
-    }
+/// Whether a function is called whatever the model wants.
+fn forced(request: &Request) -> bool {
+    let choice = request.tools.as_ref().map(|tools| &tools.choice);
+    matches!(choice, Some(Choice::Required | Choice::Function(_)))
+}
+
+/// A session with no more room than prompt and answer take. Its tokens are chosen here.
+fn open(model: &Model, request: &Request, context: u32) -> Result<Session, Error> {
+    let session = model.session().context_tokens_max(context);
     match &request.prompt {
         Prompt::Chat(messages) => session.open_chat(messages),
         Prompt::Text(text) => session.open_text(text),
@@ -114,17 +128,6 @@ fn temperature(request: &Request) -> f32 {
 
 fn top_p(request: &Request) -> f32 {
     request.top_p.unwrap_or(TOP_P)
-}
-
-/// Emits what the model writes; says why it ended.
-fn free(session: &mut Session) -> Result<&'static str, Error> {
-    while let Some(chunk) = session.next_chunk()? {
-        show(&chunk.text)?;
-    }
-    Ok(match session.finish_reason() {
-        Some(FinishReason::EndOfText | FinishReason::Stop) => "stop",
-        Some(FinishReason::Length) | None => "length",
-    })
 }
 
 /// Emits JSON of the schema; says why it ended.
@@ -161,7 +164,11 @@ fn constrained(
 fn show(text: &str) -> Result<(), Error> {
     match text.is_empty() {
         true => Ok(()),
-        false => Json(Piece { text }).into_outcome(),
+        false => Json(Piece {
+            text,
+            logprobs: None,
+        })
+        .into_outcome(),
     }
 }
 

@@ -3,8 +3,12 @@
 //! In: bytes of a client. Out: a request whose every number is in its range, or an error with
 //! code 1 whose message begins with the field in back quotes. No field is ignored.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 use tussah_sdk::{Error, ErrorCode, Message, ResultExt, from_json, json_schema::Schema};
+
+use crate::tools::{self, Call, Choice, Tool, Tools};
 
 /// Messages of a conversation. Each has a few tokens of the template at least, so that more
 /// would not fit the context anyway.
@@ -15,6 +19,8 @@ const STOPS_MAX: usize = 4;
 const STOP_BYTES_MAX: usize = 1024;
 /// As in OpenAI's API.
 const TEMPERATURE_MAX: f32 = 2.0;
+/// Other tokens told of beside each of the answer, as in OpenAI's API.
+const LOGPROBS_MAX: usize = 20;
 
 /// What is asked.
 #[derive(Debug)]
@@ -27,6 +33,10 @@ pub(crate) struct Request {
     pub(crate) stop: Vec<String>,
     /// What the answer has to be, where it is not any text.
     pub(crate) schema: Option<Schema>,
+    /// How many tokens to tell of at each position, where probabilities are asked for.
+    pub(crate) logprobs: Option<usize>,
+    /// The functions that may be called.
+    pub(crate) tools: Option<Tools>,
 }
 
 /// What the model goes on with.
@@ -61,6 +71,9 @@ struct Written {
     seed: Option<u64>,
     stop: Option<Vec<String>>,
     response_format: Option<Format>,
+    logprobs: Option<usize>,
+    tools: Option<Vec<Tool>>,
+    tool_choice: Option<Choice>,
 }
 
 /// One message of a conversation.
@@ -68,11 +81,13 @@ struct Written {
 #[serde(deny_unknown_fields, expecting = "a message with `role` and `content`")]
 struct Turn {
     role: Role,
-    content: String,
+    content: Option<String>,
+    tool_calls: Option<Vec<Call>>,
+    tool_call_id: Option<String>,
 }
 
 /// Who wrote a message.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Role {
     System,
@@ -80,6 +95,8 @@ enum Role {
     Developer,
     User,
     Assistant,
+    /// What a function gave that the assistant called.
+    Tool,
 }
 
 /// What the answer shall be.
@@ -106,7 +123,8 @@ impl Request {
     /// Code 1, with the field in the message.
     pub(crate) fn read(input: &[u8]) -> Result<Self, Error> {
         let written: Written = from_json(input).code(1)?;
-        let prompt = prompt(written.messages, written.prompt)?;
+        let tools = Tools::read(written.tools.unwrap_or_default(), written.tool_choice)?;
+        let prompt = prompt(written.messages, written.prompt, tools.as_ref())?;
         if written.max_tokens == Some(0) {
             return refuse("max_tokens", "is 0, give 1 or more");
         }
@@ -127,6 +145,18 @@ impl Request {
                 "a text to stop at would break the JSON that `response_format` asks for",
             );
         }
+        if let Some(count) = written.logprobs.filter(|count| *count > LOGPROBS_MAX) {
+            return refuse(
+                "logprobs",
+                format!("is {count}, 0 to {LOGPROBS_MAX} can be"),
+            );
+        }
+        if schema.is_some() && written.logprobs.is_some() {
+            return refuse("logprobs", "cannot stand beside a JSON `response_format`");
+        }
+        if schema.is_some() && tools.is_some() {
+            return refuse("tools", "cannot stand beside a JSON `response_format`");
+        }
         Ok(Self {
             prompt,
             max_tokens: written.max_tokens,
@@ -135,15 +165,22 @@ impl Request {
             seed: written.seed.unwrap_or(0),
             stop,
             schema,
+            logprobs: written.logprobs,
+            tools,
         })
     }
 }
 
-fn prompt(messages: Option<Vec<Turn>>, prompt: Option<String>) -> Result<Prompt, Error> {
+fn prompt(
+    messages: Option<Vec<Turn>>,
+    prompt: Option<String>,
+    tools: Option<&Tools>,
+) -> Result<Prompt, Error> {
     match (messages, prompt) {
         (Some(_), Some(_)) => refuse("prompt", "give either `messages` or `prompt`"),
         (None, None) => refuse("messages", "is missing: give `messages` or `prompt`"),
         (None, Some(text)) if text.is_empty() => refuse("prompt", "is empty"),
+        (None, Some(_)) if tools.is_some() => refuse("tools", "are for `messages` alone"),
         (None, Some(text)) => Ok(Prompt::Text(text)),
         (Some(turns), None) if turns.is_empty() => refuse("messages", "is empty"),
         (Some(turns), None) if turns.len() > MESSAGES_MAX => {
@@ -153,16 +190,60 @@ fn prompt(messages: Option<Vec<Turn>>, prompt: Option<String>) -> Result<Prompt,
                 format!("{count} messages, at most {MESSAGES_MAX} can be"),
             )
         }
-        (Some(turns), None) => Ok(Prompt::Chat(turns.into_iter().map(message).collect())),
+        (Some(turns), None) => Ok(Prompt::Chat(conversation(turns, tools)?)),
     }
 }
 
-fn message(turn: Turn) -> Message {
-    match turn.role {
-        Role::System | Role::Developer => Message::system(turn.content),
-        Role::User => Message::user(turn.content),
-        Role::Assistant => Message::assistant(turn.content),
+/// The messages that the model's template gets: of the system, the user and the assistant alone.
+fn conversation(turns: Vec<Turn>, tools: Option<&Tools>) -> Result<Vec<Message>, Error> {
+    let mut messages: Vec<Message> = Vec::new();
+    let mut calls = BTreeSet::new();
+    let mut results = false;
+    for (at, turn) in turns.into_iter().enumerate() {
+        let made = turn.tool_calls.unwrap_or_default();
+        let field = |name: &str| format!("messages[{at}].{name}");
+        if turn.role != Role::Assistant && !made.is_empty() {
+            return refuse(&field("tool_calls"), "are of the assistant alone");
+        }
+        if turn.role != Role::Tool && turn.tool_call_id.is_some() {
+            return refuse(&field("tool_call_id"), "is of the role `tool` alone");
+        }
+        let content = match turn.content {
+            Some(content) => content,
+            None if !made.is_empty() => String::new(),
+            None => return refuse(&format!("messages[{at}]"), "missing field `content`"),
+        };
+        let after_result = std::mem::replace(&mut results, turn.role == Role::Tool);
+        match turn.role {
+            Role::System | Role::Developer => messages.push(Message::system(content)),
+            Role::User => messages.push(Message::user(content)),
+            Role::Assistant => {
+                messages.push(Message::assistant(tools::calls(&content, &made)));
+                calls.extend(made.into_iter().map(|call| call.id));
+            }
+            Role::Tool => {
+                let of = turn.tool_call_id.filter(|id| calls.contains(id));
+                if of.is_none() {
+                    let problem = "names no call of an assistant's message before";
+                    return refuse(&field("tool_call_id"), problem);
+                }
+                let text = tools::result(&content);
+                match messages.last_mut().filter(|_| after_result) {
+                    // Templates want the roles to take turns.
+                    Some(before) => before.content = format!("{}\n{text}", before.content),
+                    None => messages.push(Message::user(text)),
+                }
+            }
+        }
     }
+    if let Some(tools) = tools {
+        let words = tools.words();
+        match messages.first_mut().filter(|first| first.role == "system") {
+            Some(first) => first.content = format!("{}\n\n{words}", first.content),
+            None => messages.insert(0, Message::system(words)),
+        }
+    }
+    Ok(messages)
 }
 
 fn check_stops(stops: &[String]) -> Result<(), Error> {

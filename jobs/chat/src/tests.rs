@@ -217,8 +217,21 @@ fn what_is_not_taken_is_refused_by_its_field() {
             "`messages[0]`: missing field `content`",
         ),
         (
-            json!({ "messages": [{ "role": "tool", "content": "x" }] }),
-            "`messages[0].role`: unknown variant `tool`",
+            json!({ "messages": [{ "role": "robot", "content": "x" }] }),
+            "`messages[0].role`: unknown variant `robot`",
+        ),
+        (
+            json!({ "messages": [{ "role": "tool", "content": "x", "tool_call_id": "a" }] }),
+            "`messages[0].tool_call_id`: names no call",
+        ),
+        (
+            json!({ "messages": [{ "role": "user", "content": "x", "tool_call_id": "a" }] }),
+            "`messages[0].tool_call_id`: is of the role `tool` alone",
+        ),
+        (
+            json!({ "messages": [{ "role": "user", "content": "x", "tool_calls": [
+                { "id": "a", "name": "f", "arguments": "{}" }] }] }),
+            "`messages[0].tool_calls`: are of the assistant alone",
         ),
         (
             json!({ "messages": [{ "role": "user", "content": ["x"] }] }),
@@ -229,7 +242,51 @@ fn what_is_not_taken_is_refused_by_its_field() {
             "`prompt`: give either `messages` or `prompt`",
         ),
         (json!({ "n": 2 }), "`n`: unknown field `n`"),
-        (json!({ "logprobs": true }), "`logprobs`: unknown field"),
+        (json!({ "logprobs": true }), "`logprobs`: invalid type"),
+        (
+            json!({ "logprobs": 21 }),
+            "`logprobs`: is 21, 0 to 20 can be",
+        ),
+        (
+            json!({ "logprobs": 0, "response_format": { "type": "json_object" } }),
+            "`logprobs`: cannot stand beside a JSON",
+        ),
+        (
+            json!({ "tools": [tool("f")], "response_format": { "type": "json_object" } }),
+            "`tools`: cannot stand beside a JSON",
+        ),
+        (
+            json!({ "tool_choice": "auto" }),
+            "`tool_choice`: there are no `tools`",
+        ),
+        (
+            json!({ "tools": [tool("f")], "tool_choice": { "function": "g" } }),
+            "`tool_choice.function`: `tools` has no function `g`",
+        ),
+        (
+            json!({ "tools": [tool("f"), tool("f")] }),
+            "`tools[1].name`: a function `f` is there before",
+        ),
+        (
+            json!({ "tools": [tool("f g")] }),
+            "`tools[0].name`: is not 1 to 64 letters",
+        ),
+        (
+            json!({ "tools": (0..129).map(|n| tool(&format!("f{n}"))).collect::<Vec<_>>() }),
+            "`tools`: 129 functions, at most 128 can be",
+        ),
+        (
+            json!({ "tools": [{ "name": "f", "description": "x".repeat(4097) }] }),
+            "`tools[0].description`: 4097 bytes",
+        ),
+        (
+            json!({ "tools": [{ "name": "f", "parameters": { "type": "string" } }] }),
+            "`tools[0].parameters`: is not a schema of `\"type\": \"object\"`",
+        ),
+        (
+            json!({ "tools": [{ "name": "f", "parameters": { "type": "object", "not": {} } }] }),
+            "`tools[0].parameters`: the schema cannot be used at",
+        ),
         (
             format(json!({ "type": "xml" })),
             "`response_format.type`: unknown variant `xml`",
@@ -272,6 +329,243 @@ fn what_is_not_taken_is_refused_by_its_field() {
     refused(&many, "`messages`: 2049 messages, at most 2048 can be");
     let deep = format!(r#"{{"prompt": {}}}"#, "[".repeat(100_000));
     refused(&deep, "`prompt`");
+}
+
+/// A function of a place and, if one likes, of how many days.
+fn tool(name: &str) -> Value {
+    json!({ "name": name, "description": "Of a \"place\".", "parameters": {
+        "type": "object",
+        "properties": {
+            "days": { "type": "integer", "minimum": 1, "maximum": 9 },
+            "place": { "type": "string", "maxLength": 20 },
+        },
+        "required": ["place"],
+        "additionalProperties": false
+    }})
+}
+
+/// The text, the name of the function called, its arguments as text, and the last line.
+#[track_caller]
+fn called(ran: &Ran) -> (String, Option<String>, String, Value) {
+    ran.result.as_ref().unwrap();
+    let lines = ran.output.text().lines();
+    let mut lines: Vec<Value> = lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let last = lines.pop().unwrap();
+    let (mut text, mut name, mut arguments) = (String::new(), None, String::new());
+    for line in &lines {
+        let call = &line["tool_call"];
+        text.push_str(line["text"].as_str().unwrap_or_default());
+        name = call["name"].as_str().map(str::to_owned).or(name);
+        arguments.push_str(call["arguments"].as_str().unwrap_or_default());
+    }
+    (text, name, arguments, last)
+}
+
+#[test]
+fn a_function_is_called_where_it_has_to_be_or_the_model_does() {
+    let tools = json!([tool("weather"), tool("time")]);
+    let call = |name: &str, arguments: &str| {
+        format!("<tool_call>\n{{\"name\": \"{name}\", \"arguments\": {arguments}}}\n</tool_call>")
+    };
+    let rome = r#"{"place": "Rome"}"#;
+    for (choice, reply, text, name, arguments, finish) in [
+        // Whatever the model wants to say.
+        (
+            json!({ "function": "time" }),
+            "Rome".to_owned(),
+            "",
+            Some("time"),
+            r#"{"days": 1,"place":"Rome"}"#,
+            "tool_calls",
+        ),
+        (
+            json!("required"),
+            call("time", rome),
+            "",
+            Some("time"),
+            rome,
+            "tool_calls",
+        ),
+        // It chooses by itself, also after some words.
+        (
+            json!("auto"),
+            call("weather", rome),
+            "",
+            Some("weather"),
+            rome,
+            "tool_calls",
+        ),
+        (
+            json!(null),
+            format!("Let me see. {}", call("weather", rome)),
+            "Let me see. ",
+            Some("weather"),
+            rome,
+            "tool_calls",
+        ),
+        (
+            json!("auto"),
+            "It is <tool> sunny.".to_owned(),
+            "It is <tool> sunny.",
+            None,
+            "",
+            "stop",
+        ),
+        (
+            json!("none"),
+            "Sunny.".to_owned(),
+            "Sunny.",
+            None,
+            "",
+            "stop",
+        ),
+    ] {
+        let fields = json!({ "tools": tools, "tool_choice": choice, "temperature": 0 });
+        let ran = script(&reply).run(run, asking(fields));
+        let (said, called, given, last) = called(&ran);
+        assert_eq!(said, text, "{choice} {reply}");
+        assert_eq!(called.as_deref(), name, "{choice} {reply}");
+        assert_eq!(given, arguments, "{choice} {reply}");
+        assert_eq!(last["finish"], finish, "{choice} {reply}");
+        let told = ran.output.prompts[0].contains("\"description\": \"Of a \\\"place\\\".\"");
+        assert_eq!(told, choice != "none", "{choice}: {:?}", ran.output.prompts);
+    }
+}
+
+#[test]
+fn arguments_are_whole_however_few_the_tokens() {
+    let fields = |tokens: u32, choice: Value| {
+        asking(json!({ "tools": [tool("f")], "tool_choice": choice, "max_tokens": tokens }))
+    };
+    let wordy = r#"<tool_call> {"name": "f", "arguments": {"place": "Very far away from here"#;
+    for (tokens, choice) in [(45, json!("required")), (30, json!("auto"))] {
+        let ran = script(wordy).run(run, fields(tokens, choice));
+        let (_, name, arguments, last) = called(&ran);
+        assert_eq!(name.as_deref(), Some("f"));
+        let arguments: Value = serde_json::from_str(&arguments).unwrap();
+        assert!(arguments["place"].is_string(), "{arguments}");
+        assert!(
+            last["completion_tokens"].as_u64().unwrap() <= u64::from(tokens),
+            "{last}"
+        );
+    }
+    let error = script(wordy)
+        .run(run, fields(20, json!("required")))
+        .result
+        .unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Job(1));
+    assert!(
+        error
+            .message()
+            .starts_with("`max_tokens`: the answer has at most 20 tokens, and the shortest call"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_function_without_parameters_takes_none() {
+    for parameters in [json!(null), json!({})] {
+        let tools = json!([{ "name": "now", "parameters": parameters }]);
+        let fields = json!({ "tools": tools, "tool_choice": "required" });
+        let (_, name, arguments, _) = called(&script("x").run(run, asking(fields)));
+        assert_eq!((name.as_deref(), arguments.as_str()), (Some("now"), "{}"));
+    }
+}
+
+#[test]
+fn calls_and_their_results_are_told_in_turns() {
+    let call = |id: &str, place: &str| json!({ "id": id, "name": "f", "arguments": format!("{{\"place\":\"{place}\"}}") });
+    let input = json!({ "messages": [
+        { "role": "system", "content": "Be brief." },
+        { "role": "user", "content": "Rome or Oslo?" },
+        { "role": "assistant", "content": null, "tool_calls": [call("a", "Rome"), call("b", "Oslo")] },
+        { "role": "tool", "tool_call_id": "a", "content": "warm" },
+        { "role": "tool", "tool_call_id": "b", "content": "cold" },
+    ]});
+    let ran = script("Rome.").run(run, input.to_string());
+    assert_eq!(answer(&ran).0, "Rome.");
+    assert_eq!(
+        ran.output.prompts,
+        ["system: Be brief.\nuser: Rome or Oslo?\n\
+          assistant: <tool_call>\n{\"name\": \"f\", \"arguments\": {\"place\":\"Rome\"}}\n</tool_call>\n\
+          <tool_call>\n{\"name\": \"f\", \"arguments\": {\"place\":\"Oslo\"}}\n</tool_call>\n\
+          user: <tool_response>\nwarm\n</tool_response>\n<tool_response>\ncold\n</tool_response>\n"]
+    );
+}
+
+#[test]
+fn tokens_come_with_how_likely_they_were() {
+    let moth = "🦋".as_bytes();
+    let likely = -(1.0 + (-1.0_f64).exp()).ln();
+    let position = |first: &[u8]| vec![(first.to_vec(), 2.0), (b"no".to_vec(), 1.0)];
+    let tokens = [
+        b"yes".to_vec(),
+        moth[..2].to_vec(),
+        moth[2..].to_vec(),
+        vec![],
+    ];
+    let mut at = 0;
+    let script = Scripted::model(MODEL).candidates_with(move |_| {
+        at += 1;
+        position(&tokens[at - 1])
+    });
+    let input = json!({ "prompt": "Is it?", "logprobs": 2, "temperature": 0 });
+    let ran = script.run(run, input.to_string());
+    ran.result.as_ref().unwrap();
+    let lines: Vec<Value> = ran
+        .output
+        .text()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let near = |value: &Value| (value.as_f64().unwrap() - likely).abs() < 1e-6;
+    assert_eq!(lines[0]["text"], "yes");
+    let first = &lines[0]["logprobs"][0];
+    assert_eq!(first["token"], "yes");
+    assert!(near(&first["logprob"]), "{first}");
+    assert_eq!(first["top"].as_array().unwrap().len(), 2);
+    // Half a character has no text of its own, and comes with the other half.
+    assert_eq!(lines[1]["text"], "🦋");
+    let halves = lines[1]["logprobs"].as_array().unwrap();
+    assert_eq!(halves.len(), 2);
+    assert_eq!(halves[0]["token"], r"bytes:\xf0\x9f");
+    assert_eq!(halves[0]["bytes"], json!(moth[..2]));
+    // The end of the turn is nobody's token.
+    assert_eq!(lines[2]["finish"], "stop");
+    assert_eq!(lines.len(), 3);
+}
+
+#[test]
+fn tokens_of_a_stop_text_are_not_told_of() {
+    let fields = json!({ "stop": [" two"], "logprobs": 0, "temperature": 0 });
+    let ran = script("one two three").run(run, asking(fields));
+    let lines: Vec<Value> = ran
+        .output
+        .text()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!(lines[0]["logprobs"].as_array().unwrap().len(), 1);
+    assert_eq!(lines[0]["logprobs"][0]["top"], json!([]));
+}
+
+#[test]
+fn what_was_said_before_is_drawn_less() {
+    // Two tokens of one weight: without a penalty the first would come each time.
+    let script = || {
+        Scripted::model(MODEL)
+            .candidates_with(|_| vec![(b"a".to_vec(), 20.0), (b"b".to_vec(), 19.9)])
+    };
+    let texts = |temperature: f32| {
+        let fields = json!({ "prompt": "x", "max_tokens": 2, "temperature": temperature });
+        answer(&script().run(run, fields.to_string())).0
+    };
+    assert_eq!(texts(0.0), "aa");
+    let drawn = texts(0.01);
+    assert_eq!(drawn, "ab");
 }
 
 /// Before a model is loaded.

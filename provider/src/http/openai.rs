@@ -4,10 +4,13 @@
 //! job's input and output have to be is in docs/openai-jobs.md. An option that nothing here does
 //! anything with is refused by name, unless it has the value that asks for nothing.
 
+mod asked;
 pub(super) mod embeddings;
-pub(super) mod lines;
+mod lines;
+mod logprobs;
 pub(super) mod models;
 pub(super) mod text;
+mod tools;
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};

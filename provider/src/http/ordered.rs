@@ -26,6 +26,14 @@ impl Ordered {
             Self::Plain(_) | Self::Array(_) => None,
         }
     }
+
+    /// A value of an array.
+    pub(super) fn at(&self, index: usize) -> Option<&Self> {
+        match self {
+            Self::Array(values) => values.get(index),
+            Self::Plain(_) | Self::Object(_) => None,
+        }
+    }
 }
 
 impl Serialize for Ordered {

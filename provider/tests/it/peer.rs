@@ -178,6 +178,18 @@ async fn run_one(
 /// The output of a job, in the pieces in which it comes.
 fn answers(manifest: &Manifest, input: &str) -> Vec<Vec<u8>> {
     let lines: &[&str] = match manifest.job.name.as_str() {
+        "chat" if input.contains("\"tools\"") => &[
+            "{\"text\":\"Let me see.\"}\n{\"tool_call\":{\"name\":\"weather\"}}\n",
+            "{\"tool_call\":{\"arguments\":\"{\\\"place\\\":\"}}\n",
+            "{\"tool_call\":{\"arguments\":\"\\\"Rome\\\"}\"}}\n",
+            "{\"finish\":\"tool_calls\",\"prompt_tokens\":5,\"completion_tokens\":3}\n",
+        ],
+        "chat" | "completions" if input.contains("\"logprobs\"") => &[
+            "{\"text\":\"Hé\",\"logprobs\":[{\"token\":\"Hé\",\"logprob\":-0.5,",
+            "\"top\":[{\"token\":\"Ho\",\"logprob\":-0.25}]}]}\n",
+            "{\"text\":\"llo\",\"logprobs\":[{\"token\":\"llo\",\"logprob\":-1.5,\"top\":[]}]}\n",
+            "{\"finish\":\"length\",\"prompt_tokens\":5,\"completion_tokens\":2}\n",
+        ],
         "chat" | "completions" => &[
             "{\"text\":\"Hello\"}\n{\"text\":\", \"}\n{\"te",
             "xt\":\"wörld\"}\n",

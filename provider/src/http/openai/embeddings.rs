@@ -101,7 +101,9 @@ async fn collect(
         match line {
             Line::Embedding(vector) => vectors.push(vector),
             Line::Finish(last) => finish = Some(last),
-            Line::Text(_) => return Err(bad_output("it has text among its vectors")),
+            Line::Text(..) | Line::Call(_) => {
+                return Err(bad_output("it has text among its vectors"));
+            }
         }
     }
     let finish = finish.ok_or_else(|| bad_output("it has no last line"))?;

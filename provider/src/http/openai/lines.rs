@@ -6,18 +6,31 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value};
 
+use super::logprobs::TokenProb;
+
 /// The most bytes of one line: a vector of 65,536 numbers in base64, and some room.
 const LINE_BYTES_MAX: usize = 512 << 10;
 
 /// One line of output.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Line {
-    /// A piece of the answer.
-    Text(String),
+    /// A piece of the answer, and its tokens where they were asked for.
+    Text(String, Vec<TokenProb>),
+    /// A piece of a call of a function.
+    Call(CallPiece),
     /// One text's vector, as base64 of little-endian 32-bit floats.
     Embedding(String),
     /// The last.
     Finish(Finish),
+}
+
+/// A piece of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum CallPiece {
+    /// The function's name, with which a call begins.
+    Name(String),
+    /// The next piece of its arguments, which are JSON together.
+    Arguments(String),
 }
 
 /// Why an answer ended, and what it took.
@@ -66,9 +79,12 @@ fn parse(line: &[u8]) -> Result<Line, String> {
     };
     if let Some(text) = object.remove("text") {
         return match text {
-            Value::String(text) => Ok(Line::Text(text)),
+            Value::String(text) => Ok(Line::Text(text, tokens(object.remove("logprobs"))?)),
             _ => Err("`text` is no string".to_owned()),
         };
+    }
+    if let Some(call) = object.remove("tool_call") {
+        return call_piece(call);
     }
     if let Some(embedding) = object.remove("embedding") {
         return match embedding {
@@ -77,14 +93,50 @@ fn parse(line: &[u8]) -> Result<Line, String> {
         };
     }
     match object.remove("finish") {
-        Some(Value::String(reason)) if ["stop", "length"].contains(&reason.as_str()) => {
+        Some(Value::String(reason))
+            if ["stop", "length", "tool_calls"].contains(&reason.as_str()) =>
+        {
             Ok(Line::Finish(Finish {
                 reason,
                 prompt_tokens: count(&object, "prompt_tokens")?,
                 completion_tokens: count(&object, "completion_tokens")?,
             }))
         }
-        _ => Err("a line has neither `text`, `embedding` nor a known `finish`".to_owned()),
+        _ => Err(
+            "a line has neither `text`, `tool_call`, `embedding` nor a known `finish`".to_owned(),
+        ),
+    }
+}
+
+fn tokens(logprobs: Option<Value>) -> Result<Vec<TokenProb>, String> {
+    match logprobs {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(list) => {
+            let wrong = |_| "`logprobs` is no list of tokens with `token` and `logprob`".to_owned();
+            serde_json::from_value(list).map_err(wrong)
+        }
+    }
+}
+
+fn call_piece(call: Value) -> Result<Line, String> {
+    let piece = match call {
+        Value::Object(mut call) if call.len() == 1 => {
+            let name = call.remove("name");
+            name.map_or_else(
+                || Some(CallPiece::Arguments(text(call.remove("arguments")?)?)),
+                |name| Some(CallPiece::Name(text(name)?)),
+            )
+        }
+        _ => None,
+    };
+    let wrong = || "`tool_call` has neither a `name` nor `arguments`".to_owned();
+    piece.map(Line::Call).ok_or_else(wrong)
+}
+
+fn text(value: Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text),
+        _ => None,
     }
 }
 
@@ -115,10 +167,13 @@ mod tests {
 
     #[test]
     fn lines_are_whole_wherever_the_output_is_cut() {
-        let output = "{\"text\":\"wörld\"}\n\n{\"embedding\":\"AACAPw==\"}\n\
+        let output = "{\"text\":\"wörld\"}\n\n\
+                      {\"tool_call\":{\"name\":\"f\"}}\n{\"tool_call\":{\"arguments\":\"{}\"}}\n{\"embedding\":\"AACAPw==\"}\n\
                       {\"finish\":\"length\",\"prompt_tokens\":2,\"completion_tokens\":1}\n";
         let expected = [
-            Line::Text("wörld".to_owned()),
+            Line::Text("wörld".to_owned(), vec![]),
+            Line::Call(CallPiece::Name("f".to_owned())),
+            Line::Call(CallPiece::Arguments("{}".to_owned())),
             Line::Embedding("AACAPw==".to_owned()),
             Line::Finish(Finish {
                 reason: "length".to_owned(),
@@ -143,6 +198,9 @@ mod tests {
             ("secret", "a line is no JSON"),
             ("[1]", "no JSON object"),
             ("{\"text\":1}", "`text` is no string"),
+            ("{\"text\":\"\",\"logprobs\":[{}]}", "`logprobs` is no list"),
+            ("{\"tool_call\":{}}", "neither a `name` nor"),
+            ("{\"tool_call\":{\"name\":1}}", "neither a `name` nor"),
             ("{\"embedding\":\"AAA=\"}", "32-bit floats"),
             ("{\"finish\":\"secret\"}", "known `finish`"),
             ("{\"finish\":\"stop\",\"prompt_tokens\":-1}", "no count"),

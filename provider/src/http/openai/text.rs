@@ -9,33 +9,20 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tussah_manifest::Digest;
 
+use super::asked::{Asked, asked, job_input};
 use super::lines::{Finish, Line, Lines};
-use super::{answered, bad_output, deployed, ours, refuse, run};
+use super::logprobs::{self, Offsets, TokenProb};
+use super::tools::Calls;
+use super::{answered, bad_output, deployed, ours, run};
 use crate::gateway::{JobEnd, JobEvent, Listener, News, Ticket, now_unix_ms};
-use crate::http::body::{self, Fields, missing, wrong};
+use crate::http::body;
 use crate::http::error::{ApiError, json_response};
 use crate::http::jobs::{RECEIPT_HEADER, keep_alive, receipt_header};
-use crate::http::ordered::Ordered;
 use crate::http::{App, auth};
 use crate::ledger::Shape;
-
-/// Messages of one request.
-const MESSAGES_MAX: usize = 4096;
-/// Texts at which an answer stops, as OpenAI has it.
-const STOPS_MAX: usize = 4;
-
-/// What is asked for besides the job's input.
-struct Asked {
-    shape: Shape,
-    model: String,
-    input: Map<String, Value>,
-    seed: Option<u64>,
-    stream: bool,
-    include_usage: bool,
-}
 
 pub(in crate::http) async fn chat(
     State(app): State<App>,
@@ -76,247 +63,6 @@ async fn answer(
     Ok(response)
 }
 
-fn asked(mut fields: Fields, shape: Shape) -> Result<Asked, ApiError> {
-    let model = fields.needed_text("model")?;
-    let mut input = Map::new();
-    match shape {
-        Shape::Chat => {
-            input.insert("messages".to_owned(), messages(&mut fields)?);
-        }
-        _ => {
-            let prompt = match fields.take("prompt").ok_or_else(|| missing("prompt"))? {
-                Value::String(prompt) => prompt,
-                _ => return Err(wrong("prompt", "a string")),
-            };
-            input.insert("prompt".to_owned(), Value::String(prompt));
-        }
-    }
-    let newer = fields.whole("max_completion_tokens")?;
-    let max_tokens = fields.whole("max_tokens")?.or(newer);
-    if max_tokens == Some(0) {
-        return Err(wrong("max_tokens", "at least 1"));
-    }
-    let seed = fields.whole("seed")?;
-    let optional = [
-        ("max_tokens", max_tokens.map(Value::from)),
-        ("seed", seed.map(Value::from)),
-        (
-            "temperature",
-            fields.number("temperature", 0.0, 2.0)?.map(Value::from),
-        ),
-        ("top_p", fields.number("top_p", 0.0, 1.0)?.map(Value::from)),
-        ("stop", stops(&mut fields)?),
-        ("response_format", response_format(&mut fields)?),
-    ];
-    for (name, value) in optional {
-        if let Some(value) = value {
-            input.insert(name.to_owned(), value);
-        }
-    }
-    let stream = fields.boolean("stream")?.unwrap_or_default();
-    let include_usage = match fields.take("stream_options") {
-        None => false,
-        Some(_) if !stream => {
-            let message = "`stream_options` is for `stream: true` only";
-            return Err(ApiError::bad("invalid_value", message).param("stream_options"));
-        }
-        Some(options) => {
-            let mut options = Fields::within(options, "stream_options")?;
-            let usage = options.boolean("include_usage")?.unwrap_or_default();
-            options.boolean("include_obfuscation")?;
-            options.finish()?;
-            usage
-        }
-    };
-    refuse_others(&mut fields)?;
-    fields.finish()?;
-    Ok(Asked {
-        shape,
-        model,
-        input,
-        seed,
-        stream,
-        include_usage,
-    })
-}
-
-/// The job's input as text. The schema in it is as the client wrote it: the order of its properties
-/// is the order of the answer, and a map would have lost it.
-fn job_input(input: &Map<String, Value>, body: &[u8]) -> Vec<u8> {
-    let path = ["response_format", "json_schema", "schema"];
-    let body: Option<Ordered> = serde_json::from_slice(body).ok();
-    let schema = (body.as_ref())
-        .and_then(|body| path.iter().try_fold(body, |value, name| value.get(name)))
-        .and_then(|schema| serde_json::to_string(schema).ok());
-    match schema {
-        Some(schema) if input.contains_key("response_format") => {
-            let mut rest = input.clone();
-            rest.remove("response_format");
-            let mut text = Value::Object(rest).to_string();
-            // Messages or a prompt are always there: what follows them follows a comma.
-            text.pop();
-            text.push_str(",\"response_format\":{\"type\":\"json_schema\",\"schema\":");
-            text.push_str(&schema);
-            text.push_str("}}");
-            text.into_bytes()
-        }
-        _ => Value::Object(input.clone()).to_string().into_bytes(),
-    }
-}
-
-/// What OpenAI has and this does not.
-fn refuse_others(fields: &mut Fields) -> Result<(), ApiError> {
-    // They change no answer.
-    for name in ["user", "safety_identifier", "prompt_cache_key"] {
-        fields.text(name)?;
-    }
-    fields.take("metadata");
-    let (no, zero, none) = (json!(false), json!(0), json!("none"));
-    let (one, empty, object) = (json!(1), json!([]), json!({}));
-    let (zero_float, auto, default) = (json!(0.0), json!("auto"), json!("default"));
-    for (name, nothing) in [
-        ("n", vec![one.clone()]),
-        ("best_of", vec![one]),
-        ("store", vec![no.clone()]),
-        ("echo", vec![no.clone()]),
-        ("logprobs", vec![no]),
-        ("top_logprobs", vec![zero.clone()]),
-        ("frequency_penalty", vec![zero.clone(), zero_float.clone()]),
-        ("presence_penalty", vec![zero, zero_float]),
-        ("logit_bias", vec![object]),
-        ("tools", vec![empty.clone()]),
-        ("functions", vec![empty]),
-        ("tool_choice", vec![none.clone()]),
-        ("function_call", vec![none]),
-        ("parallel_tool_calls", vec![]),
-        ("modalities", vec![json!(["text"])]),
-        ("service_tier", vec![auto, default]),
-        ("suffix", vec![json!("")]),
-        ("audio", vec![]),
-        ("prediction", vec![]),
-        ("reasoning_effort", vec![]),
-        ("verbosity", vec![]),
-        ("web_search_options", vec![]),
-    ] {
-        refuse(fields, name, &nothing)?;
-    }
-    Ok(())
-}
-
-fn messages(fields: &mut Fields) -> Result<Value, ApiError> {
-    let messages = match fields.take("messages").ok_or_else(|| missing("messages"))? {
-        Value::Array(messages) if (1..=MESSAGES_MAX).contains(&messages.len()) => messages,
-        _ => return Err(wrong("messages", "a list of 1 to 4096 messages")),
-    };
-    let messages = messages.into_iter().enumerate().map(|(index, message)| {
-        let path = format!("messages[{index}]");
-        let mut fields = Fields::within(message, &path)?;
-        let role = fields.needed_text("role")?;
-        if !["system", "developer", "user", "assistant"].contains(&role.as_str()) {
-            let expected = "`system`, `developer`, `user` or `assistant`";
-            return Err(wrong(&format!("{path}.role"), expected));
-        }
-        // A later name of the same thing, which models' templates do not know.
-        let role = if role == "developer" {
-            "system".to_owned()
-        } else {
-            role
-        };
-        let content = content(&mut fields, &path)?;
-        for name in [
-            "refusal",
-            "annotations",
-            "audio",
-            "function_call",
-            "tool_calls",
-        ] {
-            if fields.take(name).is_some_and(|value| value != json!([])) {
-                let name = format!("{path}.{name}");
-                let message = format!("`{name}` is not supported by this provider");
-                return Err(ApiError::bad("unsupported_parameter", message).param(name));
-            }
-        }
-        fields.text("name")?;
-        fields.finish()?;
-        Ok(json!({"role": role, "content": content}))
-    });
-    Ok(Value::Array(messages.collect::<Result<_, _>>()?))
-}
-
-/// A text, or a list of parts that are all text.
-fn content(fields: &mut Fields, path: &str) -> Result<String, ApiError> {
-    let path = format!("{path}.content");
-    match fields.take("content").ok_or_else(|| missing(&path))? {
-        Value::String(text) => Ok(text),
-        Value::Array(parts) => {
-            let mut all = String::new();
-            for (index, part) in parts.into_iter().enumerate() {
-                let path = format!("{path}[{index}]");
-                let mut part = Fields::within(part, &path)?;
-                let kind = part.needed_text("type")?;
-                if kind != "text" {
-                    let name = format!("{path}.type");
-                    let message = "this provider takes text only";
-                    return Err(ApiError::bad("unsupported_parameter", message).param(name));
-                }
-                all.push_str(&part.needed_text("text")?);
-                part.finish()?;
-            }
-            Ok(all)
-        }
-        _ => Err(wrong(&path, "a string or a list of text parts")),
-    }
-}
-
-fn stops(fields: &mut Fields) -> Result<Option<Value>, ApiError> {
-    let expected = "a string or a list of 1 to 4 strings, none of them empty";
-    let good = |value: &Value| value.as_str().is_some_and(|text| !text.is_empty());
-    match fields.take("stop") {
-        None => Ok(None),
-        Some(text) if good(&text) => Ok(Some(Value::Array(vec![text]))),
-        Some(Value::Array(texts))
-            if (1..=STOPS_MAX).contains(&texts.len()) && texts.iter().all(good) =>
-        {
-            Ok(Some(Value::Array(texts)))
-        }
-        Some(_) => Err(wrong("stop", expected)),
-    }
-}
-
-/// OpenAI's `response_format` as jobs get it: the schema beside the type.
-fn response_format(fields: &mut Fields) -> Result<Option<Value>, ApiError> {
-    let Some(format) = fields.take("response_format") else {
-        return Ok(None);
-    };
-    let mut format = Fields::within(format, "response_format")?;
-    let kind = format.needed_text("type")?;
-    let job = match kind.as_str() {
-        "text" => None,
-        "json_object" => Some(json!({"type": "json_object"})),
-        "json_schema" => {
-            let path = "response_format.json_schema";
-            let schema = format.take("json_schema").ok_or_else(|| missing(path))?;
-            let mut named = Fields::within(schema, path)?;
-            named.text("name")?;
-            named.text("description")?;
-            named.boolean("strict")?;
-            let path = format!("{path}.schema");
-            let schema = named.take("schema").ok_or_else(|| missing(&path))?;
-            if !schema.is_object() {
-                return Err(wrong(&path, "an object"));
-            }
-            named.finish()?;
-            Some(json!({"type": "json_schema", "schema": schema}))
-        }
-        _ => {
-            let expected = "`text`, `json_object` or `json_schema`";
-            return Err(wrong("response_format.type", expected));
-        }
-    };
-    format.finish()?;
-    Ok(job)
-}
-
 /// All the output of a job, and its end.
 pub(super) async fn whole(
     app: &App,
@@ -346,23 +92,38 @@ async fn at_once(app: &App, asked: &Asked, mut ticket: Ticket) -> Result<Respons
     let (output, end) = whole(app, &ticket.id, &mut ticket.news).await?;
     let receipt = answered(&end)?;
     let (mut text, mut finish) = (String::new(), None);
+    let (mut tokens, mut calls) = (Vec::new(), Calls::of(&ticket.id));
     for line in Lines::default().add(&output).map_err(|e| bad_output(&e))? {
         match line {
-            Line::Text(piece) => text.push_str(&piece),
+            Line::Text(piece, of_piece) => {
+                text.push_str(&piece);
+                tokens.extend(of_piece);
+            }
+            Line::Call(piece) if asked.shape == Shape::Chat => {
+                calls.add(&piece).map_err(bad_output)?;
+            }
+            Line::Call(_) => return Err(bad_output("it calls a function in a completion")),
             Line::Finish(last) => finish = Some(last),
             Line::Embedding(_) => return Err(bad_output("it has vectors among its text")),
         }
     }
     let finish = finish.ok_or_else(|| bad_output("it has no last line"))?;
+    let logprobs = logprobs_of(asked, &tokens, &mut Offsets::default());
     let choice = match asked.shape {
-        Shape::Chat => json!({
-            "index": 0,
-            "message": {"role": "assistant", "content": text, "refusal": null},
-            "logprobs": null,
-            "finish_reason": finish.reason,
-        }),
+        Shape::Chat => {
+            let mut message = json!({"role": "assistant", "content": text, "refusal": null});
+            if let Some(calls) = calls.all() {
+                message["tool_calls"] = calls;
+                if text.is_empty() {
+                    message["content"] = Value::Null;
+                }
+            }
+            json!({
+                "index": 0, "message": message, "logprobs": logprobs, "finish_reason": finish.reason,
+            })
+        }
         _ => json!({
-            "index": 0, "text": text, "logprobs": null, "finish_reason": finish.reason,
+            "index": 0, "text": text, "logprobs": logprobs, "finish_reason": finish.reason,
         }),
     };
     let object = match asked.shape {
@@ -379,6 +140,15 @@ async fn at_once(app: &App, asked: &Asked, mut ticket: Ticket) -> Result<Respons
         "tussah": ours(&ticket.id, Some(&receipt)),
     });
     Ok(json_response(StatusCode::OK, &answer))
+}
+
+/// How likely tokens were, in the shape of their API; null where nobody asked.
+fn logprobs_of(asked: &Asked, tokens: &[TokenProb], offsets: &mut Offsets) -> Value {
+    match asked.shape {
+        _ if !asked.logprobs => Value::Null,
+        Shape::Chat => logprobs::of_chat(tokens),
+        _ => logprobs::of_completion(tokens, offsets),
+    }
 }
 
 fn answer_id(shape: Shape, job: &Digest) -> String {
@@ -405,6 +175,8 @@ struct Stream {
     /// Held for as long as the client is there: dropped, it cancels the job.
     source: Source,
     lines: Lines,
+    calls: Calls,
+    offsets: Offsets,
     finish: Option<Finish>,
     ready: VecDeque<Event>,
     over: bool,
@@ -449,6 +221,8 @@ async fn streamed(app: App, asked: Asked, ticket: Ticket) -> Result<Response, Ap
         created: now_unix_ms() / 1000,
         source,
         lines: Lines::default(),
+        calls: Calls::of(&id),
+        offsets: Offsets::default(),
         finish: None,
         ready: VecDeque::new(),
         over: false,
@@ -458,7 +232,7 @@ async fn streamed(app: App, asked: Asked, ticket: Ticket) -> Result<Response, Ap
         _ => Value::Null,
     };
     if !delta.is_null() {
-        let chunk = stream.chunk(&delta, None, None);
+        let chunk = stream.chunk(&delta, &Value::Null, None, None);
         stream.ready.push_back(chunk);
     }
     let first = stream.ready.len();
@@ -494,16 +268,7 @@ impl Stream {
         match self.source.next().await {
             Some(JobEvent::Output(bytes)) => {
                 for line in self.lines.add(&bytes).map_err(|e| bad_output(&e))? {
-                    match line {
-                        Line::Text(text) => {
-                            let chunk = self.text_chunk(&text);
-                            self.ready.push_back(chunk);
-                        }
-                        Line::Finish(finish) => self.finish = Some(finish),
-                        Line::Embedding(_) => {
-                            return Err(bad_output("it has vectors among its text"));
-                        }
-                    }
+                    self.hear(line)?;
                 }
                 Ok(())
             }
@@ -513,15 +278,42 @@ impl Stream {
         }
     }
 
+    fn hear(&mut self, line: Line) -> Result<(), ApiError> {
+        let chunk = match line {
+            Line::Text(text, tokens) => {
+                let logprobs = logprobs_of(&self.asked, &tokens, &mut self.offsets);
+                let delta = match self.asked.shape {
+                    Shape::Chat => json!({"content": text}),
+                    _ => json!(text),
+                };
+                self.chunk(&delta, &logprobs, None, None)
+            }
+            Line::Call(piece) if self.asked.shape == Shape::Chat => {
+                let call = self.calls.add(&piece).map_err(bad_output)?;
+                let delta = json!({"tool_calls": [call]});
+                self.chunk(&delta, &Value::Null, None, None)
+            }
+            Line::Call(_) => return Err(bad_output("it calls a function in a completion")),
+            Line::Finish(finish) => {
+                self.finish = Some(finish);
+                return Ok(());
+            }
+            Line::Embedding(_) => return Err(bad_output("it has vectors among its text")),
+        };
+        self.ready.push_back(chunk);
+        Ok(())
+    }
+
     /// The last chunks: why it ended and by which receipt, what it took, and the mark of the end.
     fn end(&mut self, end: &JobEnd) -> Result<(), ApiError> {
         let receipt = answered(end)?;
         let finish = self.finish.take();
         let finish = finish.ok_or_else(|| bad_output("it has no last line"))?;
-        let last = match self.asked.shape {
-            Shape::Chat => self.chunk(&json!({}), Some(&finish.reason), Some(&receipt)),
-            _ => self.chunk(&json!(""), Some(&finish.reason), Some(&receipt)),
+        let delta = match self.asked.shape {
+            Shape::Chat => json!({}),
+            _ => json!(""),
         };
+        let last = self.chunk(&delta, &Value::Null, Some(&finish.reason), Some(&receipt));
         self.ready.push_back(last);
         if self.asked.include_usage {
             let mut chunk = self.frame(&json!([]), Some(&receipt));
@@ -534,20 +326,19 @@ impl Stream {
         Ok(())
     }
 
-    fn text_chunk(&self, text: &str) -> Event {
-        match self.asked.shape {
-            Shape::Chat => self.chunk(&json!({"content": text}), None, None),
-            _ => self.chunk(&json!(text), None, None),
-        }
-    }
-
-    fn chunk(&self, delta: &Value, finish: Option<&str>, receipt: Option<&Digest>) -> Event {
+    fn chunk(
+        &self,
+        delta: &Value,
+        logprobs: &Value,
+        finish: Option<&str>,
+        receipt: Option<&Digest>,
+    ) -> Event {
         let key = match self.asked.shape {
             Shape::Chat => "delta",
             _ => "text",
         };
         let choice = json!([{
-            "index": 0, key: delta, "logprobs": null, "finish_reason": finish,
+            "index": 0, key: delta, "logprobs": logprobs, "finish_reason": finish,
         }]);
         Event::default().data(self.frame(&choice, receipt).to_string())
     }

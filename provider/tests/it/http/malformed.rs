@@ -193,12 +193,30 @@ fn malformed_requests_are_refused_by_name() {
                 "wrong_offset",
             ),
             (chat(r#","n":2"#), 400, "unsupported_parameter"),
-            (chat(r#","logprobs":true"#), 400, "unsupported_parameter"),
+            (chat(r#","logprobs":1"#), 400, "invalid_value"),
+            (chat(r#","top_logprobs":2"#), 400, "invalid_value"),
+            (
+                chat(r#","logprobs":true,"top_logprobs":21"#),
+                400,
+                "invalid_value",
+            ),
             (
                 chat(r#","tools":[{"type":"function"}]"#),
                 400,
+                "missing_required_parameter",
+            ),
+            (
+                chat(r#","tools":[{"type":"function","function":{"name":"f g"}}]"#),
+                400,
+                "invalid_value",
+            ),
+            (
+                chat(r#","tools":[{"type":"custom"}]"#),
+                400,
                 "unsupported_parameter",
             ),
+            (chat(r#","tool_choice":"auto""#), 400, "invalid_value"),
+            (chat(r#","functions":[{}]"#), 400, "unsupported_parameter"),
             (chat(r#","temperature":3"#), 400, "invalid_value"),
             (chat(r#","temperature":"hot""#), 400, "invalid_value"),
             (chat(r#","max_tokens":0"#), 400, "invalid_value"),
@@ -234,7 +252,7 @@ fn malformed_requests_are_refused_by_name() {
         let answer = server.post("/v1/chat/completions", &image).await;
         let param = "messages[0].content[0].type";
         assert_eq!(answer.json()["error"]["param"], param);
-        let role = json!({"model": "chat", "messages": [{"role": "tool", "content": "x"}]});
+        let role = json!({"model": "chat", "messages": [{"role": "robot", "content": "x"}]});
         let answer = server.post("/v1/chat/completions", &role).await;
         assert_eq!(answer.json()["error"]["param"], "messages[0].role");
         // Nothing of all this was taken.
@@ -394,6 +412,14 @@ fn any_json() -> impl Strategy<Value = Value> {
         "request",
         "n",
         "tools",
+        "tool_choice",
+        "tool_calls",
+        "tool_call_id",
+        "function",
+        "name",
+        "arguments",
+        "parameters",
+        "logprobs",
         "x",
     ]);
     let leaf = prop_oneof![

@@ -158,6 +158,147 @@ fn what_a_job_gets_is_the_convention_of_its_shape() {
     });
 }
 
+fn weather() -> Value {
+    json!({"type": "function", "function": {"name": "weather", "strict": true, "parameters": {
+        "type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]}}})
+}
+
+/// The chunks of a stream, without the mark of its end.
+fn chunks(text: &str) -> Vec<Value> {
+    let data = events(text).into_iter().map(|(_, data)| data);
+    let chunks = data.filter(|data| data != "[DONE]");
+    chunks
+        .map(|data| serde_json::from_str(&data).unwrap())
+        .collect()
+}
+
+#[test]
+fn a_called_function_comes_with_its_arguments_at_once_and_in_chunks() {
+    wait(async {
+        let server = Server::with_worker().await;
+        let body = with(
+            hello(),
+            json!({"tools": [weather()], "tool_choice": "required"}),
+        );
+        let json = server.post("/v1/chat/completions", &body).await.json();
+        let choice = &json["choices"][0];
+        assert_eq!(choice["finish_reason"], "tool_calls", "{json}");
+        assert_eq!(choice["message"]["content"], "Let me see.");
+        let call = &choice["message"]["tool_calls"][0];
+        assert_eq!(call["type"], "function");
+        assert_eq!(
+            call["function"],
+            json!({"name": "weather", "arguments": "{\"place\":\"Rome\"}"})
+        );
+        let streamed = with(body, json!({"stream": true}));
+        let text = server.post("/v1/chat/completions", &streamed).await.text();
+        let chunks = chunks(&text);
+        let deltas: Vec<&Value> = chunks
+            .iter()
+            .map(|chunk| &chunk["choices"][0]["delta"])
+            .collect();
+        let first = &deltas[2]["tool_calls"][0];
+        assert_eq!(
+            first["function"],
+            json!({"name": "weather", "arguments": ""})
+        );
+        assert!(
+            first["id"].as_str().unwrap().starts_with("call_"),
+            "{first}"
+        );
+        let pieces = deltas[3..].iter().filter_map(|delta| {
+            assert_eq!(delta["tool_calls"][0]["id"], Value::Null);
+            delta["tool_calls"][0]["function"]["arguments"].as_str()
+        });
+        assert_eq!(pieces.collect::<String>(), "{\"place\":\"Rome\"}");
+        assert_eq!(
+            chunks.last().unwrap()["choices"][0]["finish_reason"],
+            "tool_calls"
+        );
+
+        // What the function gave goes back, with the call it belongs to.
+        let mut again = with(hello(), json!({"tools": [weather()]}));
+        let turns = again["messages"].as_array_mut().unwrap();
+        turns.push(json!({"role": "assistant", "content": null, "tool_calls": [call]}));
+        turns.push(json!({"role": "tool", "tool_call_id": call["id"], "content": "warm"}));
+        let answer = server.post("/v1/chat/completions", &again).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        again["messages"][2]["tool_call_id"] = json!("another");
+        let answer = server.post("/v1/chat/completions", &again).await;
+        assert_eq!(
+            (answer.status, &answer.json()["error"]["param"]),
+            (400, &json!("messages[2].tool_call_id"))
+        );
+    });
+}
+
+#[test]
+fn what_a_job_gets_of_functions_has_their_schemas_in_order() {
+    wait(async {
+        let server = Server::with_worker().await;
+        let mut tool = weather();
+        tool["function"]["parameters"] = json!("SCHEMA");
+        let call = json!({"id": "c", "type": "function", "function": {"name": "weather", "arguments": "{}"}});
+        let body = json!({
+            "model": "echo-chat",
+            "messages": [
+                {"role": "user", "content": "x"},
+                {"role": "assistant", "content": null, "tool_calls": [call]},
+                {"role": "tool", "tool_call_id": "c", "content": "warm"},
+            ],
+            "tools": [{"type": "function", "function": {"name": "now"}}, tool],
+            "tool_choice": {"type": "function", "function": {"name": "weather"}},
+            "logprobs": true, "top_logprobs": 3,
+        });
+        let schema = r#"{"type":"object","properties":{"z":{},"a":{}}}"#;
+        let body = body.to_string().replace("\"SCHEMA\"", schema);
+        let json = "Content-Type: application/json\r\n";
+        let path = "/v1/chat/completions";
+        let answer = server.send("POST", path, json, body.as_bytes()).await;
+        assert_eq!((answer.status, answer.code().as_str()), (502, "bad_output"));
+        let ledger = server.gateway.ledger();
+        let jobs = ledger.recent_jobs(None, 1).unwrap();
+        let record = ledger.job_with_content(&jobs[0].id).unwrap();
+        let said = String::from_utf8(record.unwrap().output).unwrap();
+        let expected = r#"{"logprobs":3,"messages":[{"content":"x","role":"user"},{"role":"assistant","tool_calls":[{"arguments":"{}","id":"c","name":"weather"}]},{"content":"warm","role":"tool","tool_call_id":"c"}],"tool_choice":{"function":"weather"},"tools":[{"name":"now"},{"name":"weather","parameters":{"type":"object","properties":{"z":{},"a":{}}}}]}"#;
+        assert_eq!(said, expected.to_uppercase());
+    });
+}
+
+#[test]
+fn how_likely_tokens_were_comes_in_the_shape_of_each_api() {
+    wait(async {
+        let server = Server::with_worker().await;
+        let body = with(hello(), json!({"logprobs": true, "top_logprobs": 1}));
+        let json = server.post("/v1/chat/completions", &body).await.json();
+        let content = &json["choices"][0]["logprobs"]["content"];
+        let first = json!({
+            "token": "Hé", "logprob": -0.5, "bytes": [72, 195, 169],
+            "top_logprobs": [{"token": "Ho", "logprob": -0.25, "bytes": [72, 111]}],
+        });
+        assert_eq!(content[0], first);
+        let text = server
+            .post("/v1/chat/completions", &with(body, json!({"stream": true})))
+            .await
+            .text();
+        let chunks = chunks(&text);
+        assert_eq!(
+            chunks[1]["choices"][0]["logprobs"]["content"],
+            json!([first])
+        );
+        let body = json!({"model": "completions", "prompt": "Once", "logprobs": 1});
+        let json = server.post("/v1/completions", &body).await.json();
+        let expected = json!({
+            "tokens": ["Hé", "llo"], "token_logprobs": [-0.5, -1.5], "text_offset": [0, 2],
+            "top_logprobs": [{"Ho": -0.25, "Hé": -0.5}, {"llo": -1.5}],
+        });
+        assert_eq!(json["choices"][0]["logprobs"], expected);
+        // Who does not ask gets none.
+        let json = server.post("/v1/chat/completions", &hello()).await.json();
+        assert_eq!(json["choices"][0]["logprobs"], Value::Null);
+    });
+}
+
 #[test]
 fn completions_and_embeddings_have_their_own_shapes() {
     wait(async {
