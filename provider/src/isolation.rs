@@ -126,6 +126,17 @@ pub fn confine(reach: &Reach) -> Result<Isolation, IsolationError> {
     }
 }
 
+/// What [`confine`] would come to on this system, without confining this process.
+///
+/// # Errors
+/// [`IsolationError`] if what the kernel offers was refused.
+pub fn probe() -> Result<Isolation, IsolationError> {
+    #[cfg(target_os = "linux")]
+    return linux::probe();
+    #[cfg(not(target_os = "linux"))]
+    confine(&Reach::default())
+}
+
 /// Puts this process into a session of its own, without a terminal: whatever is signalled or typed
 /// there is none of its business, and it cannot type there itself.
 ///
@@ -140,5 +151,7 @@ pub fn leave_session() -> io::Result<()> {
     }
 }
 
+#[cfg(target_os = "linux")]
+mod calls;
 #[cfg(target_os = "linux")]
 mod linux;

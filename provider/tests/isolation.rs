@@ -13,12 +13,16 @@
     clippy::print_stdout,
     reason = "what the child did is told by its output"
 )]
+#![expect(unsafe_code, reason = "an escape makes system calls of its own")]
 
 use std::{
     fs,
     io::{self, Read as _, Write as _},
     net::{TcpListener, TcpStream, UdpSocket},
-    os::unix::net::{UnixListener, UnixStream},
+    os::{
+        linux::net::SocketAddrExt as _,
+        unix::net::{SocketAddr, UnixListener, UnixStream},
+    },
     path::Path,
     process::{Command, Stdio},
 };
@@ -48,6 +52,23 @@ fn home() -> tempfile::TempDir {
         fs::write(path, text).unwrap();
     }
     home
+}
+
+/// Memory that other processes could share by its name.
+struct Shared(std::path::PathBuf);
+
+impl Shared {
+    fn new(number: u16) -> Self {
+        let path = format!("/dev/shm/tussah-test-{number}").into();
+        fs::write(&path, "an input").unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
 }
 
 /// The folders that a worker gets.
@@ -111,6 +132,20 @@ fn attempts(home: &Path, tcp: u16) -> Vec<(&'static str, io::Result<()>)> {
             test_kill_process(parent_pid).map_err(io::Error::from),
         ),
         (
+            "list the parent's open files",
+            fs::read_dir(format!("/proc/{parent}/fd")).map(drop),
+        ),
+        (
+            "read memory that others share",
+            read(Path::new(&format!("/dev/shm/tussah-test-{tcp}"))),
+        ),
+        (
+            "connect to a socket without a file",
+            SocketAddr::from_abstract_name(format!("tussah-test-{tcp}"))
+                .and_then(|address| UnixStream::connect_addr(&address))
+                .map(drop),
+        ),
+        (
             "connect by TCP",
             TcpStream::connect(("127.0.0.1", tcp)).map(drop),
         ),
@@ -125,6 +160,143 @@ fn attempts(home: &Path, tcp: u16) -> Vec<(&'static str, io::Result<()>)> {
             Command::new("/bin/true").status().map(drop),
         ),
     ]
+}
+
+/// A system call as an escape would make it, and the error with which it has to fail.
+type Call = (&'static str, i64, [i64; 5], i32);
+
+/// Calls that the filter refuses by their number or their arguments. Those of their arguments that
+/// are looked at are what would do harm; the others are such that the kernel would refuse the call
+/// in another way, or do nothing.
+fn calls(parent: i64) -> Vec<Call> {
+    const NONE: [i64; 5] = [0; 5];
+    const BAD: [i64; 5] = [-1, -1, -1, -1, -1];
+    let (eperm, enosys) = (libc::EPERM, libc::ENOSYS);
+    let first = |value: i64| [value, 0, 0, 0, 0];
+    let second = |value: i64| [0, value, 0, 0, 0];
+    let thread = i64::from(libc::CLONE_THREAD);
+    let fork = i64::from(libc::SIGCHLD);
+    let mut calls = vec![
+        ("unshare", libc::SYS_unshare, NONE, eperm),
+        ("setns", libc::SYS_setns, BAD, eperm),
+        ("clone3", libc::SYS_clone3, NONE, enosys),
+        ("fork by clone", libc::SYS_clone, first(fork), eperm),
+        ("mount", libc::SYS_mount, NONE, eperm),
+        ("move_mount", libc::SYS_move_mount, BAD, eperm),
+        ("open_tree", libc::SYS_open_tree, BAD, eperm),
+        ("fsopen", libc::SYS_fsopen, NONE, eperm),
+        ("fsconfig", libc::SYS_fsconfig, BAD, eperm),
+        ("fsmount", libc::SYS_fsmount, BAD, eperm),
+        ("fspick", libc::SYS_fspick, BAD, eperm),
+        ("chroot", libc::SYS_chroot, NONE, eperm),
+        ("io_uring_setup", libc::SYS_io_uring_setup, NONE, eperm),
+        ("userfaultfd", libc::SYS_userfaultfd, BAD, eperm),
+        ("bpf", libc::SYS_bpf, BAD, eperm),
+        ("perf_event_open", libc::SYS_perf_event_open, NONE, eperm),
+        ("keyctl", libc::SYS_keyctl, BAD, eperm),
+        ("add_key", libc::SYS_add_key, NONE, eperm),
+        ("kexec_file_load", libc::SYS_kexec_file_load, BAD, eperm),
+        ("ptrace", libc::SYS_ptrace, [-1, parent, 0, 0, 0], eperm),
+        (
+            "process_vm_readv",
+            libc::SYS_process_vm_readv,
+            first(parent),
+            eperm,
+        ),
+        (
+            "process_vm_writev",
+            libc::SYS_process_vm_writev,
+            first(parent),
+            eperm,
+        ),
+        ("pidfd_open", libc::SYS_pidfd_open, first(parent), eperm),
+        ("kill", libc::SYS_kill, first(parent), eperm),
+        ("kill all", libc::SYS_kill, first(-1), eperm),
+        ("tgkill", libc::SYS_tgkill, [parent, parent, 0, 0, 0], eperm),
+        (
+            "limits of the parent",
+            libc::SYS_prlimit64,
+            first(parent),
+            eperm,
+        ),
+        (
+            "priority of the parent",
+            libc::SYS_setpriority,
+            second(parent),
+            eperm,
+        ),
+        (
+            "processors of the parent",
+            libc::SYS_sched_setaffinity,
+            first(parent),
+            eperm,
+        ),
+        (
+            "memory shared by a key",
+            libc::SYS_shmget,
+            [0x7475, 4096, 0, 0, 0],
+            eperm,
+        ),
+        ("a message queue", libc::SYS_mq_open, NONE, eperm),
+        (
+            "a pair for datagrams",
+            libc::SYS_socketpair,
+            [
+                i64::from(libc::AF_UNIX),
+                i64::from(libc::SOCK_DGRAM),
+                0,
+                0,
+                0,
+            ],
+            eperm,
+        ),
+        (
+            "a pair for packets",
+            libc::SYS_socketpair,
+            [
+                i64::from(libc::AF_UNIX),
+                i64::from(libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC),
+                0,
+                0,
+                0,
+            ],
+            eperm,
+        ),
+        ("connect", libc::SYS_connect, BAD, eperm),
+        (
+            "type into the terminal",
+            libc::SYS_ioctl,
+            [2, 0x5412, 0, 0, 0],
+            eperm,
+        ),
+    ];
+    for (name, flag) in [
+        ("clone: user namespace", libc::CLONE_NEWUSER),
+        ("clone: mount namespace", libc::CLONE_NEWNS),
+        ("clone: network namespace", libc::CLONE_NEWNET),
+        ("clone: process namespace", libc::CLONE_NEWPID),
+    ] {
+        // With CLONE_THREAD alone the kernel refuses it in another way, and no process is made.
+        let flags = first(thread | i64::from(flag));
+        calls.push((name, libc::SYS_clone, flags, eperm));
+    }
+    if cfg!(target_arch = "x86_64") {
+        // The x32 numbers of ptrace and of getpid.
+        for (name, number) in [("x32 ptrace", 521), ("x32 getpid", 39)] {
+            calls.push((name, 0x4000_0000 | number, NONE, enosys));
+        }
+    }
+    calls
+}
+
+fn make(call: &Call) -> io::Error {
+    let (name, number, [a, b, c, d, e], _) = *call;
+    // SAFETY: no argument is an address that the kernel could use; a call that is not refused as
+    // it has to be fails the test all the same.
+    let made = unsafe { libc::syscall(number, a, b, c, d, e) };
+    let error = io::Error::last_os_error();
+    assert_eq!(made, -1, "{name} was done");
+    error
 }
 
 /// The child: confines itself, then tries.
@@ -146,6 +318,15 @@ fn child(home: &Path, tcp: u16) {
         "code {}",
         fs::read_to_string(home.join("cache/code/new")).unwrap()
     );
+    for call in calls(std::os::unix::process::parent_id().into()) {
+        let error = make(&call);
+        match error.raw_os_error() == Some(call.3) {
+            true => println!("call refused: {}", call.0),
+            false => println!("call reached: {}: {error}", call.0),
+        }
+    }
+    // A pair of streams is what an executor wakes itself with.
+    UnixStream::pair().unwrap();
     // What threads and memory need goes on.
     let sum = std::thread::spawn(|| vec![1_u64; 1 << 20].iter().sum::<u64>());
     println!("sum {}", sum.join().unwrap());
@@ -167,6 +348,9 @@ fn a_confined_process_reaches_what_it_needs_and_nothing_else() {
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let _service = UnixListener::bind(home.path().join("other/service")).unwrap();
     let port = tcp.local_addr().unwrap().port();
+    let shared = Shared::new(port);
+    let name = SocketAddr::from_abstract_name(format!("tussah-test-{port}")).unwrap();
+    let _nameless = UnixListener::bind_addr(&name).unwrap();
     // Before anything is confined all of it works, so that a refusal means something.
     let refused: Vec<_> = attempts(home.path(), port)
         .into_iter()
@@ -200,12 +384,15 @@ fn a_confined_process_reaches_what_it_needs_and_nothing_else() {
         io::stderr().write_all(message.as_bytes()).unwrap();
         return;
     }
+    let all = calls(1).len();
+    assert_eq!(said.matches("call refused:").count(), all, "{said}");
+    drop(shared);
     let reached: Vec<&str> = said
         .lines()
         .filter(|line| line.contains("reached:"))
         .collect();
     assert!(reached.is_empty(), "{reached:#?}");
-    assert_eq!(said.matches("refused:").count(), 21, "{said}");
+    assert_eq!(said.matches("\nrefused:").count(), 24, "{said}");
     for expected in [
         "module a module",
         "code new code",

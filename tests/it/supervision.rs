@@ -28,6 +28,22 @@ fn a_hung_worker_is_started_anew_and_its_job_ends_honestly() {
     let stderr = fs::read_link(format!("/proc/{worker}/fd/2")).unwrap();
     assert!(stderr.to_string_lossy().starts_with("pipe:"), "{stderr:?}");
 
+    // Neither process has a file open that is not its business.
+    let signer = daemon.process("serve-signer").expect("there is a signer");
+    let home = sandbox.home().canonicalize().unwrap();
+    for (process, may) in [
+        (worker, &["blobs", "cache/serve"][..]),
+        (signer, &["serve/ledger"]),
+    ] {
+        let links = fs::read_dir(format!("/proc/{process}/fd")).unwrap();
+        let open = links.filter_map(|link| fs::read_link(link.ok()?.path()).ok());
+        for file in open.filter(|file| file.starts_with(&home)) {
+            let inside = file.strip_prefix(&home).unwrap().to_str().unwrap();
+            let is_ours = may.iter().any(|begin| inside.starts_with(begin));
+            assert!(is_ours, "{process} has {inside} open");
+        }
+    }
+
     signal("-STOP", worker);
     assert_eq!(daemon.wait_for(&job)["status"], "host-failure");
     let receipt = daemon.verified(&sandbox, &job);

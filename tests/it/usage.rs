@@ -119,7 +119,19 @@ fn doctor_names_each_check() {
         .map(|check| check["name"].as_str().unwrap())
         .collect();
     let expected = [
-        "home", "disk", "keys", "models", "rust", "wasm", "preview1", "cpu", "memory", "gpu",
+        "home",
+        "disk",
+        "keys",
+        "models",
+        "rust",
+        "wasm",
+        "preview1",
+        "cpu",
+        "memory",
+        "gpu",
+        #[cfg(unix)]
+        "isolation",
+        "chain",
     ];
     assert_eq!(names, expected);
 }

@@ -6,23 +6,32 @@ use clap::Args;
 use serde::Serialize;
 use tussah_inference::GpuInfo;
 
-use crate::{exit_code::Exit, failure::Failure, onnx::OnnxArguments, ui::Ui};
+use crate::{
+    chain_option::ApiKeyOption, exit_code::Exit, failure::Failure, onnx::OnnxArguments, ui::Ui,
+};
 
 const EXAMPLES: &str = "\
 Examples:
   tussah doctor
+  tussah doctor --chain testnet        Looks whether the chain answers, too
   tussah doctor --json | jq '.checks[] | select(.state != \"ok\")'
   tussah doctor --json | jq '.checks[] | select(.name == \"gpu\").adapters'
 
 Exit code 0 if nothing failed (warnings are fine), 5 otherwise.";
 
-/// Check this machine: toolchain, folders, keys, models, CPU, GPU.
+/// Check this machine: toolchain, folders, keys, models, CPU, GPU, isolation, chain.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// Print JSON.
     #[arg(long)]
     pub(super) json: bool,
+    /// Ask this chain too: `mainnet`, `testnet`, the URL of a toncenter API v2, or
+    /// `embedded:FOLDER`. Without it nothing goes over the network.
+    #[arg(long, value_name = "CHAIN", env = "TUSSAH_CHAIN")]
+    chain: Option<String>,
+    #[command(flatten)]
+    api_key: ApiKeyOption,
     #[command(flatten)]
     onnx: OnnxArguments,
 }
@@ -141,7 +150,8 @@ struct View<'a> {
 
 impl Arguments {
     pub(super) fn run(self, ui: &Ui) -> Result<Exit, Failure> {
-        let checks = checks::all(&self.onnx);
+        let mut checks = checks::all(&self.onnx);
+        checks.push(checks::chain(self.chain, self.api_key));
         let ok = checks.iter().all(|check| check.state != State::Fail);
         if ui.json() {
             ui.document(&View {

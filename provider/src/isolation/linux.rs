@@ -1,15 +1,12 @@
 //! The same on Linux: limits, then Landlock, then seccomp, which forbids undoing any of it.
 
-use std::collections::BTreeMap;
-
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, RestrictionStatus, Ruleset,
     RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, path_beneath_rules,
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
-use super::{IsolationError, Reach};
+use super::{IsolationError, Reach, calls};
 use crate::wire::Isolation;
 
 /// The version of Landlock that has all we ask for: files, truncation, TCP, devices, signals.
@@ -21,62 +18,26 @@ const FILE_BYTES_MAX: u64 = 16 << 30;
 /// Threads of this user: some for each run, with room for those of the daemon's other processes.
 const THREADS_MAX: u64 = 16 * 1024;
 
-/// System calls that neither wasm nor inference nor a driver needs, and an escape would.
-const FORBIDDEN: &[i64] = &[
-    // Talk to anyone. A connected pair is made by another call, and ours is open already.
-    libc::SYS_socket,
-    // Talk, read and write past filters like this one.
-    libc::SYS_io_uring_setup,
-    libc::SYS_io_uring_enter,
-    libc::SYS_io_uring_register,
-    // Become another program.
-    libc::SYS_execve,
-    libc::SYS_execveat,
-    // Look into other processes.
-    libc::SYS_ptrace,
-    libc::SYS_process_vm_readv,
-    libc::SYS_process_vm_writev,
-    libc::SYS_pidfd_getfd,
-    libc::SYS_kcmp,
-    // Files without their names.
-    libc::SYS_open_by_handle_at,
-    // Another view of the machine.
-    libc::SYS_unshare,
-    libc::SYS_setns,
-    libc::SYS_mount,
-    libc::SYS_umount2,
-    libc::SYS_pivot_root,
-    libc::SYS_chroot,
-    libc::SYS_move_mount,
-    libc::SYS_open_tree,
-    libc::SYS_fsopen,
-    libc::SYS_fsmount,
-    libc::SYS_fspick,
-    libc::SYS_mount_setattr,
-    // The kernel itself, and secrets that it keeps.
-    libc::SYS_bpf,
-    libc::SYS_perf_event_open,
-    libc::SYS_userfaultfd,
-    libc::SYS_add_key,
-    libc::SYS_request_key,
-    libc::SYS_keyctl,
-    libc::SYS_init_module,
-    libc::SYS_finit_module,
-    libc::SYS_delete_module,
-    libc::SYS_kexec_load,
-    libc::SYS_reboot,
-    libc::SYS_swapon,
-    libc::SYS_swapoff,
-    libc::SYS_acct,
-];
-
 pub(super) fn confine(reach: &Reach) -> Result<Isolation, IsolationError> {
     limits()?;
     let status = files(reach).map_err(|error| IsolationError::Files {
         message: error.to_string(),
     })?;
-    calls()?;
+    calls::restrict()?;
     Ok(describe(&status))
+}
+
+/// On a thread that ends after it: nothing else is confined.
+pub(super) fn probe() -> Result<Isolation, IsolationError> {
+    let failed = |message: String| IsolationError::Files { message };
+    let confined = std::thread::spawn(|| {
+        let status = files(&Reach::default()).map_err(|error| error.to_string())?;
+        Ok(describe(&status))
+    });
+    match confined.join() {
+        Ok(isolation) => isolation.map_err(failed),
+        Err(_) => Err(failed("the thread that tried it failed".to_owned())),
+    }
 }
 
 fn limits() -> Result<(), IsolationError> {
@@ -125,21 +86,6 @@ fn files(reach: &Reach) -> Result<RestrictionStatus, RulesetError> {
         .restrict_self()
 }
 
-fn calls() -> Result<(), IsolationError> {
-    let failed = |message: String| IsolationError::Calls { message };
-    let rules: BTreeMap<i64, _> = FORBIDDEN.iter().map(|call| (*call, Vec::new())).collect();
-    let refuse = SeccompAction::Errno(libc::EPERM.unsigned_abs());
-    let arch = std::env::consts::ARCH
-        .try_into()
-        .map_err(|_| failed("no filter is known for this processor".to_owned()))?;
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch)
-        .map_err(|error| failed(error.to_string()))?;
-    let program: BpfProgram = filter
-        .try_into()
-        .map_err(|error: seccompiler::BackendError| failed(error.to_string()))?;
-    seccompiler::apply_filter(&program).map_err(|error| failed(error.to_string()))
-}
-
 fn describe(status: &RestrictionStatus) -> Isolation {
     let LandlockStatus::Available { effective_abi, .. } = status.landlock else {
         return Isolation::None {
@@ -159,16 +105,5 @@ fn describe(status: &RestrictionStatus) -> Isolation {
         RulesetStatus::NotEnforced => Isolation::None {
             reason: "Landlock enforces nothing here".to_owned(),
         },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_call_is_listed_twice() {
-        let calls: std::collections::BTreeSet<_> = FORBIDDEN.iter().collect();
-        assert_eq!(calls.len(), FORBIDDEN.len());
     }
 }

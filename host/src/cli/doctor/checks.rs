@@ -6,13 +6,17 @@ use std::path::Path;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 use tussah_inference::{Gpu, GpuInfo, GpuKind, SimdLevel};
 use tussah_manifest::Abi;
+#[cfg(unix)]
+use tussah_provider::{isolation::IsolationError, wire::Isolation};
+use tussah_settlement::{Chain as _, voucher::NetworkId};
 
 use super::{AdapterView, Check};
 #[cfg(feature = "onnx")]
 use crate::onnx::{Graphs, OnnxUnusable};
 use crate::{
     blobs::Blobs,
-    device,
+    chain_option::{ApiKeyOption, ChainOption, block_on, chain_failure},
+    clock, device,
     failure::Failure,
     home::{self, Home},
     keys::{self, KeyName},
@@ -26,6 +30,8 @@ use crate::{
 const DISK_FREE_BYTES_MIN: u64 = 2_000_000_000;
 /// A small model and its sessions fit.
 const MEMORY_FREE_BYTES_MIN: u64 = 1_000_000_000;
+/// A chain's newest block is some seconds old.
+const CLOCK_SECONDS_MAX: u64 = 60;
 
 #[cfg_attr(
     not(feature = "onnx"),
@@ -47,7 +53,62 @@ pub(super) fn all(onnx: &OnnxArguments) -> Vec<Check> {
     #[cfg(feature = "onnx")]
     checks.push(graphs(onnx));
     checks.push(gpus(&Gpu::list()));
+    #[cfg(unix)]
+    checks.push(isolation(tussah_provider::isolation::probe()));
     checks
+}
+
+/// A machine that serves nobody needs no isolation.
+#[cfg(unix)]
+fn isolation(found: Result<Isolation, IsolationError>) -> Check {
+    let help = "`tussah serve` then keeps strangers' jobs from this machine's files by the sandbox \
+                alone; use Linux 6.12 or later with Landlock turned on, on a machine without \
+                anything else of worth until then";
+    match found {
+        Ok(isolation @ Isolation::Full { .. }) => Check::ok("isolation", isolation.to_string()),
+        Ok(isolation) => Check::warn("isolation", isolation.to_string(), help),
+        Err(error) => Check::warn("isolation", Failure::host(error).chain().join(": "), help),
+    }
+}
+
+/// Whether a chain answers, and whether this machine's clock is that of the chain.
+pub(super) fn chain(chain: Option<String>, key: ApiKeyOption) -> Check {
+    const NAME: &str = "chain";
+    let Some(named) = chain else {
+        return Check::ok(NAME, "not asked").note(
+            "jobs on credit need none; for payment channels name one: `--chain testnet`, or \
+             TUSSAH_CHAIN",
+        );
+    };
+    let option = ChainOption::new(named.clone(), key);
+    let answer = block_on(async {
+        let chain = option.open().await?;
+        Ok((chain.network(), chain.time().await.map_err(chain_failure)?))
+    });
+    match answer {
+        Ok((network, time)) => clock_of(&named, network, time.into(), clock::seconds().into()),
+        Err(failure) => Check::fail(NAME, &failure.context(format!("{named} does not answer"))),
+    }
+}
+
+/// Deadlines of vouchers and of challenges count in the chain's time.
+fn clock_of(named: &str, network: NetworkId, time: u64, here: u64) -> Check {
+    let network = match network {
+        NetworkId::MAINNET => "the main network".to_owned(),
+        NetworkId::TESTNET => "the test network".to_owned(),
+        NetworkId::LOCALNET => "a local network".to_owned(),
+        NetworkId(other) => format!("network {other}"),
+    };
+    let apart = time.abs_diff(here);
+    let found = format!("{named} answers: {network}, {apart} s from this machine's clock");
+    match apart <= CLOCK_SECONDS_MAX {
+        true => Check::ok("chain", found),
+        false => Check::warn(
+            "chain",
+            found,
+            "set this machine's clock: deadlines count in seconds",
+        ),
+    }
 }
 
 /// A machine without a GPU runs jobs on its CPU: what is missing is said, and is no fault.
@@ -270,6 +331,37 @@ mod tests {
         assert!(check.found.starts_with(line), "{}", check.found);
         let names: Vec<&str> = check.adapters.iter().map(|one| one.name.as_str()).collect();
         assert_eq!(names, ["a card", "a program"]);
+    }
+
+    #[test]
+    fn a_chain_that_is_elsewhere_in_time_is_told_and_one_that_is_none_fails() {
+        for (here, state) in [
+            (1000, State::Ok),
+            (1060, State::Ok),
+            (940, State::Ok),
+            (1061, State::Warn),
+            (0, State::Warn),
+        ] {
+            let check = clock_of("testnet", NetworkId::TESTNET, 1000, here);
+            assert_eq!(check.state, state, "{check:?}");
+            assert!(check.found.contains("the test network"), "{check:?}");
+        }
+        let none = chain(None, ApiKeyOption::default());
+        assert_eq!(none.state, State::Ok);
+        let wrong = chain(Some("no-chain".to_owned()), ApiKeyOption::default());
+        assert_eq!(wrong.state, State::Fail);
+        assert!(wrong.help.is_some(), "{wrong:?}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_isolation_lacks_is_said() {
+        assert_eq!(isolation(Ok(Isolation::Full { abi: 6 })).state, State::Ok);
+        let missing = "this kernel has version 1".to_owned();
+        let partly = isolation(Ok(Isolation::Partial { missing }));
+        assert_eq!(partly.state, State::Warn);
+        assert!(partly.found.contains("version 1"), "{partly:?}");
+        assert!(partly.help.unwrap().contains("Linux 6.12"));
     }
 
     #[test]
