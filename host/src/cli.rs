@@ -9,8 +9,11 @@ mod channel;
 #[cfg(unix)]
 mod deploy;
 mod doctor;
+mod earnings;
 #[cfg(unix)]
 mod init;
+mod ledger;
+mod logs;
 mod model;
 mod new;
 mod provider;
@@ -18,6 +21,7 @@ mod receipt;
 mod run;
 #[cfg(unix)]
 mod serve;
+mod submit;
 mod wallet;
 
 use clap::{Parser, Subcommand};
@@ -33,6 +37,8 @@ Examples:
   tussah receipt verify r.cbor         Check the receipt's signature
   tussah audit r.cbor --input input.txt
                                        Run it again and compare, byte for byte
+  tussah submit . --input input.txt --to URL
+                                       The same on a provider, its receipt checked
   tussah model add smollm2 FILE.gguf   Give a model file a name
   tussah model generate smollm2 --prompt 'Why is the sky blue?'
 
@@ -56,12 +62,17 @@ enum Command {
     #[command(subcommand)]
     Receipt(receipt::Command),
     Audit(audit::Arguments),
+    Submit(submit::Arguments),
+    Logs(logs::Arguments),
     #[cfg(unix)]
     Init(init::Arguments),
     #[cfg(unix)]
     Deploy(deploy::Arguments),
     #[cfg(unix)]
     Serve(serve::Arguments),
+    Earnings(earnings::Arguments),
+    #[command(subcommand)]
+    Ledger(ledger::Command),
     #[command(subcommand)]
     Model(model::Command),
     #[command(subcommand)]
@@ -89,12 +100,16 @@ impl Command {
             Self::Run(arguments) => arguments.json,
             Self::Receipt(command) => command.json(),
             Self::Audit(arguments) => arguments.json,
+            Self::Submit(arguments) => arguments.json,
+            Self::Logs(arguments) => arguments.json,
             #[cfg(unix)]
             Self::Init(arguments) => arguments.json,
             #[cfg(unix)]
             Self::Deploy(arguments) => arguments.json,
             #[cfg(unix)]
             Self::Serve(arguments) => arguments.json(),
+            Self::Earnings(arguments) => arguments.json,
+            Self::Ledger(command) => command.json(),
             Self::Model(command) => command.json(),
             Self::Chain(command) => command.json(),
             Self::Channel(command) => command.json(),
@@ -113,12 +128,16 @@ impl Command {
             Self::Run(arguments) => arguments.run(ui),
             Self::Receipt(command) => command.run(ui),
             Self::Audit(arguments) => arguments.run(ui),
+            Self::Submit(arguments) => arguments.run(ui),
+            Self::Logs(arguments) => arguments.run(ui),
             #[cfg(unix)]
             Self::Init(arguments) => arguments.run(ui),
             #[cfg(unix)]
             Self::Deploy(arguments) => arguments.run(ui),
             #[cfg(unix)]
             Self::Serve(arguments) => arguments.run(ui),
+            Self::Earnings(arguments) => arguments.run(ui),
+            Self::Ledger(command) => command.run(ui),
             Self::Model(command) => command.run(ui),
             Self::Chain(command) => command.run(ui),
             Self::Channel(command) => command.run(ui),

@@ -20,6 +20,7 @@ use crate::{exit_code::Exit, failure::Failure};
 /// channels/                terms and books of payment channels
 /// serve/                   the ledger of `tussah serve`
 /// serve.toml               its settings
+/// submitted/<id>.json      requests that were sent to providers
 /// downloads/               files that are not whole yet
 /// cache/                   can be deleted at any time
 /// localnet/                the network of `tussah chain localnet`

@@ -39,8 +39,7 @@ impl Interrupt {
         })
     }
 
-    /// A flag that nothing sets.
-    #[cfg(test)]
+    /// A flag that nothing sets: for what has to end well after Ctrl-C.
     pub(crate) fn never() -> Self {
         Self {
             pressed: Arc::default(),

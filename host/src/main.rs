@@ -34,6 +34,7 @@ mod keys;
 mod models;
 mod partial;
 mod pull;
+mod remote;
 
 mod exit_code;
 mod failure;

@@ -5,7 +5,7 @@
 //! nothing but what was asked for is kept.
 
 mod folder;
-mod http;
+pub(crate) mod http;
 mod hub;
 mod package;
 mod transfer;

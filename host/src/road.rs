@@ -268,9 +268,17 @@ pub(crate) fn require_writable(receipt: &Path) -> Result<(), Failure> {
 /// # Errors
 /// A failure if the disk is full or the folder cannot be written to; nothing is left behind.
 pub(crate) fn write_receipt(path: &Path, run: &SignedRun) -> Result<(), Failure> {
+    write_pair(path, &run.receipt.to_bytes(), &run.opening.to_bytes())
+}
+
+/// The same from their bytes.
+///
+/// # Errors
+/// As [`write_receipt`].
+pub(crate) fn write_pair(path: &Path, receipt: &[u8], opening: &[u8]) -> Result<(), Failure> {
     let opening_path = opening_path(path);
-    let opening = stage(&opening_path, &run.opening.to_bytes(), 0o600)?;
-    let receipt = stage(path, &run.receipt.to_bytes(), 0o644)?;
+    let opening = stage(&opening_path, opening, 0o600)?;
+    let receipt = stage(path, receipt, 0o644)?;
     for (file, path) in [(opening, opening_path.as_path()), (receipt, path)] {
         file.persist(path)
             .map_err(|error| file_failure("write", path, error.error))?;

@@ -22,9 +22,9 @@ use crate::{
 pub(crate) struct Daemon {
     child: Child,
     stderr: BufReader<std::process::ChildStderr>,
-    address: String,
-    health: String,
-    key: String,
+    pub(crate) address: String,
+    pub(crate) health: String,
+    pub(crate) key: String,
 }
 
 /// What was answered.

@@ -47,7 +47,7 @@ fn the_json_template_needs_no_model() {
         return;
     };
     // Without a model the others say what to do.
-    for template in ["chat", "nn", "embeddings"] {
+    for template in ["chat", "openai", "nn", "embeddings"] {
         let new = ["new", "other", "--template", template];
         sandbox.run(&new).expect(2).says("tussah model pull");
         assert!(!sandbox.work().join("other").exists());
@@ -93,6 +93,22 @@ fn the_text_template_runs_until_its_model_goes() {
 fn the_chat_template_runs() {
     if let Some(sandbox) = with_noise() {
         check_with_noise(&sandbox, "chat");
+    }
+}
+
+#[test]
+fn the_openai_template_runs_and_can_be_deployed() {
+    let Some(sandbox) = with_noise() else {
+        return;
+    };
+    let (_, output) = check(&sandbox, "openai");
+    let last: Value = serde_json::from_str(output.lines().last().unwrap()).unwrap();
+    assert!(last["prompt_tokens"].as_u64() > Some(0), "{output}");
+    if cfg!(unix) {
+        let deploy = ["deploy", "openai", "--as", "mine", "--shape", "chat"];
+        let mut deploy = sandbox.command(&deploy);
+        deploy.env("CARGO_TARGET_DIR", shared_target());
+        Ended::from(deploy.output().unwrap()).expect(0);
     }
 }
 

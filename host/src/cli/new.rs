@@ -30,6 +30,8 @@ Examples:
   tussah new hello --path jobs/hello  The same somewhere else
   tussah new hello --model smollm2    It uses that model
   tussah new talk --template chat     A conversation in, as JSON, a reply out
+  tussah new my-chat --template openai
+                                      A chat model of an OpenAI API, to be deployed
   tussah new words --template json    JSON in, JSON out, no model
   tussah new find --template embeddings
                                       A query and documents in, a ranking out
@@ -68,6 +70,8 @@ enum Template {
     Text,
     /// A conversation in, as JSON, the model's next turn out.
     Chat,
+    /// What stands behind a chat model of an OpenAI API: `tussah deploy . --as NAME --shape chat`.
+    Openai,
     /// JSON in, JSON out; no model.
     Json,
     /// A query and documents in, as JSON, the documents by their likeness out.
@@ -95,7 +99,9 @@ impl Template {
         match (self, record.model_format()) {
             (Self::Json, _) => true,
             (Self::Embeddings, format) => format == Some(ModelFormat::Safetensors),
-            (Self::Text | Self::Chat | Self::Nn, format) => format == Some(ModelFormat::Gguf),
+            (Self::Text | Self::Chat | Self::Openai | Self::Nn, format) => {
+                format == Some(ModelFormat::Gguf)
+            }
         }
     }
 
@@ -137,6 +143,12 @@ impl Template {
                 source: include_str!("new/chat.rs.txt"),
                 input_name: "input.json",
                 input: include_str!("new/chat-input.json"),
+                dependencies: SERDE,
+            },
+            Self::Openai => Contents {
+                source: include_str!("new/openai.rs.txt"),
+                input_name: "input.json",
+                input: include_str!("new/openai-input.json"),
                 dependencies: SERDE,
             },
             Self::Json => Contents {
@@ -381,6 +393,7 @@ mod tests {
         for template in [
             Template::Text,
             Template::Chat,
+            Template::Openai,
             Template::Embeddings,
             Template::Nn,
         ] {

@@ -32,7 +32,7 @@ use crate::{
     road::{self, Job, Settings},
     ui::{self, Ui},
 };
-use events::Shown;
+pub(super) use events::Shown;
 pub(super) use source::{ModelArgument, Sources, model_argument};
 
 const EXAMPLES: &str = "\

@@ -125,10 +125,23 @@ impl Exchange {
     /// [`HttpError`]; a status is not one of them.
     pub(crate) fn start(get: Get, interrupt: &Interrupt) -> Result<Self, HttpError> {
         let url = get.url.clone();
+        Self::of(url, interrupt, move || follow(&get))
+    }
+
+    /// The same for any request: `send` blocks until the answer's head is there.
+    ///
+    /// # Errors
+    /// As [`Exchange::start`].
+    pub(crate) fn of(
+        url: String,
+        interrupt: &Interrupt,
+        send: impl FnOnce() -> Result<Response<ureq::Body>, HttpError> + Send + 'static,
+    ) -> Result<Self, HttpError> {
         let (sender, messages) = mpsc::sync_channel(CHUNKS_WAITING_MAX);
         // A thread of its own, left alone when nobody waits for it any more: a blocked socket
         // cannot be woken.
-        std::thread::spawn(move || exchange(&get, &sender));
+        let place = url.clone();
+        std::thread::spawn(move || exchange(place, send, &sender));
         match wait(&messages, &url, interrupt)? {
             Message::Head(status, headers) => Ok(Self {
                 status,
@@ -195,8 +208,12 @@ fn wait(
 }
 
 /// The thread: nobody listening ends it.
-fn exchange(get: &Get, sender: &SyncSender<Message>) {
-    let mut response = match follow(get) {
+fn exchange(
+    url: String,
+    send: impl FnOnce() -> Result<Response<ureq::Body>, HttpError>,
+    sender: &SyncSender<Message>,
+) {
+    let mut response = match send() {
         Ok(response) => response,
         Err(error) => {
             let _ = sender.send(Message::Failed(error));
@@ -221,7 +238,7 @@ fn exchange(get: &Get, sender: &SyncSender<Message>) {
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(source) => Message::Failed(HttpError::Broken {
-                url: get.url.clone(),
+                url: url.clone(),
                 source,
             }),
         };
@@ -290,30 +307,37 @@ fn follow(get: &Get) -> Result<Response<ureq::Body>, HttpError> {
 
 fn agent() -> &'static Agent {
     static AGENT: OnceLock<Agent> = OnceLock::new();
-    AGENT.get_or_init(|| {
-        let certificates = rustls_native_certs::load_native_certs().certs;
-        let certificates: Vec<_> = certificates
-            .iter()
-            .map(|certificate| Certificate::from_der(certificate).to_owned())
-            .collect();
-        let tls = TlsConfig::builder()
-            .root_certs(RootCerts::Specific(Arc::new(certificates)))
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .build();
-        Agent::config_builder()
-            .tls_config(tls)
-            .user_agent(concat!("tussah/", env!("CARGO_PKG_VERSION")))
-            // The bytes as they are, so that ranges and sizes mean the file.
-            .accept_encoding("identity")
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .timeout_connect(Some(HEAD_TIMEOUT))
-            .timeout_recv_response(Some(HEAD_TIMEOUT))
-            .timeout_per_read(Some(SILENCE_MAX))
-            .build()
-            .into()
-    })
+    AGENT.get_or_init(|| agent_with(system_roots()))
+}
+
+/// Whom the operating system trusts.
+pub(crate) fn system_roots() -> Vec<Certificate<'static>> {
+    let certificates = rustls_native_certs::load_native_certs().certs;
+    certificates
+        .iter()
+        .map(|certificate| Certificate::from_der(certificate).to_owned())
+        .collect()
+}
+
+/// A client that trusts these certificates and follows no redirect.
+pub(crate) fn agent_with(roots: Vec<Certificate<'static>>) -> Agent {
+    let tls = TlsConfig::builder()
+        .root_certs(RootCerts::Specific(Arc::new(roots)))
+        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .build();
+    Agent::config_builder()
+        .tls_config(tls)
+        .user_agent(concat!("tussah/", env!("CARGO_PKG_VERSION")))
+        // The bytes as they are, so that ranges and sizes mean the file.
+        .accept_encoding("identity")
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .timeout_connect(Some(HEAD_TIMEOUT))
+        .timeout_recv_response(Some(HEAD_TIMEOUT))
+        .timeout_per_read(Some(SILENCE_MAX))
+        .build()
+        .into()
 }
 
 /// Refuses what is no web address.
@@ -332,8 +356,8 @@ pub(crate) fn check_url(url: &str) -> Result<(), String> {
     }
 }
 
-/// Whether nobody on the way can change the answer.
-fn trusted(url: &str) -> bool {
+/// Whether nobody on the way can read or change what is said.
+pub(crate) fn trusted(url: &str) -> bool {
     let Ok(uri) = url.parse::<Uri>() else {
         return false;
     };

@@ -11,7 +11,7 @@ use crate::{
 
 /// Streams output to standard output, and progress to the terminal.
 #[derive(Debug)]
-pub(super) struct Shown {
+pub(in crate::cli) struct Shown {
     ui: Ui,
     /// Output is held back: it comes in a document at the end, or nobody wants it.
     silent: bool,
@@ -36,7 +36,7 @@ enum Stage {
 }
 
 impl Shown {
-    pub(super) fn new(ui: Ui, silent: bool) -> Self {
+    pub(in crate::cli) fn new(ui: Ui, silent: bool) -> Self {
         Self {
             ui,
             silent,
@@ -48,7 +48,7 @@ impl Shown {
     ///
     /// # Errors
     /// The first failure to write output.
-    pub(super) fn finish(&self) -> Result<(), Failure> {
+    pub(in crate::cli) fn finish(&self) -> Result<(), Failure> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.bar = None;
         if state.wrote && !state.ends_with_newline && self.ui.stdout_is_terminal() {
