@@ -3,6 +3,7 @@
 //! In: arguments. Out: an exit code, after the command's result or its error was shown.
 
 mod audit;
+mod bench;
 mod build;
 mod chain;
 mod channel;
@@ -84,6 +85,7 @@ enum Command {
     #[command(subcommand)]
     Provider(provider::Command),
     Doctor(doctor::Arguments),
+    Bench(bench::Arguments),
     #[cfg(unix)]
     #[command(hide = true)]
     ServeWorker(serve::WorkerArguments),
@@ -116,6 +118,7 @@ impl Command {
             Self::Wallet(command) => command.json(),
             Self::Provider(command) => command.json(),
             Self::Doctor(arguments) => arguments.json,
+            Self::Bench(arguments) => arguments.json,
             #[cfg(unix)]
             Self::ServeWorker(_) | Self::ServeSigner => false,
         }
@@ -144,6 +147,7 @@ impl Command {
             Self::Wallet(command) => command.run(ui),
             Self::Provider(command) => command.run(ui),
             Self::Doctor(arguments) => arguments.run(ui),
+            Self::Bench(arguments) => arguments.run(ui),
             #[cfg(unix)]
             Self::ServeWorker(arguments) => arguments.run(ui),
             #[cfg(unix)]

@@ -10,6 +10,7 @@ mod bank;
 mod fixture;
 
 mod bad_input;
+mod bench;
 mod build;
 mod channel;
 mod device;
