@@ -7,6 +7,7 @@
 
 mod child;
 pub(crate) mod config;
+mod notify;
 mod retold;
 
 use std::{
@@ -267,6 +268,7 @@ async fn serve(
     ui.note(&format!(
         "serving on http://{address}, health on http://{monitored}"
     ));
+    notify::notify(notify::READY);
     let ended = tokio::select! {
         () = signals.next() => None,
         ended = &mut answering => Some(port_lost(address, ended)),
@@ -277,6 +279,7 @@ async fn serve(
     if let Some(failure) = ended {
         return Err(failure);
     }
+    notify::notify(notify::STOPPING);
     ui.note("no more jobs are taken; those that run are waited for");
     let drained = async {
         let in_time = drain(&gateway, settings.drain, ui).await;

@@ -13,7 +13,7 @@ use crate::contracts::{self, ContractsArgs};
 use crate::setup::{self, SetupArgs};
 use crate::test::{self, Counts};
 use crate::workspace::Workspace;
-use crate::{command, licences, model, onnx, tidy, ui};
+use crate::{command, licences, model, onnx, package, tidy, ui};
 
 /// How a step ended.
 enum Verdict {
@@ -47,6 +47,7 @@ pub(crate) fn run() -> Result<()> {
     steps.run_or_skip("cargo-deny", || deny(&workspace));
     steps.run_or_skip("contracts", contracts_compile);
     steps.run_or_skip("typos", || typos(&workspace));
+    steps.run_or_skip("unit", || package::check_unit(&workspace));
     steps.run("clippy", || {
         let arguments = [
             "clippy",
@@ -73,7 +74,14 @@ pub(crate) fn run() -> Result<()> {
         setup::run(&SetupArgs::from_environment()?, &model::ALL)
     });
     steps.run("tests", || {
-        test::tests(&workspace, workspace.release_binary()?, &mut counts)
+        // What needs a kernel that isolates jobs is skipped elsewhere, and is not to be here.
+        let required = [("REQUIRE_ISOLATION", "1")];
+        test::tests(
+            &workspace,
+            workspace.release_binary()?,
+            &required,
+            &mut counts,
+        )
     });
     #[cfg(unix)]
     steps.run_or_skip("openai", || crate::openai::run(&workspace));

@@ -16,6 +16,7 @@ mod model;
 mod onnx;
 #[cfg(unix)]
 mod openai;
+mod package;
 mod setup;
 mod test;
 mod tidy;
@@ -60,6 +61,8 @@ enum Task {
     /// Have OpenAI's own packages for Python and JavaScript talk to a provider
     #[cfg(unix)]
     Openai,
+    /// Make the Debian package, and check the systemd unit
+    Package,
     /// Check the house rules that no other tool checks; quick
     Tidy,
 }
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
         Task::Contracts(args) => contracts::run(&args),
         #[cfg(unix)]
         Task::Openai => openai::task(),
+        Task::Package => package::run(),
         Task::Tidy => workspace::Workspace::ask().and_then(|workspace| tidy::check(&workspace)),
     };
     match result {

@@ -33,17 +33,23 @@ pub(crate) fn run() -> Result<()> {
     setup::run(&SetupArgs::from_environment()?, &model::ALL)?;
     let release = workspace.release_binary()?;
     let mut counts = Counts::default();
-    let verdict =
-        tests(&workspace, release, &mut counts).and_then(|()| doctests(&workspace, &mut counts));
+    let verdict = tests(&workspace, release, &[], &mut counts)
+        .and_then(|()| doctests(&workspace, &mut counts));
     ui::say(&counts.to_string());
     verdict
 }
 
-/// Unit and end-to-end tests, by cargo-nextest where it is installed.
+/// Unit and end-to-end tests, by cargo-nextest where it is installed. Under the variables in
+/// `required` what they name is not skipped.
 ///
 /// # Errors
 /// A test failed or does not compile.
-pub(crate) fn tests(workspace: &Workspace, release: PathBuf, counts: &mut Counts) -> Result<()> {
+pub(crate) fn tests(
+    workspace: &Workspace,
+    release: PathBuf,
+    required: &[(&str, &str)],
+    counts: &mut Counts,
+) -> Result<()> {
     vulkan::ensure(vulkan::Driver::Tests);
     // In one call with the tests, so that both are built with the same features, once.
     let mut build = workspace.cargo();
@@ -81,6 +87,7 @@ pub(crate) fn tests(workspace: &Workspace, release: PathBuf, counts: &mut Counts
         ]);
     }
     run.env("REQUIRE_MODEL", "1");
+    run.envs(required.iter().copied());
     vulkan::for_tests(&mut run);
     let home = home::tussah_home()?;
     for model in &model::ALL {
