@@ -1,6 +1,6 @@
-//! The official OpenAI packages against a provider: `openai` of PyPI and of npm.
+//! Clients against a provider: `openai` of PyPI and of npm, and examples/telegram-bot.
 //!
-//! In: the debug binary, the tests' models, pip and npm. Out: whether both packages get what they expect of a
+//! In: the debug binary, the tests' models, pip and npm. Out: whether all get what they expect of a
 //! `tussah serve` that was started for them.
 //! Never: a service of OpenAI's; a home folder but one of its own, which has the models alone.
 
@@ -26,7 +26,7 @@ const DEPLOYED: [(&str, &str); 3] = [
     ("jobs/embeddings", "embeddings"),
 ];
 
-/// Builds the binary as tests have it, and runs both clients.
+/// Builds the binary as tests have it, and runs the clients.
 ///
 /// # Errors
 /// As [`run`], or the build failed.
@@ -41,7 +41,7 @@ pub(crate) fn task() -> Result<()> {
     Ok(())
 }
 
-/// Runs both clients; says why where one cannot be run.
+/// Runs the clients; says why where one cannot be run.
 ///
 /// # Errors
 /// A package cannot be had, the provider does not start, or a client found something amiss.
@@ -58,9 +58,14 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Option<String>> {
     let scripts = workspace.root.join("tests/openai");
     let mut run = Command::new("python3");
     client(run.arg(scripts.join("client.py")).env("PYTHONPATH", python))?;
+    telegram_bot(workspace, &provider)?;
     if !node_is_here() {
         return Ok(Some("node and npm are not installed".to_owned()));
     }
+    let page = workspace
+        .root
+        .join("examples/telegram-bot/miniapp/test.mjs");
+    command::run(Command::new("node").arg(page))?;
     let (_, version) = NODE[0];
     let tools = workspace.target.join("openai-node").join(version);
     install(&tools, NODE)?;
@@ -71,6 +76,28 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Option<String>> {
             .env("TUSSAH_NODE_MODULES", modules),
     )?;
     Ok(None)
+}
+
+/// The example that is a client: a workspace of its own, so that nobody else builds its crates.
+fn telegram_bot(workspace: &Workspace, provider: &Provider) -> Result<()> {
+    let manifest = workspace.root.join("examples/telegram-bot/Cargo.toml");
+    for (task, arguments) in [
+        ("fmt", &["--check"][..]),
+        (
+            "clippy",
+            &["--all-targets", "--locked", "--", "-D", "warnings"],
+        ),
+        ("test", &["--locked"]),
+    ] {
+        let mut cargo = workspace.cargo();
+        cargo.arg(task).arg("--manifest-path").arg(&manifest);
+        cargo.args(arguments);
+        cargo.env("CARGO_TARGET_DIR", workspace.target.join("telegram-bot"));
+        cargo.env("TUSSAH_URL", &provider.url);
+        cargo.env("TUSSAH_KEY", &provider.key);
+        command::run(cargo.env("REQUIRE_PROVIDER", "1"))?;
+    }
+    Ok(())
 }
 
 /// Where pip put the package, once.
