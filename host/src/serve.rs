@@ -79,6 +79,8 @@ pub(crate) struct Settings {
     pub(crate) queue: QueueLimits,
     /// Jobs that one account may bring in a minute.
     pub(crate) account_per_minute_max: Option<u32>,
+    /// How long contents of jobs that ended are kept; `None` is for ever.
+    pub(crate) keep: Option<Duration>,
     /// Bytes of blobs from which on uploads are refused.
     pub(crate) blobs_bytes_max: u64,
     /// The most that manifests may ask for.
@@ -107,6 +109,7 @@ impl Settings {
         let amount = |set: Option<Amount>| set.map_or(Nanograms::ZERO, |Amount(amount)| amount);
         let (listen, prices) = (&config.listen, &config.prices);
         let seconds = |time: u32| Duration::from_secs(time.into());
+        let keep_days = config.limits.keep_days.map_or(30, |Whole(days)| days);
         let blobs_gb = config.models.blobs_max_gb.map_or(100, |Whole(gb)| gb);
         Self {
             listen: place(listen.address, 8899),
@@ -122,6 +125,7 @@ impl Settings {
             account_per_minute_max: (config.limits.account_per_minute_max)
                 .map(|Whole(max)| max)
                 .filter(|max| *max > 0),
+            keep: (keep_days > 0).then(|| Duration::from_hours(24 * u64::from(keep_days))),
             blobs_bytes_max: u64::from(blobs_gb) * 1_000_000_000,
             limits_max: limits_max(&config.limits),
             models: config.models.allow.clone(),
@@ -233,6 +237,7 @@ async fn serve(
         account_per_minute_max: settings.account_per_minute_max,
         admission,
         supervision: Supervision::silent(settings.silence),
+        keep: settings.keep,
         ..GatewayConfig::new(blobs.clone(), cache_key)
     };
     let gateway = Gateway::new(config, ledger, link).map_err(Failure::host)?;

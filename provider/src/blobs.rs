@@ -5,11 +5,11 @@
 //! for the next try. The folders are those of the host's store, which hashes each blob again when
 //! it is read. Paths are made of digests alone.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tussah_manifest::{Digest, Hasher};
 
@@ -105,8 +105,11 @@ pub enum UploadError {
 pub struct Uploads {
     root: Arc<PathBuf>,
     rules: Arc<BlobRules>,
-    busy: Arc<Mutex<HashSet<Digest>>>,
+    busy: Arc<Mutex<Busy>>,
 }
+
+/// Blobs that are being uploaded, and the bytes that each will have: space that is set aside.
+type Busy = HashMap<Digest, u64>;
 
 impl Uploads {
     /// Uploads into this folder of blobs.
@@ -148,7 +151,11 @@ impl Uploads {
                 max: rules.blob_bytes_max,
             });
         }
-        let claim = Claim::take(&self.busy, digest).ok_or(UploadError::Busy)?;
+        // Held until the space is set aside: of two that come at once, the second sees the first.
+        let mut busy = lock(&self.busy);
+        if busy.contains_key(&digest) {
+            return Err(UploadError::Busy);
+        }
         let expected = match self.state(&digest) {
             BlobState::Partial { bytes } => bytes,
             BlobState::Whole { bytes } => bytes,
@@ -159,7 +166,14 @@ impl Uploads {
                 found: offset,
             });
         }
-        let used = used_bytes(&self.root)?.saturating_sub(expected);
+        let counted_whole = |partial: &Digest| *partial == digest || busy.contains_key(partial);
+        let mut used = used_bytes(&self.root, counted_whole)?;
+        if let BlobState::Whole { bytes } = self.state(&digest) {
+            used = used.saturating_sub(bytes);
+        }
+        let used = busy
+            .values()
+            .fold(used, |used, bytes| used.saturating_add(*bytes));
         if used.saturating_add(total) > rules.quota_bytes {
             return Err(UploadError::Quota {
                 bytes: total,
@@ -167,6 +181,12 @@ impl Uploads {
                 quota: rules.quota_bytes,
             });
         }
+        busy.insert(digest, total);
+        drop(busy);
+        let claim = Claim {
+            busy: Arc::clone(&self.busy),
+            digest,
+        };
         let file = File::options()
             .create(true)
             .append(true)
@@ -189,28 +209,21 @@ impl Uploads {
     }
 }
 
-/// Holds a blob against a second upload at the same time.
+/// Holds a blob against a second upload at the same time, and its space against others.
 #[derive(Debug)]
 struct Claim {
-    busy: Arc<Mutex<HashSet<Digest>>>,
+    busy: Arc<Mutex<Busy>>,
     digest: Digest,
-}
-
-impl Claim {
-    fn take(busy: &Arc<Mutex<HashSet<Digest>>>, digest: Digest) -> Option<Self> {
-        let mut held = busy.lock().unwrap_or_else(PoisonError::into_inner);
-        held.insert(digest).then(|| Self {
-            busy: Arc::clone(busy),
-            digest,
-        })
-    }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        let mut held = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        held.remove(&self.digest);
+        lock(&self.busy).remove(&self.digest);
     }
+}
+
+fn lock(busy: &Mutex<Busy>) -> MutexGuard<'_, Busy> {
+    busy.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A piece on its way. Dropped, it leaves what was written for the next try.
@@ -281,21 +294,37 @@ fn hash(path: &Path) -> io::Result<Digest> {
     }
 }
 
-/// What all files of the store take: those with a name, and those on their way.
-fn used_bytes(root: &Path) -> io::Result<u64> {
+/// What all files of the store take: those with a name, and those on their way, but for those that
+/// are counted by what they will have.
+fn used_bytes(root: &Path, is_counted: impl Fn(&Digest) -> bool) -> io::Result<u64> {
     let mut used = 0_u64;
     for entry in fs::read_dir(root)? {
         let entry = entry?;
         let kind = entry.file_type()?;
         if kind.is_file() {
-            used = used.saturating_add(entry.metadata()?.len());
+            let name = entry.file_name();
+            let name = name.to_str().unwrap_or_default();
+            let partial = name.strip_prefix(PARTIAL_PREFIX);
+            let partial = partial.and_then(|hex| Digest::from_hex(hex).ok());
+            if !partial.is_some_and(|digest| is_counted(&digest)) {
+                used = used.saturating_add(length(&entry)?);
+            }
         } else if kind.is_dir() {
             for blob in fs::read_dir(entry.path())? {
-                used = used.saturating_add(blob?.metadata()?.len());
+                used = used.saturating_add(length(&blob?)?);
             }
         }
     }
     Ok(used)
+}
+
+/// Of a file that may be gone by now: an upload gives it another name when it is whole.
+fn length(entry: &fs::DirEntry) -> io::Result<u64> {
+    match entry.metadata() {
+        Ok(metadata) => Ok(metadata.len()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]
@@ -376,5 +405,29 @@ mod tests {
             Err(UploadError::Quota { used: 99, .. })
         ));
         begin(b"b", 51).unwrap();
+    }
+
+    #[test]
+    fn space_is_set_aside_for_all_that_come_at_once() {
+        let (_folder, uploads) = uploads(rules());
+        let [a, b, c] = [b"a", b"b", b"c"].map(|what| Digest::of(what));
+        let mut first = uploads.begin(a, 0, 100).unwrap();
+        // Nothing of the first is on the disk yet, and all of it is spoken for.
+        assert!(matches!(
+            uploads.begin(b, 0, 51),
+            Err(UploadError::Quota { used: 100, .. })
+        ));
+        let second = uploads.begin(b, 0, 50).unwrap();
+        first.write(&[0; 60]).unwrap();
+        assert!(matches!(
+            uploads.begin(c, 0, 1),
+            Err(UploadError::Quota { used: 150, .. })
+        ));
+        // One that was given up holds what it wrote; it can go on, though nothing else fits.
+        drop(first);
+        uploads.begin(c, 0, 41).unwrap_err();
+        drop(uploads.begin(c, 0, 40).unwrap());
+        uploads.begin(a, 60, 100).unwrap();
+        drop(second);
     }
 }

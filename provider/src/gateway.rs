@@ -3,7 +3,8 @@
 //! In: submissions of known accounts, a worker's and a signer's sockets. Out: durable jobs, their
 //! output while it comes, their signed end. It runs no module and holds no key. A job is on the
 //! disk before its id is told, and its end is on the disk before it is told; between the two it
-//! may run more than once, and says the same each time.
+//! may run more than once, and says the same each time. One whose client was waiting when the
+//! gateway ended is not run again, since nobody waits for it any more.
 
 mod admission;
 mod ending;
@@ -11,6 +12,7 @@ mod feed;
 mod metrics;
 mod prices;
 mod rate;
+mod retention;
 mod signer_link;
 mod submit;
 mod supervise;
@@ -19,13 +21,13 @@ mod worker;
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Notify, watch};
 use tussah_manifest::{Digest, Document as _, Manifest, Nanograms, PublicKey, Request};
 
-use crate::ledger::{Accepted, Account, AccountId, Ending, Ledger, LedgerError};
+use crate::ledger::{Accepted, Account, AccountId, Ending, Finding, Ledger, LedgerError};
 use crate::queue::{AccountQueueLimits, Queue, QueueLimits, Waiting};
 use crate::wire::{Isolation, Secret, WhoseFault};
 
@@ -38,6 +40,9 @@ pub use signer_link::{SignerError, SignerLink};
 pub use submit::{Ask, News, Quote, Submission, SubmitError, Ticket};
 pub use supervise::Supervision;
 pub use worker::WorkerError;
+
+/// How long contents are kept, unless somebody says otherwise.
+const KEEP: Duration = Duration::from_hours(30 * 24);
 
 /// What a gateway is told before it starts.
 #[derive(Debug, Clone)]
@@ -58,6 +63,8 @@ pub struct GatewayConfig {
     pub blobs: PathBuf,
     /// Passed on to the worker: authenticates what it keeps in its cache.
     pub cache_key: Secret,
+    /// How long the ledger keeps inputs, outputs and logs of jobs that ended; `None` for ever.
+    pub keep: Option<Duration>,
 }
 
 impl GatewayConfig {
@@ -72,6 +79,7 @@ impl GatewayConfig {
             supervision: Supervision::default(),
             blobs,
             cache_key,
+            keep: Some(KEEP),
         }
     }
 }
@@ -100,6 +108,10 @@ struct Inner {
     had_worker: AtomicBool,
     /// Ends that are being signed and written, or are about to be.
     ending: AtomicUsize,
+    /// Ends among them that could not be written down and are tried again.
+    stuck: AtomicUsize,
+    /// Rows of the ledger that could not be read at the start.
+    set_aside: usize,
     /// Something ended, or a deadline came closer.
     changed: Notify,
 }
@@ -162,9 +174,24 @@ impl Gateway {
             .collect();
         let mut queue = Queue::new(config.queue);
         let mut live = HashMap::new();
-        for accepted in ledger.accepted()? {
+        let unfinished = ledger.unfinished()?;
+        for Finding { place, problem } in &unfinished.set_aside {
+            tracing::error!(
+                place,
+                problem,
+                "set aside: it cannot be read, and does not run"
+            );
+        }
+        let mut fleeting = Vec::new();
+        for accepted in unfinished.jobs {
             let limits = limits.get(&accepted.account).copied().unwrap_or_default();
-            let job = Live::of(accepted, limits, true);
+            let job = Live::of(accepted, limits);
+            if !job.keep.load(Ordering::Acquire) {
+                let job = Arc::new(job);
+                live.insert(job.id, Arc::clone(&job));
+                fleeting.push(job);
+                continue;
+            }
             queue.hold(job.waiting.account, job.waiting.input_bytes, limits);
             queue.push(job.waiting);
             live.insert(job.id, Arc::new(job));
@@ -194,11 +221,18 @@ impl Gateway {
                 giving_up: watch::Sender::new(false),
                 had_worker: AtomicBool::new(false),
                 ending: AtomicUsize::new(0),
+                stuck: AtomicUsize::new(0),
+                set_aside: unfinished.set_aside.len(),
                 changed: Notify::new(),
             }),
         };
+        for live in fleeting {
+            let message = "the provider ended while its client waited, and did not run it again";
+            gateway.end_without_run(live, WhoseFault::Provider, 5, message);
+        }
         let watched = Arc::downgrade(&gateway.inner);
-        tokio::spawn(submit::expire(watched));
+        tokio::spawn(submit::expire(Weak::clone(&watched)));
+        tokio::spawn(retention::prune(watched));
         Ok(gateway)
     }
 
@@ -234,11 +268,19 @@ impl Gateway {
             Some("the provider is shutting down")
         } else if !self.inner.signer.is_there() {
             Some("the signer has ended")
+        } else if self.inner.stuck.load(Ordering::Acquire) > 0 {
+            Some("the ledger cannot be written: jobs that ended wait for it")
         } else if self.lock().worker.is_none() {
             Some("no worker is ready")
         } else {
             None
         }
+    }
+
+    /// Jobs of the ledger that could not be read at the start, and so do not run; its check names
+    /// them.
+    pub fn set_aside(&self) -> usize {
+        self.inner.set_aside
     }
 
     /// What runs jobs, in the worker's own words; `None` without a worker.
@@ -377,7 +419,7 @@ impl Drop for AboutToEnd {
 }
 
 impl Live {
-    fn of(job: Accepted, limits: AccountQueueLimits, keep: bool) -> Self {
+    fn of(job: Accepted, limits: AccountQueueLimits) -> Self {
         let id = job.request.body.job_id();
         let waiting = Waiting {
             job: id,
@@ -398,7 +440,7 @@ impl Live {
             since: Instant::now(),
             feed: feed::Feed::new(),
             watchers: AtomicUsize::new(0),
-            keep: AtomicBool::new(keep),
+            keep: AtomicBool::new(job.keep),
             cancelled: AtomicBool::new(false),
             lost: AtomicUsize::new(0),
         }

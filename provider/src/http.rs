@@ -9,6 +9,7 @@
 mod auth;
 mod blobs;
 mod body;
+mod budget;
 mod error;
 mod guard;
 mod health;
@@ -45,6 +46,10 @@ pub struct HttpConfig {
     pub anonymous: Option<String>,
     /// Bytes of a JSON body, at most.
     pub body_bytes_max: usize,
+    /// Bytes of bodies whose jobs are not on the disk yet, of everybody.
+    pub bodies_bytes_max: usize,
+    /// The same, of one account.
+    pub account_bodies_bytes_max: usize,
     /// Connections at a time; more wait to be accepted.
     pub connections_max: usize,
     /// How long the head of a request may take, and a connection be idle.
@@ -61,6 +66,8 @@ impl Default for HttpConfig {
                 .to_vec(),
             anonymous: None,
             body_bytes_max: 24 << 20,
+            bodies_bytes_max: 256 << 20,
+            account_bodies_bytes_max: 96 << 20,
             connections_max: 1024,
             head_time_max: Duration::from_secs(15),
             body_time_max: Duration::from_secs(60),
@@ -74,6 +81,7 @@ struct App {
     gateway: Gateway,
     config: Arc<HttpConfig>,
     uploads: Uploads,
+    bodies: budget::Budget,
 }
 
 /// Answers clients until `stop` is done, then lets what is being answered end.
@@ -88,10 +96,12 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let config = Arc::new(config);
+    let bodies = budget::Budget::new(config.bodies_bytes_max, config.account_bodies_bytes_max);
     let app = App {
         gateway,
         config: Arc::clone(&config),
         uploads,
+        bodies,
     };
     serve_router(router(app), &config, listener, stop).await
 }

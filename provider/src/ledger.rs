@@ -10,9 +10,11 @@ mod check;
 mod earnings;
 mod jobs;
 mod limits;
+mod prune;
 mod store;
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use rusqlite::Connection;
 use tussah_manifest::{Digest, Nanograms};
@@ -20,8 +22,11 @@ use tussah_manifest::{Digest, Nanograms};
 pub use accounts::{Account, ApiKey, ApiKeySecret, Deployment, NameError, Shape, check_name};
 pub use check::{CheckReport, Finding};
 pub use earnings::{Earnings, EarningsBy, EarningsSpan};
-pub use jobs::{Acceptance, Accepted, Ending, Fault, JobRecord, JobState, JobSummary, NewJob};
+pub use jobs::{
+    Acceptance, Accepted, Ending, Fault, JobPart, JobState, JobSummary, NewJob, Unfinished,
+};
 pub use limits::{AccountLimits, Change, CreditChange, LimitChanges};
+pub use prune::{PruneStep, Pruned};
 pub use store::StoreError;
 
 use crate::signer::{Jobs, JobsError, KnownJob};
@@ -104,6 +109,17 @@ pub struct Ledger {
     store: Store,
 }
 
+/// What a ledger wrote since it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LedgerWrites {
+    /// Changes that are durable: a job has two, its acceptance and its end.
+    pub writes: u64,
+    /// Transactions that they took.
+    pub commits: u64,
+    /// Times that the disk was synced for them, at most.
+    pub syncs: u64,
+}
+
 impl Ledger {
     /// Opens the ledger at this path, and makes it if there is none.
     ///
@@ -113,6 +129,16 @@ impl Ledger {
         Ok(Self {
             store: Store::open(path)?,
         })
+    }
+
+    /// What was written since it was opened.
+    pub fn writes(&self) -> LedgerWrites {
+        let counts = self.store.counts();
+        LedgerWrites {
+            writes: counts.writes.load(Ordering::Relaxed),
+            commits: counts.commits.load(Ordering::Relaxed),
+            syncs: counts.syncs.load(Ordering::Relaxed),
+        }
     }
 
     /// 32 bytes that this ledger drew when they were first asked for, and always answers: the
@@ -153,10 +179,7 @@ impl LedgerView {
 
 impl Jobs for LedgerView {
     fn job(&mut self, id: &Digest) -> Result<Option<KnownJob>, JobsError> {
-        let known = store::read(&mut self.connection, |connection| {
-            jobs::known(connection, id)
-        });
-        known.map_err(|error: LedgerError| JobsError {
+        jobs::known(&self.connection, id).map_err(|error: LedgerError| JobsError {
             message: error.to_string(),
         })
     }

@@ -22,6 +22,8 @@ pub(crate) enum Bench {
     Sandbox,
     /// A channel's tree of a million receipts: time, memory, proofs
     Receipts,
+    /// The daemon under 200 clients: jobs a second, waiting times, syncs of the disk, memory
+    Serve(ServeArgs),
 }
 
 /// Flags of `bench inference`.
@@ -68,6 +70,29 @@ pub(crate) struct InferenceArgs {
     json: Option<PathBuf>,
 }
 
+/// Flags of `bench serve`; those left out are the program's own, which it says.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ServeArgs {
+    /// Jobs a second of the part at a stated rate; 0 leaves that part out. 1000, if not given
+    #[arg(long, value_name = "N")]
+    rate: Option<u32>,
+    /// Jobs of each of the parts with many clients. 10,000, if not given
+    #[arg(long, value_name = "N")]
+    jobs: Option<u32>,
+    /// Clients in parallel. 200, if not given
+    #[arg(long, value_name = "N")]
+    clients: Option<u32>,
+    /// Jobs that the daemon runs at a time. 8, if not given
+    #[arg(long, value_name = "N")]
+    jobs_max: Option<u32>,
+    /// The folder whose disk is measured. The folder of the binary, if not given
+    #[arg(long, value_name = "FOLDER")]
+    folder: Option<PathBuf>,
+    /// Write the figures here too, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
 /// Builds what measures and runs it.
 ///
 /// # Errors
@@ -77,7 +102,33 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         Bench::Inference(args) => inference(args),
         Bench::Sandbox => program("tussah-runtime", "sandbox"),
         Bench::Receipts => program("tussah-manifest", "receipts"),
+        Bench::Serve(args) => serve(args),
     }
+}
+
+fn serve(args: &ServeArgs) -> Result<()> {
+    let workspace = Workspace::ask()?;
+    let mut run = workspace.cargo();
+    run.args(["bench", "--quiet", "--locked", "--package", "tussah-host"]);
+    run.args(["--bench", "serve", "--"]);
+    for (flag, number) in [
+        ("--rate", args.rate),
+        ("--jobs", args.jobs),
+        ("--clients", args.clients),
+        ("--jobs-max", args.jobs_max),
+    ] {
+        if let Some(number) = number {
+            run.args([flag, &number.to_string()]);
+        }
+    }
+    // Cargo runs from the workspace's root, and the person is somewhere else.
+    for (flag, path) in [("--folder", &args.folder), ("--json", &args.json)] {
+        if let Some(path) = path {
+            run.arg(flag).arg(env::current_dir()?.join(path));
+        }
+    }
+    ui::say("bench: the daemon with a job that does nothing");
+    command::run(&mut run)
 }
 
 fn inference(args: &InferenceArgs) -> Result<()> {

@@ -87,6 +87,10 @@ struct Options {
     /// Seconds after which a worker that answers nothing is started anew, 30 if not set.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
     hung_s: Option<u32>,
+    /// Days for which inputs, outputs and logs of jobs that ended are kept; 0 is for ever. 30, if
+    /// not set. Receipts stay.
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(0..=36_500))]
+    keep_days: Option<u32>,
     #[command(flatten)]
     work: WorkOptions,
 }
@@ -230,6 +234,7 @@ impl Options {
         over(&mut models.allow, allow);
         over(&mut worker.drain_s, self.drain_s.map(Whole));
         over(&mut worker.hung_s, self.hung_s.map(Whole));
+        over(&mut limits.keep_days, self.keep_days.map(Whole));
         let work = self.work;
         over(&mut worker.device, work.device.map(DeviceName));
         over(&mut worker.threads, work.threads.map(Whole));

@@ -74,6 +74,8 @@ pub(crate) struct Limits {
     pub(crate) account_queued_max: Option<Whole<1, 1_000_000>>,
     /// Jobs of one account that are taken in a minute; 0 is any number.
     pub(crate) account_per_minute_max: Option<Whole<0, 1_000_000>>,
+    /// Days for which inputs, outputs and logs of jobs that ended are kept; 0 is for ever.
+    pub(crate) keep_days: Option<Whole<0, 36_500>>,
     /// The most seconds for which a manifest may let its job run.
     pub(crate) wall_max_s: Option<Whole<1, 604_800>>,
     /// The most MiB of wasm memory that it may give it.

@@ -2,7 +2,8 @@
 //!
 //! In: a run's account, unsigned, and the output that was streamed. Out: the signed end in the
 //! ledger, and after it the news to whoever listens. An account that does not fit its job, its
-//! output or its opening is never signed.
+//! output or its opening is never signed; an end that the ledger cannot take yet is kept and tried
+//! again, and never told before.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,8 +18,12 @@ use super::feed::JobEnd;
 use super::{Gateway, Live, SignerError, now_unix_ms};
 use crate::ledger::{Ending, Fault, LedgerError};
 use crate::lost::{self, Loss};
-use crate::wire::{Ready, RunDone};
+use crate::wire::{Denial, Ready, RunDone};
 use crate::with_causes;
+
+/// How long after the first failure an end is written again, and the longest: twice as long each
+/// time.
+const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(30));
 
 /// How a job ended, before anybody signed it.
 pub(super) enum Unsigned {
@@ -153,50 +158,75 @@ impl Gateway {
     }
 
     async fn end(&self, live: &Live, unsigned: Unsigned) -> Result<JobEnd, EndError> {
-        let metrics = &self.inner.metrics;
-        let (ending, end) = match unsigned {
-            Unsigned::NotRun(ending) => {
-                metrics.not_run.add(1);
-                let end = match &ending {
-                    Ending::NotRun { fault, message, .. } => JobEnd::NotRun {
-                        fault: *fault,
-                        message: message.clone(),
-                    },
-                    Ending::Receipt { receipt, fault, .. } => JobEnd::Receipt {
-                        receipt: receipt.clone(),
-                        fault: fault.clone(),
-                    },
-                };
-                (ending, end)
-            }
+        let ending = match unsigned {
+            Unsigned::NotRun(ending) => ending,
             Unsigned::Run(account) => {
                 let receipt = Box::new(self.sign(live, &account).await?);
+                Ending::Receipt {
+                    receipt,
+                    opening: account.opening,
+                    output: account.output,
+                    log: account.log,
+                    fault: account.fault,
+                }
+            }
+        };
+        let ending = Arc::new(ending);
+        self.record(live, &ending).await?;
+        let metrics = &self.inner.metrics;
+        metrics.job_time.record(live.since.elapsed());
+        Ok(match &*ending {
+            Ending::NotRun { fault, message, .. } => {
+                metrics.not_run.add(1);
+                JobEnd::NotRun {
+                    fault: *fault,
+                    message: message.clone(),
+                }
+            }
+            Ending::Receipt { receipt, fault, .. } => {
                 match receipt.consensus.exit {
                     ExitStatus::Done => metrics.done.add(1),
                     _ => metrics.failed.add(1),
                 }
                 let price = receipt.consensus.price_nanograms;
                 metrics.earned_nanograms.add(price.get());
-                let end = JobEnd::Receipt {
+                JobEnd::Receipt {
                     receipt: receipt.clone(),
-                    fault: account.fault.clone(),
-                };
-                let ending = Ending::Receipt {
-                    receipt,
-                    opening: account.opening,
-                    output: account.output,
-                    log: account.log,
-                    fault: account.fault,
-                };
-                (ending, end)
+                    fault: fault.clone(),
+                }
             }
-        };
-        self.inner
-            .ledger
-            .finish(live.id, ending, now_unix_ms())
-            .await?;
-        metrics.job_time.record(live.since.elapsed());
-        Ok(end)
+        })
+    }
+
+    /// Writes an end down, however long the ledger cannot be written: until then the job has not
+    /// ended, and no other is started.
+    async fn record(&self, live: &Live, ending: &Arc<Ending>) -> Result<(), EndError> {
+        let mut retry = Retry::new(self);
+        loop {
+            let finished = (self.inner.ledger).finish(live.id, Arc::clone(ending), now_unix_ms());
+            match finished.await {
+                Err(LedgerError::Store(error)) if error.may_pass() => {
+                    retry.wait(live, &error).await;
+                }
+                // A commit that failed may have been made all the same.
+                Err(LedgerError::Ended(_))
+                    if retry.is_stuck() && self.is_recorded(live, ending)? =>
+                {
+                    return Ok(());
+                }
+                result => return Ok(result?),
+            }
+        }
+    }
+
+    /// Whether the ledger has just this end.
+    fn is_recorded(&self, live: &Live, ending: &Ending) -> Result<bool, LedgerError> {
+        let job = self.inner.ledger.job(&live.id)?;
+        let found = job.and_then(|job| job.receipt);
+        Ok(match ending {
+            Ending::Receipt { receipt, .. } => found.as_ref() == Some(receipt),
+            Ending::NotRun { .. } => found.is_none(),
+        })
     }
 
     async fn sign(&self, live: &Live, account: &Account) -> Result<Receipt, EndError> {
@@ -212,7 +242,16 @@ impl Gateway {
             false => prices.price_of(&consensus, live.reserve),
         };
         let signer = &self.inner.signer;
-        let receipt = signer.sign_receipt(&consensus, &account.evidence).await?;
+        let mut retry = Retry::new(self);
+        let receipt = loop {
+            match signer.sign_receipt(&consensus, &account.evidence).await {
+                // The signer cannot read what it has to look at; it may be able to later.
+                Err(SignerError::Denied(denial @ Denial::Ledger { .. })) => {
+                    retry.wait(live, &denial).await;
+                }
+                receipt => break receipt?,
+            }
+        };
         let same = receipt.consensus == consensus
             && receipt.evidence == account.evidence
             && receipt.provider_key == signer.provider_key;
@@ -220,6 +259,47 @@ impl Gateway {
             Ok(receipt)
         } else {
             Err(EndError::OtherAccount)
+        }
+    }
+}
+
+/// Tries of one end that cannot be written down. While there is one, the gateway is not ready and
+/// starts no job.
+struct Retry<'a> {
+    gateway: &'a Gateway,
+    pause: Duration,
+    is_stuck: bool,
+}
+
+impl<'a> Retry<'a> {
+    fn new(gateway: &'a Gateway) -> Self {
+        Self {
+            gateway,
+            pause: RETRY_PAUSE.0,
+            is_stuck: false,
+        }
+    }
+
+    fn is_stuck(&self) -> bool {
+        self.is_stuck
+    }
+
+    async fn wait(&mut self, live: &Live, error: &(dyn std::error::Error + Sync)) {
+        if !self.is_stuck {
+            self.is_stuck = true;
+            self.gateway.inner.stuck.fetch_add(1, Ordering::AcqRel);
+        }
+        let (error, pause) = (with_causes(error), self.pause);
+        tracing::warn!(job = %live.id, error, ?pause, "the end of a job is not recorded yet");
+        tokio::time::sleep(pause).await;
+        self.pause = RETRY_PAUSE.1.min(pause * 2);
+    }
+}
+
+impl Drop for Retry<'_> {
+    fn drop(&mut self) {
+        if self.is_stuck && self.gateway.inner.stuck.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.gateway.dispatch();
         }
     }
 }

@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::ledger::LedgerWrites;
+
 /// Upper bounds of the histogram's buckets, in milliseconds.
 const BUCKETS_MS: [u64; 12] = [
     1, 5, 10, 50, 100, 500, 1_000, 5_000, 10_000, 60_000, 300_000, 600_000,
@@ -84,8 +86,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// All of it, with how many jobs wait and run now.
-    pub fn to_prometheus(&self, waiting: usize, running: usize) -> String {
+    /// All of it, with how many jobs wait and run now, and what the ledger wrote.
+    pub fn to_prometheus(&self, waiting: usize, running: usize, ledger: LedgerWrites) -> String {
         let mut text = String::new();
         let jobs = [
             ("accepted", &self.accepted),
@@ -141,6 +143,22 @@ impl Metrics {
         ] {
             head(&mut text, &format!("{name}_total"), help, "counter");
             line(&mut text, &format!("{name}_total"), counter.get());
+        }
+        for (name, help, count) in [
+            ("ledger_writes", "Durable changes.", ledger.writes),
+            (
+                "ledger_commits",
+                "Transactions that they took.",
+                ledger.commits,
+            ),
+            (
+                "ledger_syncs",
+                "Syncs of the disk for them, at most.",
+                ledger.syncs,
+            ),
+        ] {
+            head(&mut text, &format!("{name}_total"), help, "counter");
+            line(&mut text, &format!("{name}_total"), count);
         }
         for (name, help, value) in [
             ("jobs_waiting", "Jobs that wait.", waiting),
@@ -207,10 +225,21 @@ mod tests {
         metrics.http_answers[1].add(2);
         metrics.job_time.record(Duration::from_millis(7));
         metrics.job_time.record(Duration::from_secs(700));
-        let text = metrics.to_prometheus(4, 5);
+        let text = metrics.to_prometheus(
+            4,
+            5,
+            LedgerWrites {
+                writes: 6,
+                commits: 2,
+                syncs: 3,
+            },
+        );
         for expected in [
             "tussah_submissions_total{result=\"accepted\"} 3\n",
             "tussah_http_answers_total{status=\"2xx\"} 2\n",
+            "tussah_ledger_writes_total 6\n",
+            "tussah_ledger_commits_total 2\n",
+            "tussah_ledger_syncs_total 3\n",
             "tussah_jobs_waiting 4\n",
             "tussah_jobs_running 5\n",
             "# TYPE tussah_job_seconds histogram\n",

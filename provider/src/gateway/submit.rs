@@ -14,8 +14,10 @@ use super::{
     Gateway, Inner, JobEnd, LimitTooHigh, Listener, Live, ModelNotOffered, SignerError, TooOften,
     now_unix_ms, queue_limits,
 };
-use crate::ledger::{Acceptance, Accepted, Account, JobState, JobSummary, LedgerError, NewJob};
-use crate::queue::{AccountQueueLimits, QueueFull};
+use crate::ledger::{
+    Acceptance, Accepted, Account, AccountId, JobState, JobSummary, LedgerError, NewJob,
+};
+use crate::queue::QueueFull;
 use crate::wire::WhoseFault;
 
 /// What a seeded request's nonce is derived for; fixed for as long as equal calls are to give
@@ -236,6 +238,72 @@ impl Drop for Watch {
     }
 }
 
+/// A request on its way to a job.
+struct Draft {
+    request: Drafted,
+    quote: Quote,
+    deadline: Option<u64>,
+}
+
+enum Drafted {
+    /// By its client, and verified.
+    Signed(Box<Request>),
+    /// To be signed by this host.
+    House(Box<RequestBody>),
+}
+
+impl Draft {
+    fn body(&self) -> &RequestBody {
+        match &self.request {
+            Drafted::Signed(request) => &request.body,
+            Drafted::House(body) => body,
+        }
+    }
+}
+
+/// A place in the queue that was promised, given back if nothing comes of it.
+struct Place {
+    gateway: Gateway,
+    account: AccountId,
+    input_bytes: usize,
+    is_taken: bool,
+}
+
+impl Place {
+    /// Within what the account may bring.
+    fn promise(gateway: &Gateway, submission: &Submission) -> Result<Self, SubmitError> {
+        let (account, input_bytes) = (&submission.account, submission.input.len());
+        let own = account.limits.per_minute_max;
+        let max = own.or(gateway.inner.config.account_per_minute_max);
+        let (limits, now) = (queue_limits(account), gateway.inner.since.elapsed());
+        let mut state = gateway.lock();
+        state.rates.check(account.id, max, now)?;
+        state.queue.promise(account.id, input_bytes, limits)?;
+        state.rates.count(account.id, max, now);
+        drop(state);
+        Ok(Self {
+            gateway: gateway.clone(),
+            account: account.id,
+            input_bytes,
+            is_taken: false,
+        })
+    }
+
+    /// The job is put there.
+    fn take(mut self) {
+        self.is_taken = true;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.is_taken {
+            let mut state = self.gateway.lock();
+            state.queue.withdraw(self.account, self.input_bytes);
+        }
+    }
+}
+
 impl Gateway {
     /// What a job of this manifest can cost, and what a client pays for it at most: what it names
     /// as `price_max` and what the manifest allows, whichever is less. A manifest that says nothing
@@ -301,19 +369,7 @@ impl Gateway {
         let deadline = submission.deadline_ms.map(|ms| now.saturating_add(ms));
         let is_seeded = matches!(submission.ask, Ask::House { seed: Some(_), .. });
         for attempt in 0..=ATTEMPTS_MAX {
-            let (request, quote, deadline) =
-                self.request_of(&submission, attempt, deadline, now).await?;
-            let new = NewJob {
-                request,
-                manifest: submission.manifest.clone(),
-                input: submission.input.clone(),
-                account: submission.account.id,
-                deployment: submission.deployment.clone(),
-                reserve: quote.price_max,
-                deadline_unix_ms: deadline,
-                time_max_ms: submission.time_max_ms,
-            };
-            let ticket = self.take(&submission, new, now).await?;
+            let ticket = self.attempt(&submission, attempt, deadline, now).await?;
             // An answer that was cut short, or is being cut short, is nobody's answer to the next call.
             let is_cut = match &ticket.news {
                 News::Ended(job) => !is_answer(job),
@@ -327,14 +383,43 @@ impl Gateway {
         Err(SubmitError::Internal(message.to_owned()))
     }
 
-    /// The client's own request, checked, or one that the signer signs.
-    async fn request_of(
+    /// Memory is promised before anybody signs, so that what finds no place costs nothing.
+    async fn attempt(
         &self,
         submission: &Submission,
         attempt: u32,
         deadline: Option<u64>,
         now: u64,
-    ) -> Result<(Request, super::Quote, Option<u64>), SubmitError> {
+    ) -> Result<Ticket, SubmitError> {
+        let draft = self.draft(submission, attempt, deadline, now)?;
+        let id = draft.body().job_id();
+        if let Some(ticket) = self.known_live(&id, submission).await? {
+            return Ok(ticket);
+        }
+        let place = Place::promise(self, submission)?;
+        let (reserve, deadline_unix_ms) = (draft.quote.price_max, draft.deadline);
+        let new = NewJob {
+            request: self.signed(draft).await?,
+            manifest: submission.manifest.clone(),
+            input: submission.input.clone(),
+            account: submission.account.id,
+            deployment: submission.deployment.clone(),
+            reserve,
+            deadline_unix_ms,
+            time_max_ms: submission.time_max_ms,
+            keep: submission.keep,
+        };
+        self.take(submission, new, place, now).await
+    }
+
+    /// The client's own request, checked, or one that the signer has yet to sign.
+    fn draft(
+        &self,
+        submission: &Submission,
+        attempt: u32,
+        deadline: Option<u64>,
+        now: u64,
+    ) -> Result<Draft, SubmitError> {
         let manifest = &submission.manifest;
         match &submission.ask {
             Ask::Signed(request) => {
@@ -353,7 +438,11 @@ impl Gateway {
                     return Err(SubmitError::Late);
                 }
                 let quote = self.covered_quote(manifest, Some(body.price_nanograms_max))?;
-                Ok((request.as_ref().clone(), quote, deadline))
+                Ok(Draft {
+                    request: Drafted::Signed(request.clone()),
+                    quote,
+                    deadline,
+                })
             }
             Ask::House { price_max, seed } => {
                 let quote = self.covered_quote(manifest, *price_max)?;
@@ -374,14 +463,26 @@ impl Gateway {
                     deadline_unix_ms: None,
                     client_key: self.inner.signer.client_key,
                 };
-                let request = self.inner.signer.sign_request(&body).await?;
-                if request.body != body {
-                    let message = "the signer signed another request".to_owned();
-                    return Err(SubmitError::Internal(message));
-                }
-                Ok((request, quote, deadline))
+                Ok(Draft {
+                    request: Drafted::House(Box::new(body)),
+                    quote,
+                    deadline,
+                })
             }
         }
+    }
+
+    async fn signed(&self, draft: Draft) -> Result<Request, SubmitError> {
+        let body = match draft.request {
+            Drafted::Signed(request) => return Ok(*request),
+            Drafted::House(body) => body,
+        };
+        let request = self.inner.signer.sign_request(&body).await?;
+        if request.body != *body {
+            let message = "the signer signed another request".to_owned();
+            return Err(SubmitError::Internal(message));
+        }
+        Ok(request)
     }
 
     /// A nonce that only this host can tell, and that equal calls share.
@@ -397,17 +498,15 @@ impl Gateway {
         Nonce::from_bytes(*hasher.finalize().as_bytes())
     }
 
-    /// Finds a place, writes the job down, and puts it there.
+    /// Writes the job down, and puts it at its place.
     async fn take(
         &self,
         submission: &Submission,
         new: NewJob,
+        place: Place,
         now: u64,
     ) -> Result<Ticket, SubmitError> {
         let id = new.request.body.job_id();
-        if let Some(ticket) = self.known_live(&id, submission) {
-            return Ok(ticket);
-        }
         let limits = queue_limits(&submission.account);
         let accepted = Accepted {
             request: new.request.clone(),
@@ -419,13 +518,12 @@ impl Gateway {
             deadline_unix_ms: new.deadline_unix_ms,
             time_max_ms: new.time_max_ms,
             reserve: new.reserve,
+            keep: new.keep,
         };
-        let live = Arc::new(Live::of(accepted, limits, submission.keep));
-        let (account, bytes) = (new.account, new.input.len());
-        self.promise(&submission.account, bytes, limits)?;
-        let accepted = self.inner.ledger.accept(new, now).await;
-        match accepted {
-            Ok(Acceptance::New) => {
+        let live = Arc::new(Live::of(accepted, limits));
+        match self.inner.ledger.accept(new, now).await? {
+            Acceptance::New => {
+                place.take();
                 let mut state = self.lock();
                 if self.is_draining() {
                     // It is in the ledger, and nobody would end its feed any more.
@@ -445,56 +543,46 @@ impl Gateway {
                     watch: Some(watch),
                 })
             }
-            Ok(Acceptance::Known(_)) => {
-                self.lock().queue.withdraw(account, bytes);
+            Acceptance::Known(_) => {
+                drop(place);
                 self.known(&id, submission).await
-            }
-            Err(error) => {
-                self.lock().queue.withdraw(account, bytes);
-                Err(error.into())
             }
         }
     }
 
-    /// A place in the queue, within what the account may bring.
-    fn promise(
+    /// A job that lives; kept from now on, also by the ledger, if this submission wants it so.
+    async fn known_live(
         &self,
-        account: &Account,
-        bytes: usize,
-        limits: AccountQueueLimits,
-    ) -> Result<(), SubmitError> {
-        let own = account.limits.per_minute_max;
-        let max = own.or(self.inner.config.account_per_minute_max);
-        let now = self.inner.since.elapsed();
-        let mut state = self.lock();
-        state.rates.check(account.id, max, now)?;
-        state.queue.promise(account.id, bytes, limits)?;
-        state.rates.count(account.id, max, now);
-        Ok(())
-    }
-
-    fn known_live(&self, id: &Digest, submission: &Submission) -> Option<Ticket> {
-        let watch = {
+        id: &Digest,
+        submission: &Submission,
+    ) -> Result<Option<Ticket>, SubmitError> {
+        let (watch, was_kept) = {
             let state = self.lock();
-            let live = state.live.get(id)?;
-            if live.waiting.account != submission.account.id {
-                return None;
-            }
-            Watch::new(self, Arc::clone(live), submission.keep)
+            let live = state.live.get(id);
+            let live = live.filter(|live| live.waiting.account == submission.account.id);
+            let Some(live) = live else {
+                return Ok(None);
+            };
+            let was_kept = live.keep.load(Ordering::Acquire);
+            let watch = Watch::new(self, Arc::clone(live), submission.keep);
+            (watch, was_kept)
         };
-        Some(Ticket {
+        if submission.keep && !was_kept {
+            self.inner.ledger.keep(*id).await?;
+        }
+        Ok(Some(Ticket {
             id: *id,
             known: true,
             news: News::Live(watch.live.feed.listen()),
             watch: Some(watch),
-        })
+        }))
     }
 
     /// A job that the ledger knows: it lives, or it has ended, or another task is just putting it
     /// into the queue or taking it out.
     async fn known(&self, id: &Digest, submission: &Submission) -> Result<Ticket, SubmitError> {
         for _ in 0..RACE_TRIES {
-            if let Some(ticket) = self.known_live(id, submission) {
+            if let Some(ticket) = self.known_live(id, submission).await? {
                 return Ok(ticket);
             }
             let job = self.inner.ledger.job(id)?.ok_or(LedgerError::NoJob(*id))?;
@@ -517,8 +605,11 @@ impl Gateway {
     }
 }
 
-/// Whether a job's end is what another run of it would come to.
+/// Whether a job's end is what another run of it would come to, and all of it is still here.
 fn is_answer(job: &JobSummary) -> bool {
+    if job.pruned_unix_ms.is_some() {
+        return false;
+    }
     match JobEnd::of(job) {
         Some(JobEnd::Receipt { receipt, .. }) => receipt.consensus.exit.is_rerunnable(),
         _ => false,

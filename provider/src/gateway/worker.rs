@@ -198,7 +198,8 @@ impl Gateway {
 
     /// Gives the worker as many jobs as may run.
     pub(super) fn dispatch(&self) {
-        if self.is_draining() {
+        // What ends now could not be written down, and would be kept in memory.
+        if self.is_draining() || self.inner.stuck.load(Ordering::Acquire) > 0 {
             return;
         }
         let mut state = self.lock();

@@ -11,7 +11,9 @@ use futures_util::StreamExt as _;
 use serde_json::{Map, Value};
 
 use super::App;
+use super::budget::Held;
 use super::error::ApiError;
+use crate::ledger::Account;
 
 /// How deep arrays and objects of a body may be nested: twice what a large JSON schema has.
 const DEPTH_MAX: usize = 64;
@@ -19,17 +21,25 @@ const DEPTH_MAX: usize = 64;
 /// Values and fields of a body: one takes a few bytes there and some hundred in memory.
 const VALUES_MAX: usize = 200_000;
 
-/// The JSON object of a request.
-pub(super) async fn json(app: &App, headers: &HeaderMap, body: Body) -> Result<Fields, ApiError> {
-    object(&json_bytes(app, headers, body).await?)
-}
-
-/// The bytes of a request that says they are JSON.
-pub(super) async fn json_bytes(
+/// The JSON object of an account's request, and its place in memory: to be kept for as long as
+/// anything made of it is.
+pub(super) async fn json(
     app: &App,
+    account: &Account,
     headers: &HeaderMap,
     body: Body,
-) -> Result<Vec<u8>, ApiError> {
+) -> Result<(Fields, Held), ApiError> {
+    let (bytes, held) = json_bytes(app, account, headers, body).await?;
+    Ok((object(&bytes)?, held))
+}
+
+/// The bytes of a request that says they are JSON, and their place in memory.
+pub(super) async fn json_bytes(
+    app: &App,
+    account: &Account,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Vec<u8>, Held), ApiError> {
     let is_json = headers
         .get(CONTENT_TYPE)
         .and_then(|kind| kind.to_str().ok());
@@ -50,12 +60,12 @@ pub(super) async fn json_bytes(
     if length.is_some_and(|length| length > u64::try_from(max).unwrap_or(u64::MAX)) {
         return Err(too_large(max));
     }
-    let read = read(body, max);
+    let read = read(body, max, app.bodies.hold(account.id));
     let bytes = tokio::time::timeout(app.config.body_time_max, read);
     bytes.await.map_err(|_| too_slow())?
 }
 
-async fn read(body: Body, bytes_max: usize) -> Result<Vec<u8>, ApiError> {
+async fn read(body: Body, bytes_max: usize, mut held: Held) -> Result<(Vec<u8>, Held), ApiError> {
     let mut stream = body.into_data_stream();
     let mut bytes = Vec::new();
     while let Some(piece) = stream.next().await {
@@ -63,9 +73,10 @@ async fn read(body: Body, bytes_max: usize) -> Result<Vec<u8>, ApiError> {
         if bytes.len().saturating_add(piece.len()) > bytes_max {
             return Err(too_large(bytes_max));
         }
+        held.grow(piece.len())?;
         bytes.extend_from_slice(&piece);
     }
-    Ok(bytes)
+    Ok((bytes, held))
 }
 
 pub(super) fn too_slow() -> ApiError {

@@ -86,7 +86,7 @@ impl ApiError {
         Self::new(StatusCode::TOO_MANY_REQUESTS, code, message).retry_after(seconds)
     }
 
-    fn retry_after(mut self, seconds: u64) -> Self {
+    pub(super) fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after_s = Some(seconds);
         self
     }

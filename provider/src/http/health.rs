@@ -29,6 +29,7 @@ pub(super) async fn readyz(State(gateway): State<Gateway>) -> Response {
         "isolation": gateway.isolation().map(|isolation| isolation.to_string()),
         "waiting": waiting,
         "running": running,
+        "set_aside": gateway.set_aside(),
     });
     json_response(status, &body)
 }
@@ -36,7 +37,8 @@ pub(super) async fn readyz(State(gateway): State<Gateway>) -> Response {
 /// Prometheus' text format.
 pub(super) async fn metrics(State(gateway): State<Gateway>) -> Response {
     let (waiting, running) = gateway.load();
-    let text = gateway.metrics().to_prometheus(waiting, running);
+    let writes = gateway.ledger().writes();
+    let text = gateway.metrics().to_prometheus(waiting, running, writes);
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     ([(CONTENT_TYPE, kind)], text).into_response()
 }

@@ -23,12 +23,16 @@ use super::body::{self, Fields, missing, wrong};
 use super::error::{ApiError, json_response};
 use super::{App, auth};
 use crate::gateway::{Ask, JobEnd, JobEvent, Listener, News, Submission, SubmitError};
-use crate::ledger::{Account, JobRecord, JobState, JobSummary};
+use crate::ledger::{Account, JobPart, JobState, JobSummary};
 use crate::wire::WhoseFault;
 
 /// How often a stream without news says that it is still there: below the usual 60 seconds after
 /// which proxies give up.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// The longest that an answer is held back for a client that prefers to wait.
+const WAIT_MAX: Duration = Duration::from_secs(600);
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 /// Bytes of output in one event.
 const EVENT_BYTES: usize = 64 << 10;
 /// Which job an answer is of.
@@ -49,23 +53,50 @@ pub(super) async fn submit(
     body: Body,
 ) -> Result<Response, ApiError> {
     let account = auth::account(&app, &headers)?;
-    let fields = body::json(&app, &headers, body).await?;
+    let (fields, held) = body::json(&app, &account, &headers, body).await?;
     let submission = submission(&app, account, fields)?;
-    let ticket = app.gateway.submit(submission).await?;
+    let wait = wait_of(&headers);
+    let mut ticket = app.gateway.submit(submission).await?;
+    drop(held);
     let (id, known) = (ticket.id, ticket.known);
+    if let (Some(wait), News::Live(listener)) = (wait, &mut ticket.news) {
+        // Who waits in vain is told how it stands.
+        let _ = tokio::time::timeout(wait, listener.end()).await;
+    }
     ticket.leave();
-    let (view, _) = view_of(&app, &id)?;
-    let status = match known {
+    let (view, job) = view_of(&app, &id)?;
+    let status = match known || (wait.is_some() && job.state != JobState::Accepted) {
         true => StatusCode::OK,
         false => StatusCode::ACCEPTED,
     };
     let mut response = json_response(status, &view);
     let headers = response.headers_mut();
+    if let Some(wait) = wait
+        && let Ok(applied) = HeaderValue::from_str(&format!("wait={}", wait.as_secs()))
+    {
+        headers.insert(PREFERENCE_APPLIED, applied);
+    }
     if let Ok(place) = HeaderValue::from_str(&format!("/v1/jobs/{id}")) {
         headers.insert(LOCATION, place);
     }
     headers.insert(RECEIPT_HEADER, receipt_header(&id));
     Ok(response)
+}
+
+/// How long the client would wait for the end: `Prefer: wait=SECONDS` (RFC 7240, 4.3). A preference
+/// that is none is no error.
+fn wait_of(headers: &HeaderMap) -> Option<Duration> {
+    let values = headers.get_all(PREFER).iter();
+    let texts = values.filter_map(|value| value.to_str().ok());
+    let mut preferences = texts.flat_map(|text| text.split(','));
+    preferences.find_map(|preference| {
+        let preference = preference.split(';').next().unwrap_or_default();
+        let (name, seconds) = preference.split_once('=')?;
+        let is_wait = name.trim().eq_ignore_ascii_case("wait");
+        let seconds = seconds.trim().trim_matches('"').parse().ok();
+        let wait = Duration::from_secs(seconds.filter(|_| is_wait)?);
+        Some(wait.min(WAIT_MAX))
+    })
 }
 
 fn submission(app: &App, account: Account, mut fields: Fields) -> Result<Submission, ApiError> {
@@ -224,7 +255,8 @@ fn own(app: &App, headers: &HeaderMap, id: &str) -> Result<(Digest, JobSummary),
     Ok((id, job))
 }
 
-fn own_record(app: &App, headers: &HeaderMap, id: &str) -> Result<JobRecord, ApiError> {
+/// The same, once it has ended.
+fn own_ended(app: &App, headers: &HeaderMap, id: &str) -> Result<(Digest, JobSummary), ApiError> {
     let (id, job) = own(app, headers, id)?;
     if job.state == JobState::Accepted {
         let message = "the job has not ended; listen to its events";
@@ -234,8 +266,16 @@ fn own_record(app: &App, headers: &HeaderMap, id: &str) -> Result<JobRecord, Api
             message,
         ));
     }
-    let record = app.gateway.ledger().job_with_content(&id)?;
-    record.ok_or_else(|| ApiError::not_found(format!("there is no job {id}")))
+    Ok((id, job))
+}
+
+/// A part of an ended job's content.
+async fn part_of(app: &App, job: &JobSummary, part: JobPart) -> Result<Option<Vec<u8>>, ApiError> {
+    if job.pruned_unix_ms.is_some() && part != JobPart::Opening {
+        let message = "the job ended so long ago that its content was removed";
+        return Err(ApiError::new(StatusCode::GONE, "content_removed", message));
+    }
+    Ok(app.gateway.ledger().content(job.id, part).await?)
 }
 
 fn view_of(app: &App, id: &Digest) -> Result<(Value, JobSummary), ApiError> {
@@ -272,8 +312,9 @@ pub(super) async fn output(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let record = own_record(&app, &headers, &id)?;
-    Ok(bytes_response(&record.summary.id, record.output))
+    let (id, job) = own_ended(&app, &headers, &id)?;
+    let output = part_of(&app, &job, JobPart::Output).await?;
+    Ok(bytes_response(&id, output.unwrap_or_default()))
 }
 
 pub(super) async fn log(
@@ -281,8 +322,9 @@ pub(super) async fn log(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let record = own_record(&app, &headers, &id)?;
-    Ok(bytes_response(&record.summary.id, record.log))
+    let (id, job) = own_ended(&app, &headers, &id)?;
+    let log = part_of(&app, &job, JobPart::Log).await?;
+    Ok(bytes_response(&id, log.unwrap_or_default()))
 }
 
 /// The receipt: its signed bytes for `Accept: application/octet-stream`, else its JSON view.
@@ -291,11 +333,11 @@ pub(super) async fn receipt(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let record = own_record(&app, &headers, &id)?;
-    let receipt = record.summary.receipt.ok_or_else(no_receipt)?;
+    let (id, job) = own_ended(&app, &headers, &id)?;
+    let receipt = job.receipt.ok_or_else(no_receipt)?;
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
     if accept.is_some_and(|accept| accept.contains("application/octet-stream")) {
-        return Ok(bytes_response(&record.summary.id, receipt.to_bytes()));
+        return Ok(bytes_response(&id, receipt.to_bytes()));
     }
     let view = serde_json::to_value(&receipt).map_err(|error| ApiError::internal(&error))?;
     Ok(json_response(StatusCode::OK, &view))
@@ -306,9 +348,9 @@ pub(super) async fn opening(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let record = own_record(&app, &headers, &id)?;
-    let opening = record.opening.ok_or_else(no_receipt)?;
-    Ok(bytes_response(&record.summary.id, opening))
+    let (id, job) = own_ended(&app, &headers, &id)?;
+    let opening = part_of(&app, &job, JobPart::Opening).await?;
+    Ok(bytes_response(&id, opening.ok_or_else(no_receipt)?))
 }
 
 fn no_receipt() -> ApiError {
@@ -356,6 +398,7 @@ fn view(app: &App, job: &JobSummary) -> Value {
         "fuel_used": receipt.map(|r| r.consensus.fuel_used.to_string()),
         "inference_units_used": receipt.map(|r| r.consensus.inference_units_used.to_string()),
         "output_bytes": job.output_bytes.to_string(),
+        "removed_unix_ms": job.pruned_unix_ms,
         "receipt": receipt.map(|r| r.digest().to_string()),
         "error": error,
     })
@@ -389,8 +432,9 @@ pub(super) async fn events(
             let stream = futures_util::stream::unfold((app, id, listener), next_event);
             Sse::new(stream).keep_alive(keep_alive()).into_response()
         }
-        News::Ended(_) => {
-            let stream = futures_util::stream::iter(ended_events(&app, &id, heard)?);
+        News::Ended(job) => {
+            let events = ended_events(&app, &id, &job, heard).await?;
+            let stream = futures_util::stream::iter(events);
             Sse::new(stream).into_response()
         }
     };
@@ -417,16 +461,26 @@ async fn next_event(
     Some((Ok(event), (app, id, listener)))
 }
 
-fn ended_events(app: &App, id: &Digest, heard: usize) -> Result<Vec<Told>, ApiError> {
-    let record = app.gateway.ledger().job_with_content(id)?;
-    let record = record.ok_or_else(|| ApiError::not_found(format!("there is no job {id}")))?;
+async fn ended_events(
+    app: &App,
+    id: &Digest,
+    job: &JobSummary,
+    heard: usize,
+) -> Result<Vec<Told>, ApiError> {
+    // It may have ended since it was looked at.
+    let job = match job.state {
+        JobState::Accepted => view_of(app, id)?.1,
+        _ => job.clone(),
+    };
+    let output = part_of(app, &job, JobPart::Output).await?;
+    let output = output.unwrap_or_default();
     let mut events: Vec<Told> = Vec::new();
     let mut at = heard;
-    for piece in (record.output.get(heard..).unwrap_or_default()).chunks(EVENT_BYTES) {
+    for piece in (output.get(heard..).unwrap_or_default()).chunks(EVENT_BYTES) {
         at += piece.len();
         events.push(Ok(output_event(piece, at)));
     }
-    events.push(Ok(event("ended", &view(app, &record.summary))));
+    events.push(Ok(event("ended", &view(app, &job))));
     Ok(events)
 }
 

@@ -63,7 +63,7 @@ pub(super) async fn quote(
     body: Body,
 ) -> Result<Response, ApiError> {
     let account = auth::account(&app, &headers)?;
-    let mut fields = body::json(&app, &headers, body).await?;
+    let (mut fields, _held) = body::json(&app, &account, &headers, body).await?;
     let (manifest, _) = jobs::manifest_of(&app, &mut fields)?;
     let price_max = jobs::price_of(&mut fields)?;
     let input_bytes = fields.whole("input_bytes")?;

@@ -257,13 +257,14 @@ impl Ledger {
     /// [`LedgerError::Store`].
     pub fn account_of_key(&self, secret: &str) -> Result<Option<Account>, LedgerError> {
         let hash = hash_of(secret);
-        self.store.read(|connection| {
+        self.store.look(|connection| {
             let sql = format!(
                 "SELECT {ACCOUNT} FROM accounts WHERE id = \
                  (SELECT account FROM api_keys WHERE hash = ?1 AND revoked IS NULL)"
             );
             let found = connection
-                .query_row(&sql, [hash], |row| Ok(account_of(row, 0)))
+                .prepare_cached(&sql)?
+                .query_row([hash], |row| Ok(account_of(row, 0)))
                 .optional()?;
             found.transpose()
         })
@@ -323,10 +324,11 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Store`].
     pub fn deployment(&self, name: &str) -> Result<Option<Deployment>, LedgerError> {
-        self.store.read(|connection| {
+        self.store.look(|connection| {
             let sql = "SELECT name, manifest, shape, created FROM deployments WHERE name = ?1";
             let found = connection
-                .query_row(sql, [name], |row| Ok(deployment_of(row)))
+                .prepare_cached(sql)?
+                .query_row([name], |row| Ok(deployment_of(row)))
                 .optional()?;
             found.transpose()
         })
@@ -337,10 +339,11 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Store`], also if its bytes were changed.
     pub fn manifest(&self, digest: &Digest) -> Result<Option<Manifest>, LedgerError> {
-        self.store.read(|connection| {
+        self.store.look(|connection| {
             let sql = "SELECT bytes FROM manifests WHERE digest = ?1";
             let bytes: Option<Vec<u8>> = connection
-                .query_row(sql, [digest.as_bytes()], |row| row.get(0))
+                .prepare_cached(sql)?
+                .query_row([digest.as_bytes()], |row| row.get(0))
                 .optional()?;
             bytes.map(|bytes| manifest_of(digest, &bytes)).transpose()
         })
@@ -362,7 +365,8 @@ pub(super) fn put_manifest(
     bytes: &[u8],
 ) -> Result<(), LedgerError> {
     let sql = "INSERT INTO manifests VALUES (?1, ?2) ON CONFLICT DO NOTHING";
-    connection.execute(sql, (digest.as_bytes(), bytes))?;
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.execute((digest.as_bytes(), bytes))?;
     Ok(())
 }
 

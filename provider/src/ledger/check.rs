@@ -12,7 +12,7 @@ use tussah_manifest::{
 
 use super::accounts::manifest_of;
 use super::jobs::request_of;
-use super::{Ledger, LedgerError, LedgerView, store};
+use super::{Ledger, LedgerError, LedgerView, Shape, store};
 
 /// Something that does not fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub struct CheckReport {
     pub finished: u64,
     /// Jobs that ended without a run.
     pub not_run: u64,
+    /// Ended jobs whose content was removed for its age, which cannot be compared any more.
+    pub pruned: u64,
     /// Accounts.
     pub accounts: u64,
     /// Manifests.
@@ -55,16 +57,16 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Store`] if the database cannot be read at all.
     pub fn check(&self, provider_key: Option<&PublicKey>) -> Result<CheckReport, LedgerError> {
-        self.store
-            .read(|connection| check(connection, provider_key))
+        (self.store).read(|connection| check(connection, provider_key))
     }
 }
 
 impl LedgerView {
-    /// As [`Ledger::check`], beside a daemon that runs.
+    /// As [`Ledger::check`], and without any way to change what it looks at: also beside a daemon
+    /// that runs.
     ///
     /// # Errors
-    /// [`LedgerError::Store`] if the database cannot be read at all.
+    /// As [`Ledger::check`].
     pub fn check(&mut self, provider_key: Option<&PublicKey>) -> Result<CheckReport, LedgerError> {
         store::read(&mut self.connection, |connection| {
             check(connection, provider_key)
@@ -72,6 +74,7 @@ impl LedgerView {
     }
 }
 
+/// All of it over one state of the database.
 fn check(
     connection: &Connection,
     provider_key: Option<&PublicKey>,
@@ -79,6 +82,7 @@ fn check(
     let mut report = CheckReport::default();
     check_database(connection, &mut report)?;
     check_manifests(connection, &mut report)?;
+    check_deployments(connection, &mut report)?;
     let sums = check_jobs(connection, provider_key, &mut report)?;
     check_accounts(connection, &sums, &mut report)?;
     Ok(report)
@@ -127,13 +131,28 @@ fn check_manifests(connection: &Connection, report: &mut CheckReport) -> Result<
     Ok(())
 }
 
+fn check_deployments(connection: &Connection, report: &mut CheckReport) -> Result<(), LedgerError> {
+    let mut statement = connection.prepare("SELECT name, shape FROM deployments")?;
+    let rows = statement.query_map([], |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+    })?;
+    for row in rows {
+        let (name, shape) = row?;
+        if Shape::from_name(&shape).is_none() {
+            let problem = format!("there is no shape {shape:?}");
+            report.found(&format!("deployment {name}"), problem);
+        }
+    }
+    Ok(())
+}
+
 fn check_jobs(
     connection: &Connection,
     provider_key: Option<&PublicKey>,
     report: &mut CheckReport,
 ) -> Result<BTreeMap<i64, Sum>, LedgerError> {
     let sql = "SELECT id, state, account, manifest, reserved, finished, price, error_code, fault, \
-               error, request, input, receipt, opening, output, accepted FROM jobs";
+               error, request, input, receipt, opening, output, accepted, pruned FROM jobs";
     let mut statement = connection.prepare(sql)?;
     let mut rows = statement.query([])?;
     let mut sums: BTreeMap<i64, Sum> = BTreeMap::new();
@@ -147,6 +166,9 @@ fn check_jobs(
             0 => report.accepted += 1,
             1 => report.finished += 1,
             _ => report.not_run += 1,
+        }
+        if row.get::<_, Option<i64>>(16)?.is_some() {
+            report.pruned += 1;
         }
         check_job(row, &id, provider_key, &mut problems)?;
         for problem in problems {
@@ -186,11 +208,16 @@ fn check_job(
         "the request names another manifest",
     );
     let input: Vec<u8> = row.get(11)?;
+    let state: i64 = row.get(1)?;
+    let pruned = row.get::<_, Option<i64>>(16)?.is_some();
     hold(
-        body.is_for_input(&input),
+        pruned || body.is_for_input(&input),
         "the request was made for another input",
     );
-    let state: i64 = row.get(1)?;
+    hold(
+        !pruned || (state != 0 && input.is_empty()),
+        "its content counts as removed, and it has not ended or has an input",
+    );
     let reserved: i64 = row.get(4)?;
     let (finished, price): (Option<i64>, Option<i64>) = (row.get(5)?, row.get(6)?);
     let receipt: Option<Vec<u8>> = row.get(12)?;
@@ -262,8 +289,9 @@ fn check_receipt(
     hold(same, "the price is not the receipt's");
     let output: Vec<u8> = row.get::<_, Option<_>>(14)?.unwrap_or_default();
     let output = opening.output_digest(&output);
+    let pruned = row.get::<_, Option<i64>>(16)?.is_some();
     hold(
-        output == consensus.output,
+        pruned || output == consensus.output,
         "the output is not the receipt's",
     );
     if let ExitStatus::JobError { code, message } = &consensus.exit {

@@ -1,10 +1,12 @@
 //! Jobs: accepted once, ended once, each in one transaction with what it reserves or costs.
 
-use rusqlite::{Connection, OptionalExtension as _, Row, Statement};
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension as _, Row};
 use tussah_manifest::{Digest, Document as _, Manifest, Nanograms, Receipt, Request};
 
 use super::accounts::{manifest_of, put_manifest};
-use super::{AccountId, Ledger, LedgerError, StoreError, amount, signed, unsigned};
+use super::{AccountId, Finding, Ledger, LedgerError, StoreError, amount, signed, unsigned};
 use crate::signer::KnownJob;
 use crate::wire::WhoseFault;
 
@@ -59,6 +61,8 @@ pub struct NewJob {
     pub deadline_unix_ms: Option<u64>,
     /// The longest it may run, besides its manifest's own limit.
     pub time_max_ms: Option<u64>,
+    /// Whether it runs when nobody waits for it: also after a crash.
+    pub keep: bool,
 }
 
 /// What accepting came to.
@@ -91,6 +95,38 @@ pub struct Accepted {
     pub time_max_ms: Option<u64>,
     /// What it may cost.
     pub reserve: Nanograms,
+    /// Whether it runs when nobody waits for it.
+    pub keep: bool,
+}
+
+/// All that was accepted and has not ended.
+#[derive(Debug, Clone, Default)]
+pub struct Unfinished {
+    /// Jobs to be run, oldest first.
+    pub jobs: Vec<Accepted>,
+    /// Rows that cannot be read: they stay as they are, and hold up no other.
+    pub set_aside: Vec<Finding>,
+}
+
+/// A part of a job's content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobPart {
+    /// All the output.
+    Output,
+    /// All the log.
+    Log,
+    /// Canonical bytes of the opening.
+    Opening,
+}
+
+impl JobPart {
+    const fn sql(self) -> &'static str {
+        match self {
+            Self::Output => "SELECT output FROM jobs WHERE id = ?1",
+            Self::Log => "SELECT log FROM jobs WHERE id = ?1",
+            Self::Opening => "SELECT opening FROM jobs WHERE id = ?1",
+        }
+    }
 }
 
 /// Why a job did not end well, in words for its client.
@@ -163,19 +199,8 @@ pub struct JobSummary {
     pub receipt: Option<Box<Receipt>>,
     /// Bytes of output.
     pub output_bytes: u64,
-}
-
-/// A job with its content.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JobRecord {
-    /// All but the content.
-    pub summary: JobSummary,
-    /// All the output, once it has ended with a receipt.
-    pub output: Vec<u8>,
-    /// All the log.
-    pub log: Vec<u8>,
-    /// Canonical bytes of the opening.
-    pub opening: Option<Vec<u8>>,
+    /// When its input, output and log were removed, if they were.
+    pub pruned_unix_ms: Option<u64>,
 }
 
 impl Ledger {
@@ -198,8 +223,14 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::NoJob`], [`LedgerError::Ended`], [`LedgerError::Mismatch`] if the receipt is
     /// another job's, [`LedgerError::Store`].
-    pub async fn finish(&self, id: Digest, ending: Ending, now_ms: u64) -> Result<(), LedgerError> {
-        if let Ending::Receipt { receipt, .. } = &ending
+    pub async fn finish(
+        &self,
+        id: Digest,
+        ending: impl Into<Arc<Ending>>,
+        now_ms: u64,
+    ) -> Result<(), LedgerError> {
+        let ending = ending.into();
+        if let Ending::Receipt { receipt, .. } = &*ending
             && receipt.consensus.job != id
         {
             return Err(LedgerError::Mismatch(
@@ -208,22 +239,46 @@ impl Ledger {
         }
         let answer = self
             .store
-            .write(move |connection| finish(connection, &id, ending, now_ms));
+            .write(move |connection| finish(connection, &id, &ending, now_ms));
         answer.wait().await
     }
 
-    /// The jobs that were accepted and have not ended, oldest first.
+    /// Has a job run also when nobody waits for it. One that has ended stays as it is.
     ///
     /// # Errors
     /// [`LedgerError::Store`].
-    pub fn accepted(&self) -> Result<Vec<Accepted>, LedgerError> {
+    pub async fn keep(&self, id: Digest) -> Result<(), LedgerError> {
+        let answer = self.store.write::<_, LedgerError>(move |connection| {
+            let sql = "UPDATE jobs SET keep = 1 WHERE id = ?1 AND state = 0";
+            connection.execute(sql, [id.as_bytes()])?;
+            Ok(())
+        });
+        answer.wait().await
+    }
+
+    /// The jobs that were accepted and have not ended.
+    ///
+    /// # Errors
+    /// [`LedgerError::Store`].
+    pub fn unfinished(&self) -> Result<Unfinished, LedgerError> {
         self.store.read(|connection| {
             let sql = "SELECT request, manifest, input, account, deployment, accepted, deadline, \
-                       time_max_ms, (SELECT bytes FROM manifests WHERE digest = manifest), reserved \
+                       time_max_ms, (SELECT bytes FROM manifests WHERE digest = manifest), \
+                       reserved, keep, id \
                        FROM jobs WHERE state = 0 ORDER BY sequence";
             let mut statement = connection.prepare(sql)?;
-            let rows = statement.query_map([], |row| Ok(accepted_of(row)))?;
-            rows.map(|row| row?).collect()
+            let mut rows = statement.query([])?;
+            let mut unfinished = Unfinished::default();
+            while let Some(row) = rows.next()? {
+                match accepted_of(row) {
+                    Ok(job) => unfinished.jobs.push(job),
+                    Err(error) => unfinished.set_aside.push(Finding {
+                        place: format!("job {}", Digest::from_bytes(row.get(11)?)),
+                        problem: error.to_string(),
+                    }),
+                }
+            }
+            Ok(unfinished)
         })
     }
 
@@ -232,29 +287,21 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Store`].
     pub fn job(&self, id: &Digest) -> Result<Option<JobSummary>, LedgerError> {
-        self.store.read(|connection| summary(connection, id))
+        self.store.look(|connection| summary(connection, id))
     }
 
-    /// A job with its content.
+    /// A part of a job's content; `None` of a job that has none: it is not there, has not ended,
+    /// ended without a run, or the part was removed.
     ///
     /// # Errors
     /// [`LedgerError::Store`].
-    pub fn job_with_content(&self, id: &Digest) -> Result<Option<JobRecord>, LedgerError> {
-        self.store.read(|connection| {
-            let Some(summary) = summary(connection, id)? else {
-                return Ok(None);
-            };
-            let sql = "SELECT output, log, opening FROM jobs WHERE id = ?1";
-            let record = connection.query_row(sql, [id.as_bytes()], |row| {
-                Ok(JobRecord {
-                    summary,
-                    output: row.get::<_, Option<_>>(0)?.unwrap_or_default(),
-                    log: row.get::<_, Option<_>>(1)?.unwrap_or_default(),
-                    opening: row.get(2)?,
-                })
-            })?;
-            Ok(Some(record))
-        })
+    pub async fn content(&self, id: Digest, part: JobPart) -> Result<Option<Vec<u8>>, LedgerError> {
+        let read = move |connection: &Connection| {
+            let mut statement = connection.prepare_cached(part.sql())?;
+            let found = statement.query_row([id.as_bytes()], |row| row.get(0));
+            Ok(found.optional()?.flatten())
+        };
+        self.store.look_at_content(read).await
     }
 
     /// The jobs that were accepted last, newest first: of one account, or of all.
@@ -309,30 +356,29 @@ fn accept(
     let reserve = signed(job.reserve.get(), "what is reserved")?;
     let sql = "UPDATE accounts SET reserved = reserved + ?2 WHERE id = ?1 \
                AND (credit IS NULL OR spent + reserved + ?2 <= credit)";
-    if connection.execute(sql, (job.account.0, reserve))? == 0 {
+    let mut statement = connection.prepare_cached(sql)?;
+    if statement.execute((job.account.0, reserve))? == 0 {
         return Err(no_credit(connection, job)?);
     }
     let digest = job.request.body.manifest;
     put_manifest(connection, &digest, &job.manifest.to_bytes())?;
     let time = |ms: Option<u64>, what| ms.map(|ms| signed(ms, what)).transpose();
     let sql = "INSERT INTO jobs (id, state, account, manifest, deployment, accepted, deadline, \
-               time_max_ms, reserved, request, input) \
-               VALUES (?1, 0, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
-    connection.execute(
-        sql,
-        (
-            id.as_bytes(),
-            job.account.0,
-            digest.as_bytes(),
-            &job.deployment,
-            signed(now_ms, "the time")?,
-            time(job.deadline_unix_ms, "the deadline")?,
-            time(job.time_max_ms, "the longest time")?,
-            reserve,
-            job.request.to_bytes(),
-            &job.input,
-        ),
-    )?;
+               time_max_ms, reserved, request, input, keep) \
+               VALUES (?1, 0, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+    connection.prepare_cached(sql)?.execute((
+        id.as_bytes(),
+        job.account.0,
+        digest.as_bytes(),
+        &job.deployment,
+        signed(now_ms, "the time")?,
+        time(job.deadline_unix_ms, "the deadline")?,
+        time(job.time_max_ms, "the longest time")?,
+        reserve,
+        job.request.to_bytes(),
+        &job.input,
+        job.keep,
+    ))?;
     Ok(Acceptance::New)
 }
 
@@ -357,12 +403,13 @@ fn no_credit(connection: &Connection, job: &NewJob) -> Result<LedgerError, Ledge
 fn finish(
     connection: &Connection,
     id: &Digest,
-    ending: Ending,
+    ending: &Ending,
     now_ms: u64,
 ) -> Result<(), LedgerError> {
     let sql = "SELECT state, account, reserved, manifest FROM jobs WHERE id = ?1";
     let row: Option<(i64, i64, i64, [u8; 32])> = connection
-        .query_row(sql, [id.as_bytes()], |row| {
+        .prepare_cached(sql)?
+        .query_row([id.as_bytes()], |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
         })
         .optional()?;
@@ -388,7 +435,10 @@ fn finish(
                 let text = "the receipt costs more than was reserved".to_owned();
                 return Err(LedgerError::Mismatch(text));
             }
-            let (code, message) = fault.map_or((None, None), |f| (f.code, Some(f.message)));
+            let (code, message) = match fault {
+                Some(fault) => (fault.code, Some(&fault.message)),
+                None => (None, None),
+            };
             let sql = "UPDATE jobs SET state = 1, reserved = 0, finished = ?2, price = ?3, \
                        error_code = ?4, error = ?5, receipt = ?6, opening = ?7, output = ?8, \
                        log = ?9 WHERE id = ?1";
@@ -404,7 +454,7 @@ fn finish(
                 output,
                 log,
             );
-            connection.execute(sql, values)?;
+            connection.prepare_cached(sql)?.execute(values)?;
             price
         }
         Ending::NotRun {
@@ -414,21 +464,22 @@ fn finish(
         } => {
             let sql = "UPDATE jobs SET state = 2, reserved = 0, finished = ?2, price = 0, \
                        error_code = ?3, fault = ?4, error = ?5 WHERE id = ?1";
-            let values = (id.as_bytes(), now, exit_code, fault_name(fault), message);
-            connection.execute(sql, values)?;
+            let values = (id.as_bytes(), now, exit_code, fault_name(*fault), message);
+            connection.prepare_cached(sql)?.execute(values)?;
             0
         }
     };
     let sql = "UPDATE accounts SET reserved = reserved - ?2, spent = spent + ?3 WHERE id = ?1";
-    connection.execute(sql, (account, reserved, price))?;
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.execute((account, reserved, price))?;
     Ok(())
 }
 
-/// The terms under which a receipt may be signed.
 /// A job as the signer wants it: it checks the request itself.
 pub(super) fn known(connection: &Connection, id: &Digest) -> Result<Option<KnownJob>, LedgerError> {
     let sql = "SELECT state, request FROM jobs WHERE id = ?1";
-    let known = connection.query_row(sql, [id.as_bytes()], |row| {
+    let mut statement = connection.prepare_cached(sql)?;
+    let known = statement.query_row([id.as_bytes()], |row| {
         Ok(KnownJob {
             finished: row.get::<_, i64>(0)? != JobState::Accepted.code(),
             request: row.get(1)?,
@@ -460,16 +511,17 @@ fn accepted_of(row: &Row<'_>) -> Result<Accepted, LedgerError> {
         deadline_unix_ms: time(6, "jobs.deadline")?,
         time_max_ms: time(7, "jobs.time_max_ms")?,
         reserve: amount(row.get(9)?, "jobs.reserved")?,
+        keep: row.get(10)?,
     })
 }
 
 /// The columns that [`summary_of`] reads.
 const SUMMARY: &str = "id, state, account, manifest, deployment, accepted, finished, price, \
-                       error_code, fault, error, receipt, coalesce(length(output), 0)";
+                       error_code, fault, error, receipt, coalesce(length(output), 0), pruned";
 
 fn summary(connection: &Connection, id: &Digest) -> Result<Option<JobSummary>, LedgerError> {
     let sql = format!("SELECT {SUMMARY} FROM jobs WHERE id = ?1");
-    let mut statement: Statement<'_> = connection.prepare(&sql)?;
+    let mut statement = connection.prepare_cached(&sql)?;
     let found = statement
         .query_row([id.as_bytes()], |row| Ok(summary_of(row)))
         .optional()?;
@@ -490,6 +542,7 @@ fn summary_of(row: &Row<'_>) -> Result<JobSummary, LedgerError> {
         .map_err(|error| damaged(format!("jobs.receipt: {error}")))?;
     let price: Option<i64> = row.get(7)?;
     let finished: Option<i64> = row.get(6)?;
+    let pruned: Option<i64> = row.get(13)?;
     let message: Option<String> = row.get(10)?;
     let fault = match message {
         Some(message) => Some(Fault {
@@ -516,6 +569,7 @@ fn summary_of(row: &Row<'_>) -> Result<JobSummary, LedgerError> {
         whose_fault: whose_fault.transpose()?,
         receipt,
         output_bytes: unsigned(row.get(12)?, "jobs.output")?,
+        pruned_unix_ms: pruned.map(|ms| unsigned(ms, "jobs.pruned")).transpose()?,
     })
 }
 

@@ -5,17 +5,22 @@
 //! in a savepoint of its own, so that one that fails takes no other with it.
 //! Readers have a connection of their own and see committed states only.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, Savepoint, TransactionBehavior};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 /// Each brings the database from its own number to the next; none is ever changed.
-const MIGRATIONS: &[&str] = &[include_str!("0001.sql"), include_str!("0002.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("0001.sql"),
+    include_str!("0002.sql"),
+    include_str!("0003.sql"),
+];
 /// "TusL": another program's database is not written to.
 const APPLICATION_ID: i32 = 0x5475_734c;
 /// How long a writer waits for a writer of another process, such as `tussah key new`.
@@ -24,6 +29,20 @@ const BUSY: Duration = Duration::from_secs(30);
 const BATCH_MAX: usize = 256;
 /// Closures that wait for the writer; whoever comes later waits for a place.
 const WAITING_MAX: usize = 1024;
+/// Statements that a connection keeps compiled: more than this crate has.
+const STATEMENTS_MAX: usize = 64;
+/// Reads of contents at a time: each can hold an output in memory.
+const CONTENT_READS_MAX: usize = 4;
+/// Connections that are kept open to read.
+const READERS_MAX: usize = 8;
+/// SQLite's number for a database that gives pages back when asked to.
+const VACUUM_INCREMENTAL: i64 = 2;
+/// Pages of the write-ahead log from which on they are copied into the database: 8 MiB. It is done
+/// after a commit's callers were told, so nobody waits for it who need not.
+const CHECKPOINT_PAGES: i64 = 2048;
+/// Times that a checkpoint has the disk sync: the log, the database, and the log's new head
+/// (`sqlite3WalCheckpoint` and `walFrames` in SQLite's wal.c).
+const CHECKPOINT_SYNCS: u64 = 3;
 
 /// Why the database did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -62,9 +81,31 @@ pub enum StoreError {
     Closed,
 }
 
+impl StoreError {
+    /// Whether the same write may do later: the disk was full, or another process held the
+    /// database.
+    pub(crate) const fn may_pass(&self) -> bool {
+        matches!(self, Self::Sqlite(_) | Self::Commit(_))
+    }
+}
+
+/// What the writer did since it was opened.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    /// Closures that were committed.
+    pub(crate) writes: AtomicU64,
+    /// Commits: each is one sync of the disk.
+    pub(crate) commits: AtomicU64,
+    /// Syncs of the disk, at most: of commits and of checkpoints.
+    pub(crate) syncs: AtomicU64,
+}
+
 /// The ledger's database, open for writing.
 pub(crate) struct Store {
-    reader: Mutex<Connection>,
+    readers: Arc<Readers>,
+    /// Places for reads that take long.
+    content_reads: Arc<Semaphore>,
+    counts: Arc<Counts>,
     /// Taken when it is dropped, so that the writer ends.
     queue: Option<SyncSender<Box<dyn Pending>>>,
     writer: Option<JoinHandle<()>>,
@@ -84,30 +125,84 @@ impl Store {
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(BUSY)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        let version = version_of(&connection)?;
+        // Before there is anything in it; it changes nothing where there is.
+        connection.pragma_update(None, "auto_vacuum", VACUUM_INCREMENTAL)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
+        if version > 0 && !is_incremental(&connection)? {
+            // The first version could not shrink; once, the file is written anew.
+            connection.execute_batch("VACUUM")?;
+        }
         // FULL: in WAL mode NORMAL may lose the last commits when the power goes.
         connection.pragma_update(None, "synchronous", "FULL")?;
+        // The writer does it itself, when nobody waits.
+        connection.pragma_update(None, "wal_autocheckpoint", 0)?;
         connection.pragma_update(None, "foreign_keys", true)?;
         migrate(&mut connection)?;
-        let reader = Mutex::new(open_to_read(path)?);
+        let readers = Arc::new(Readers {
+            path: path.to_owned(),
+            idle: Mutex::new(vec![open_to_read(path)?]),
+        });
         let (queue, receiver) = sync_channel(WAITING_MAX);
+        let counts = Arc::new(Counts::default());
+        let counted = Arc::clone(&counts);
         let writer = std::thread::Builder::new()
             .name("ledger".to_owned())
-            .spawn(move || write_all(connection, &receiver))
+            .spawn(move || write_all(connection, &receiver, &counted))
             .map_err(|error| StoreError::Commit(error.to_string()))?;
         Ok(Self {
-            reader,
+            readers,
+            content_reads: Arc::new(Semaphore::new(CONTENT_READS_MAX)),
+            counts,
             queue: Some(queue),
             writer: Some(writer),
         })
     }
 
-    /// Reads from one committed state.
+    /// What was written since it was opened.
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Reads from one committed state, however many statements it takes.
     pub(crate) fn read<T, E: From<StoreError>>(
         &self,
         run: impl FnOnce(&Connection) -> Result<T, E>,
     ) -> Result<T, E> {
-        read(&mut lock(&self.reader), run)
+        self.readers.with(|connection| read(connection, run))
+    }
+
+    /// Reads by one statement, which sees one committed state by itself: for a row that an index
+    /// finds, in microseconds.
+    pub(crate) fn look<T, E: From<StoreError>>(
+        &self,
+        run: impl FnOnce(&Connection) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.readers.with(|connection| run(connection))
+    }
+
+    /// Reads by one statement on a thread that may wait: for contents. So many at a time.
+    pub(crate) async fn look_at_content<T, E>(
+        &self,
+        run: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let place = Arc::clone(&self.content_reads).acquire_owned().await;
+        // The semaphore is never closed.
+        let place = place.map_err(|_| StoreError::Closed)?;
+        let readers = Arc::clone(&self.readers);
+        let read = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            readers.with(|connection| run(connection))
+        });
+        read.await.unwrap_or_else(|error| {
+            let text = format!("reading it failed: {error}");
+            Err(StoreError::Damaged(text).into())
+        })
     }
 
     /// Runs `write`; the answer comes when what it wrote is durable. Where it fails, nothing of it
@@ -130,6 +225,32 @@ impl Store {
             }));
         }
         Answer(receiver)
+    }
+}
+
+/// Connections that read, as many as there are readers at a time. A slow one holds up nobody.
+struct Readers {
+    path: PathBuf,
+    /// Those that nobody uses just now, at most [`READERS_MAX`].
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Readers {
+    fn with<T, E: From<StoreError>>(
+        &self,
+        run: impl FnOnce(&mut Connection) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let idle = lock(&self.idle).pop();
+        let mut connection = match idle {
+            Some(connection) => connection,
+            None => open_to_read(&self.path)?,
+        };
+        let result = run(&mut connection);
+        let mut idle = lock(&self.idle);
+        if idle.len() < READERS_MAX {
+            idle.push(connection);
+        }
+        result
     }
 }
 
@@ -178,6 +299,7 @@ pub(crate) fn open_to_read(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     let version = version_of(&connection)?;
     if usize::try_from(version) != Ok(MIGRATIONS.len()) {
         return Err(StoreError::Older {
@@ -245,7 +367,7 @@ where
 }
 
 /// The writer's thread: until nobody can ask any more.
-fn write_all(mut connection: Connection, queue: &Receiver<Box<dyn Pending>>) {
+fn write_all(mut connection: Connection, queue: &Receiver<Box<dyn Pending>>, counts: &Counts) {
     while let Ok(first) = queue.recv() {
         let mut batch = vec![first];
         while batch.len() < BATCH_MAX {
@@ -256,10 +378,38 @@ fn write_all(mut connection: Connection, queue: &Receiver<Box<dyn Pending>>) {
         }
         let failed = commit(&mut connection, &mut batch).err();
         let failed = failed.map(|error| error.to_string());
+        if failed.is_none() {
+            let writes = u64::try_from(batch.len()).unwrap_or(u64::MAX);
+            counts.writes.fetch_add(writes, Ordering::Relaxed);
+            counts.commits.fetch_add(1, Ordering::Relaxed);
+            counts.syncs.fetch_add(1, Ordering::Relaxed);
+        }
         for pending in batch {
             pending.finish(failed.as_deref());
         }
+        match checkpoint(&connection) {
+            Ok(false) => {}
+            Ok(true) => {
+                counts.syncs.fetch_add(CHECKPOINT_SYNCS, Ordering::Relaxed);
+            }
+            // The log only grows until the next try.
+            Err(error) => tracing::warn!(%error, "the ledger's log was not copied"),
+        }
     }
+}
+
+/// Copies a log that has grown long into the database; whether it had.
+fn checkpoint(connection: &Connection) -> Result<bool, rusqlite::Error> {
+    let pages = |mode: &str| -> Result<i64, rusqlite::Error> {
+        connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
+            row.get(1)
+        })
+    };
+    if pages("NOOP")? < CHECKPOINT_PAGES {
+        return Ok(false);
+    }
+    pages("PASSIVE")?;
+    Ok(true)
 }
 
 fn commit(
@@ -292,6 +442,12 @@ fn version_of(connection: &Connection) -> Result<i64, StoreError> {
         }),
         Err(_) => Err(StoreError::Damaged("user_version".to_owned())),
     }
+}
+
+/// Whether pages that became free can be given back.
+fn is_incremental(connection: &Connection) -> Result<bool, StoreError> {
+    let mode: i64 = connection.query_row("PRAGMA auto_vacuum", [], |row| row.get(0))?;
+    Ok(mode == VACUUM_INCREMENTAL)
 }
 
 /// Brings the database to the newest version, whoever else opens it at the same time.

@@ -72,6 +72,7 @@ pub(crate) fn job(number: u64, account: AccountId, price_max: u64) -> NewJob {
         reserve: nano(price_max),
         deadline_unix_ms: None,
         time_max_ms: None,
+        keep: true,
     }
 }
 

@@ -102,7 +102,7 @@ fn child() {
     let runtime = tokio::runtime::Builder::new_multi_thread().build().unwrap();
     runtime.block_on(async {
         // First what an earlier child left.
-        for left in ledger.accepted().unwrap() {
+        for left in ledger.unfinished().unwrap().jobs {
             let job = NewJob {
                 request: left.request,
                 manifest: left.manifest,

@@ -25,7 +25,7 @@ pub(in crate::http) async fn embeddings(
     body: Body,
 ) -> Result<Response, ApiError> {
     let account = auth::account(&app, &headers)?;
-    let mut fields = body::json(&app, &headers, body).await?;
+    let (mut fields, held) = body::json(&app, &account, &headers, body).await?;
     let model = fields.needed_text("model")?;
     let texts = texts_of(&mut fields)?;
     let as_base64 = match fields.text("encoding_format")?.as_deref() {
@@ -41,6 +41,7 @@ pub(in crate::http) async fn embeddings(
     // Vectors of equal texts are equal: such calls may be one job.
     let input = json!({"input": texts}).to_string().into_bytes();
     let mut ticket = run(&app, account, deployed, input, Some(0)).await?;
+    drop(held);
     let (vectors, finish, receipt) = collect(&app, &mut ticket).await?;
     if vectors.len() != count {
         return Err(bad_output(

@@ -22,7 +22,7 @@ use crate::http::body;
 use crate::http::error::{ApiError, json_response};
 use crate::http::jobs::{RECEIPT_HEADER, keep_alive, receipt_header};
 use crate::http::{App, auth};
-use crate::ledger::Shape;
+use crate::ledger::{JobPart, Shape};
 
 pub(in crate::http) async fn chat(
     State(app): State<App>,
@@ -47,12 +47,13 @@ async fn answer(
     shape: Shape,
 ) -> Result<Response, ApiError> {
     let account = auth::account(&app, &headers)?;
-    let bytes = body::json_bytes(&app, &headers, body).await?;
+    let (bytes, held) = body::json_bytes(&app, &account, &headers, body).await?;
     let asked = asked(body::object(&bytes)?, shape)?;
     let deployed = deployed(&app, &asked.model, shape)?;
     let input = job_input(&asked.input, &bytes);
     drop(bytes);
     let ticket = run(&app, account, deployed, input, asked.seed).await?;
+    drop(held);
     let id = ticket.id;
     let mut response = match asked.stream {
         true => streamed(app, asked, ticket).await?,
@@ -73,8 +74,8 @@ pub(super) async fn whole(
         News::Live(listener) => listener,
         News::Ended(job) => {
             let end = JobEnd::of(job).unwrap_or(JobEnd::Unrecorded);
-            let record = app.gateway.ledger().job_with_content(id)?;
-            return Ok((record.map(|record| record.output).unwrap_or_default(), end));
+            let output = app.gateway.ledger().content(*id, JobPart::Output).await?;
+            return Ok((output.unwrap_or_default(), end));
         }
     };
     let mut output = Vec::new();
@@ -211,8 +212,8 @@ async fn streamed(app: App, asked: Asked, ticket: Ticket) -> Result<Response, Ap
         News::Live(_) => Source::Live(ticket),
         News::Ended(job) => {
             let end = JobEnd::of(job).unwrap_or(JobEnd::Unrecorded);
-            let record = app.gateway.ledger().job_with_content(&id)?;
-            Source::Ended(record.map(|record| record.output), Box::new(end))
+            let output = app.gateway.ledger().content(id, JobPart::Output).await?;
+            Source::Ended(output, Box::new(end))
         }
     };
     let mut stream = Stream {

@@ -3,9 +3,11 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
 use tussah_manifest::{Digest, Document as _, ModuleRef, Opening, Receipt};
 use tussah_provider::gateway::PriceSheet;
 use tussah_provider::http::serve_health;
+use tussah_provider::ledger::PruneStep;
 
 use super::*;
 
@@ -286,5 +288,116 @@ fn uploads_are_held_to_the_allow_list_the_quota_and_their_digest() {
         assert_eq!(put(Digest::of(b"good"), b"good").await.status, 201);
         // Once more is no work and no error.
         assert_eq!(put(Digest::of(b"good"), b"good").await.status, 200);
+    });
+}
+
+#[test]
+fn a_client_that_would_wait_is_answered_with_the_end() {
+    wait(async {
+        let server = Server::with_worker().await;
+        let ask = async |prefer: &str, input: &str| {
+            let body = json!({"model": "null", "input": input}).to_string();
+            let head = format!("Content-Type: application/json\r\n{prefer}");
+            server
+                .send("POST", "/v1/jobs", &head, body.as_bytes())
+                .await
+        };
+        for prefer in [
+            "Prefer: wait=60\r\n",
+            "Prefer: respond-async, Wait=\"60\"; x=1\r\n",
+            "Prefer: respond-async\r\nPrefer: wait=60\r\n",
+        ] {
+            let answer = ask(prefer, "hello").await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            assert_eq!(answer.header("preference-applied"), Some("wait=60"));
+            assert_eq!(answer.json()["status"], "done");
+        }
+        // One that takes longer is answered as it stands, and goes on.
+        let answer = ask("Prefer: wait=0\r\n", "wait").await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+        let id = answer.json()["id"].as_str().unwrap().to_owned();
+        // What is no such preference changes nothing.
+        for prefer in ["Prefer: wait\r\n", "Prefer: wait=soon\r\n", "Prefer: \r\n"] {
+            let answer = ask(prefer, "hello").await;
+            assert_eq!(answer.status, 202, "{answer:?}");
+            assert_eq!(answer.header("preference-applied"), None);
+        }
+        let view = server.get(&format!("/v1/jobs/{id}")).await.json();
+        assert_eq!(view["ended"], false, "{view}");
+    });
+}
+
+#[test]
+fn what_was_removed_for_its_age_says_so_and_leaves_the_receipt() {
+    wait(async {
+        let server = Server::with_worker().await;
+        let submit = json!({"model": "null", "input": "hello"});
+        let accepted = server.post("/v1/jobs", &submit).await.json();
+        let id = accepted["id"].as_str().unwrap().to_owned();
+        ended(&server, &id).await;
+        let all = PruneStep {
+            ended_before_unix_ms: u64::MAX / 2,
+            jobs_max: 10,
+            pages_max: 10,
+        };
+        server.gateway.ledger().prune(all, NOW).await.unwrap();
+        for part in ["output", "log", "events"] {
+            let gone = server.get(&format!("/v1/jobs/{id}/{part}")).await;
+            let found = (gone.status, gone.code());
+            assert_eq!(found, (410, "content_removed".to_owned()), "{part}");
+        }
+        for part in ["receipt", "opening"] {
+            let here = server.get(&format!("/v1/jobs/{id}/{part}")).await;
+            assert_eq!(here.status, 200, "{part}: {here:?}");
+        }
+        let view = server.get(&format!("/v1/jobs/{id}")).await.json();
+        assert_eq!(view["removed_unix_ms"], NOW);
+    });
+}
+
+#[test]
+fn bodies_take_no_more_memory_than_they_may_together() {
+    wait(async {
+        let server = server(|_, http, _| {
+            http.bodies_bytes_max = 5000;
+            http.account_bodies_bytes_max = 3000;
+        })
+        .await;
+        let head = |key: &str, bytes: usize| {
+            format!(
+                "POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n\
+                 Content-Type: application/json\r\nContent-Length: {bytes}\r\n\r\n"
+            )
+        };
+        // Most of a body, and then nothing for a while.
+        let mut slow = TcpStream::connect(server.address).await.unwrap();
+        let sent = head(&server.key, 2900) + &" ".repeat(2800);
+        slow.write_all(sent.as_bytes()).await.unwrap();
+        let submit = json!({"model": "null", "input": "x".repeat(500)});
+        // The same account finds no room once those bytes were read, and is told when to try again.
+        let refused = loop {
+            let answer = server.post("/v1/jobs", &submit).await;
+            if answer.status != 202 {
+                break answer;
+            }
+        };
+        assert_eq!(
+            (
+                refused.status,
+                refused.code().as_str(),
+                refused.header("retry-after")
+            ),
+            (429, "bodies_full", Some("1"))
+        );
+        // Another account has room.
+        let ledger = server.gateway.ledger();
+        let key = ledger.new_api_key("other", "other", NOW).unwrap();
+        let body = submit.to_string();
+        let other = head(key.reveal(), body.len()).replacen("\r\n", "\r\nConnection: close\r\n", 1);
+        let answer = server.raw((other + &body).as_bytes()).await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+        // The room comes back with the end of the slow one.
+        drop(slow);
+        while server.post("/v1/jobs", &submit).await.status != 202 {}
     });
 }

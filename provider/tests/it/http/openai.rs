@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
-use tussah_provider::ledger::JobState;
+use tussah_provider::ledger::{JobPart, JobState};
 
 use super::*;
 
@@ -147,12 +147,9 @@ fn what_a_job_gets_is_the_convention_of_its_shape() {
         let id = answer.header("tussah-receipt");
         assert_eq!(id, None);
         let jobs = server.gateway.ledger().recent_jobs(None, 1).unwrap();
-        let record = server
-            .gateway
-            .ledger()
-            .job_with_content(&jobs[0].id)
-            .unwrap();
-        let said = String::from_utf8(record.unwrap().output).unwrap();
+        let ledger = server.gateway.ledger();
+        let said = ledger.content(jobs[0].id, JobPart::Output).await.unwrap();
+        let said = String::from_utf8(said.unwrap()).unwrap();
         let expected = r#"{"max_tokens":5,"messages":[{"content":"be brief","role":"system"},{"content":"ab","role":"user"}],"stop":["end"],"temperature":0.5,"top_p":1.0,"response_format":{"type":"json_schema","schema":{"type":"object","properties":{"z":{"type":"string"},"a":{"type":"null"}}}}}"#;
         assert_eq!(said, expected.to_uppercase());
     });
@@ -383,7 +380,7 @@ fn a_client_that_hangs_up_cancels_its_job() {
             let ledger = server.gateway.ledger();
             // Without a worker it waits; its client does not.
             let id = loop {
-                if let Some(job) = ledger.accepted().unwrap().first() {
+                if let Some(job) = ledger.unfinished().unwrap().jobs.first() {
                     break job.request.body.job_id();
                 }
                 tokio::task::yield_now().await;
