@@ -64,6 +64,7 @@ struct Shared {
     devices: Devices,
     models: StoredModels,
     blobs: Blobs,
+    modules: run::Modules,
     ui: Ui,
     outbox: mpsc::Sender<FromWorker>,
 }
@@ -186,15 +187,27 @@ async fn write(
         let Some(message) = message else {
             return writer.close().await;
         };
-        match (writer.write(&message).await, message) {
-            (Ok(()), _) => {}
-            (Err(WireError::TooLong { found }), FromWorker::Done(done)) => {
-                let message = format!("its account has {found} bytes, too many for one message");
-                let run = done.run;
-                writer.write(&FromWorker::Lost { run, message }).await?;
-            }
-            (Err(error), _) => return Err(error),
+        let mut room = put(&mut writer, message)?;
+        // What waits already goes with it.
+        while room && let Ok(message) = waiting.try_recv() {
+            room = put(&mut writer, message)?;
         }
+        writer.send().await?;
+    }
+}
+
+/// Adds a message; whether there is room for another.
+fn put(
+    writer: &mut FrameWriter<tokio::net::unix::OwnedWriteHalf, FromWorker>,
+    message: FromWorker,
+) -> Result<bool, WireError> {
+    match (writer.put(&message), message) {
+        (Err(WireError::TooLong { found }), FromWorker::Done(done)) => {
+            let message = format!("its account has {found} bytes, too many for one message");
+            let run = done.run;
+            writer.put(&FromWorker::Lost { run, message })
+        }
+        (put, _) => put,
     }
 }
 
@@ -264,6 +277,7 @@ impl Worker {
                 devices,
                 models,
                 blobs: place.blobs,
+                modules: run::Modules::default(),
                 ui: *ui,
                 outbox,
             }),

@@ -9,7 +9,7 @@
 //! same one gets the same signature. A new signer has no memory of what was signed, but then the
 //! daemon is a new one too: a receipt that is not in the ledger was never given to anyone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tussah_manifest::{
@@ -22,6 +22,8 @@ use crate::wire::{
 
 /// Jobs whose accounts are remembered before those that have finished are forgotten.
 const REMEMBERED_MAX: usize = 4096;
+/// Jobs that are looked at for each one that is signed, so that none waits for thousands.
+const FORGET_AT_A_TIME: usize = 2;
 
 /// What the signer sees of the ledger.
 pub trait Jobs {
@@ -57,6 +59,12 @@ pub struct Signer<J> {
     jobs: J,
     /// Digests of the accounts that were signed, by job.
     signed: BTreeMap<Digest, (Digest, Digest)>,
+    /// The same jobs, those first that were signed first.
+    order: VecDeque<Digest>,
+    /// Digests of the requests that were signed last: the signature of one that comes back the
+    /// same need not be looked at.
+    own: VecDeque<Digest>,
+    is_own: BTreeSet<Digest>,
 }
 
 impl<J: Jobs> Signer<J> {
@@ -67,6 +75,9 @@ impl<J: Jobs> Signer<J> {
             client,
             jobs,
             signed: BTreeMap::new(),
+            order: VecDeque::new(),
+            own: VecDeque::new(),
+            is_own: BTreeSet::new(),
         }
     }
 
@@ -111,7 +122,7 @@ impl<J: Jobs> Signer<J> {
         }
     }
 
-    fn sign_request(&self, body: &[u8]) -> Result<Vec<u8>, Denial> {
+    fn sign_request(&mut self, body: &[u8]) -> Result<Vec<u8>, Denial> {
         let body = RequestBody::from_bytes(body).map_err(malformed)?;
         if body.client_key != self.client.public_key() {
             return Err(Denial::OtherClient);
@@ -120,7 +131,20 @@ impl<J: Jobs> Signer<J> {
             return Err(Denial::Channel);
         }
         let request = body.sign(&self.client).map_err(malformed)?;
-        Ok(request.to_bytes())
+        let bytes = request.to_bytes();
+        self.remember_own(Digest::of(&bytes));
+        Ok(bytes)
+    }
+
+    fn remember_own(&mut self, request: Digest) {
+        if self.own.len() >= REMEMBERED_MAX
+            && let Some(oldest) = self.own.pop_front()
+        {
+            self.is_own.remove(&oldest);
+        }
+        if self.is_own.insert(request) {
+            self.own.push_back(request);
+        }
     }
 
     fn sign_receipt(&mut self, consensus: &[u8], evidence: &[u8]) -> Result<Vec<u8>, Denial> {
@@ -135,6 +159,7 @@ impl<J: Jobs> Signer<J> {
             None => {
                 self.forget_finished()?;
                 self.signed.insert(job, account);
+                self.order.push_back(job);
             }
         }
         let receipt = Receipt::sign(consensus, evidence, &self.provider).map_err(malformed)?;
@@ -152,26 +177,36 @@ impl<J: Jobs> Signer<J> {
             message: format!("the request of job {job} is damaged: {error}"),
         };
         let request = Request::from_bytes(&known.request).map_err(|error| damaged(&error))?;
-        request.verify().map_err(|error| damaged(&error))?;
+        if !self.is_own.contains(&Digest::of(&known.request)) {
+            request.verify().map_err(|error| damaged(&error))?;
+        }
         if request.body.job_id() != *job {
             return Err(damaged(&"it is another job's"));
         }
         Ok(request.body)
     }
 
-    /// Makes room: a job with a receipt in the ledger is denied another one by the ledger.
+    /// Makes room, a little at a time: a job with a receipt in the ledger is denied another one by
+    /// the ledger.
     fn forget_finished(&mut self) -> Result<(), Denial> {
-        if self.signed.len() < REMEMBERED_MAX {
-            return Ok(());
-        }
-        let mut kept = BTreeMap::new();
-        for (job, account) in &self.signed {
-            let known = self.jobs.job(job).map_err(ledger)?;
-            if known.is_some_and(|known| !known.finished) {
-                kept.insert(*job, *account);
+        for _ in 0..FORGET_AT_A_TIME {
+            if self.signed.len() < REMEMBERED_MAX {
+                return Ok(());
             }
+            let Some(oldest) = self.order.pop_front() else {
+                return Ok(());
+            };
+            let known = self.jobs.job(&oldest).map_err(ledger);
+            let is_open = known
+                .as_ref()
+                .is_ok_and(|job| job.as_ref().is_some_and(|job| !job.finished));
+            if is_open || known.is_err() {
+                self.order.push_back(oldest);
+            } else {
+                self.signed.remove(&oldest);
+            }
+            known?;
         }
-        self.signed = kept;
         Ok(())
     }
 }

@@ -131,12 +131,30 @@ impl<W: AsyncWrite + Unpin, M: Encode<()>> FrameWriter<W, M> {
     /// [`WireError::TooLong`], after which the connection can go on, since nothing was sent;
     /// [`WireError::Io`] if the other side is gone.
     pub async fn write(&mut self, message: &M) -> Result<(), WireError> {
-        self.bytes.clear();
+        self.put(message)?;
+        self.send().await
+    }
+
+    /// Adds a message to those that [`FrameWriter::send`] will send together; whether there is room
+    /// for another.
+    ///
+    /// # Errors
+    /// [`WireError::TooLong`]; the message was not added.
+    pub fn put(&mut self, message: &M) -> Result<bool, WireError> {
         append(&mut self.bytes, message)?;
-        self.inner.write_all(&self.bytes).await?;
-        self.inner.flush().await?;
+        Ok(self.bytes.len() < CHUNK_BYTES_MAX)
+    }
+
+    /// Sends what was added; returns when the socket has taken all of it.
+    ///
+    /// # Errors
+    /// [`WireError::Io`] if the other side is gone.
+    pub async fn send(&mut self) -> Result<(), WireError> {
+        let sent = self.inner.write_all(&self.bytes).await;
+        self.bytes.clear();
         self.bytes.shrink_to(CHUNK_BYTES_MAX);
-        Ok(())
+        sent?;
+        Ok(self.inner.flush().await?)
     }
 
     /// Says that nothing more will come.

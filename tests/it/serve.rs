@@ -1,6 +1,7 @@
 //! `tussah serve` from end to end: the binary, its three processes, HTTP on loopback.
 #![cfg(unix)]
 
+mod kill;
 mod money;
 mod settings;
 

@@ -3,12 +3,13 @@
 //! What a run does wrong is that run's end alone: a panic of ours is caught and told as a lost run.
 
 use std::{
-    sync::{Arc, PoisonError, RwLock},
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
 
 use tokio::sync::mpsc;
-use tussah_manifest::{Document, EncodingError, Manifest, Request};
+use tussah_manifest::{Digest, Document, EncodingError, Manifest, Request};
 use tussah_provider::wire::{
     CHUNK_BYTES_MAX, Content, FromWorker, GuestFault, RunDone, RunRefused, RunRequest, WhoseFault,
 };
@@ -142,12 +143,47 @@ async fn account(
     account.map_err(Refused::run)
 }
 
+/// Small modules that were read last, the latest first: a job that comes often is not read from the
+/// disk each time. What comes from here is hashed again, as what comes from there is.
+#[derive(Default)]
+pub(super) struct Modules(Mutex<VecDeque<(Digest, Arc<Vec<u8>>)>>);
+
+impl Modules {
+    /// 16 MiB in all.
+    const KEPT: usize = 16;
+    const BYTES_MAX: usize = 1 << 20;
+
+    fn get(&self, digest: &Digest) -> Option<Arc<Vec<u8>>> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = kept.iter().position(|(known, _)| known == digest)?;
+        let entry = kept.remove(at)?;
+        let module = Arc::clone(&entry.1);
+        kept.push_front(entry);
+        Some(module)
+    }
+
+    fn put(&self, digest: Digest, module: &[u8]) {
+        if module.len() <= Self::BYTES_MAX {
+            let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.push_front((digest, Arc::new(module.to_vec())));
+            kept.truncate(Self::KEPT);
+        }
+    }
+}
+
 /// The module's bytes, hashed; the executor's other runs go on meanwhile.
 async fn module(shared: &Arc<Shared>, manifest: &Manifest) -> Result<Vec<u8>, Refused> {
     let (blobs, digest) = (shared.blobs.clone(), manifest.module.digest);
+    if let Some(module) = shared.modules.get(&digest) {
+        return Ok(module.as_ref().clone());
+    }
     let read = tokio::task::spawn_blocking(move || blobs.read(&digest, MEMORY_BYTES_MAX));
     match read.await {
-        Ok(module) => module.map_err(Refused::here),
+        Ok(Ok(module)) => {
+            shared.modules.put(digest, &module);
+            Ok(module)
+        }
+        Ok(Err(error)) => Err(Refused::here(error)),
         Err(error) => Err(Refused::here(Failure::host(error))),
     }
 }
@@ -184,6 +220,11 @@ struct Forward {
 
 /// Lets nothing more through, and returns when nothing more is on its way.
 async fn close(forward: Arc<Forward>) {
+    // Nearly always nothing is on its way.
+    if let Ok(mut over) = forward.over.try_write() {
+        *over = true;
+        return;
+    }
     let close = move || *forward.over.write().unwrap_or_else(PoisonError::into_inner) = true;
     // A writer's lock waits for events that wait for the gateway.
     if let Err(error) = tokio::task::spawn_blocking(close).await {

@@ -83,7 +83,16 @@ impl SignerLink {
         let gone = Arc::clone(&waiting);
         tokio::spawn(async move {
             while let Some(question) = asked.recv().await {
-                if let Err(error) = writer.write(&question).await {
+                let mut room = writer.put(&question);
+                // What waits already goes with it.
+                while let (Ok(true), Ok(question)) = (&room, asked.try_recv()) {
+                    room = writer.put(&question);
+                }
+                let sent = match room {
+                    Ok(_) => writer.send().await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = sent {
                     tracing::error!(%error, "cannot ask the signer");
                     break;
                 }

@@ -173,7 +173,12 @@ impl Gateway {
         }
         let sending = tokio::spawn(async move {
             while let Some(message) = messages.recv().await {
-                if writer.write(&message).await.is_err() {
+                let mut room = writer.put(&message);
+                // What waits already goes with it.
+                while let (Ok(true), Ok(message)) = (&room, messages.try_recv()) {
+                    room = writer.put(&message);
+                }
+                if room.is_err() || writer.send().await.is_err() {
                     // The reading side sees it too.
                     break;
                 }

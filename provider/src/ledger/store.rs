@@ -35,6 +35,8 @@ const STATEMENTS_MAX: usize = 64;
 const CONTENT_READS_MAX: usize = 4;
 /// Connections that are kept open to read.
 const READERS_MAX: usize = 8;
+/// KiB of pages that each of them keeps: rows are small, and the system caches the file.
+const READER_CACHE_KIB: i64 = 256;
 /// SQLite's number for a database that gives pages back when asked to.
 const VACUUM_INCREMENTAL: i64 = 2;
 /// Pages of the write-ahead log from which on they are copied into the database: 8 MiB. It is done
@@ -300,6 +302,7 @@ pub(crate) fn open_to_read(path: &Path) -> Result<Connection, StoreError> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
     let version = version_of(&connection)?;
     if usize::try_from(version) != Ok(MIGRATIONS.len()) {
         return Err(StoreError::Older {

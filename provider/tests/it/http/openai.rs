@@ -255,8 +255,8 @@ fn what_a_job_gets_of_functions_has_their_schemas_in_order() {
         assert_eq!((answer.status, answer.code().as_str()), (502, "bad_output"));
         let ledger = server.gateway.ledger();
         let jobs = ledger.recent_jobs(None, 1).unwrap();
-        let record = ledger.job_with_content(&jobs[0].id).unwrap();
-        let said = String::from_utf8(record.unwrap().output).unwrap();
+        let said = ledger.content(jobs[0].id, JobPart::Output).await.unwrap();
+        let said = String::from_utf8(said.unwrap()).unwrap();
         let expected = r#"{"logprobs":3,"messages":[{"content":"x","role":"user"},{"role":"assistant","tool_calls":[{"arguments":"{}","id":"c","name":"weather"}]},{"content":"warm","role":"tool","tool_call_id":"c"}],"tool_choice":{"function":"weather"},"tools":[{"name":"now"},{"name":"weather","parameters":{"type":"object","properties":{"z":{},"a":{}}}}]}"#;
         assert_eq!(said, expected.to_uppercase());
     });
