@@ -7,6 +7,7 @@
 //! gateway ended is not run again, since nobody waits for it any more.
 
 mod admission;
+mod draft;
 mod ending;
 mod feed;
 mod metrics;
