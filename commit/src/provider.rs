@@ -24,6 +24,7 @@ use crate::clock::Clock;
 use crate::rows::Columns;
 use crate::store::{Role, Store, StoreError};
 use crate::tree::TreeError;
+use steps::Word;
 pub(crate) use steps::entry;
 
 /// A provider's channels.
@@ -294,10 +295,55 @@ impl ProviderBook {
         receipt: &Receipt,
         key: &SigningKey,
     ) -> Result<Claim, ProviderError> {
+        self.finish_by(id, receipt, Word::Key(Box::new(key.clone())))
+    }
+
+    /// The same with a claim that another process signed, which has the provider's key. That
+    /// process has to have signed no other claim to the place.
+    ///
+    /// # Errors
+    /// Those of [`ProviderBook::finish`]; [`ProviderError::OtherReceipt`] too if the claim is not
+    /// the provider's, or to another place or receipt.
+    pub fn finish_claimed(
+        &self,
+        id: &ChannelId,
+        receipt: &Receipt,
+        claim: &Claim,
+    ) -> Result<Claim, ProviderError> {
+        self.finish_by(id, receipt, Word::Claim(Box::new(claim.clone())))
+    }
+
+    fn finish_by(
+        &self,
+        id: &ChannelId,
+        receipt: &Receipt,
+        word: Word,
+    ) -> Result<Claim, ProviderError> {
         receipt.verify()?;
-        let (id, receipt, key) = (id.clone(), receipt.clone(), key.clone());
+        let (id, receipt) = (id.clone(), receipt.clone());
         self.store
-            .write(move |connection| steps::finish(connection, &id, &receipt, &key))
+            .write(move |connection| steps::finish(connection, &id, &receipt, &word))
+    }
+
+    /// The receipt at an index with its claim, in the tree or still waiting for those before it;
+    /// `None` if there is none.
+    ///
+    /// # Errors
+    /// [`ProviderError::Unknown`] if the book does not have the channel.
+    pub fn finished(
+        &self,
+        id: &ChannelId,
+        index: u64,
+    ) -> Result<Option<(Receipt, Claim)>, ProviderError> {
+        self.store.read(|connection| {
+            let entry = entry(connection, id)?;
+            let Some(kept) = channel::receipt_at(connection, &entry, index)? else {
+                return Ok(None);
+            };
+            let receipt = Receipt::from_bytes(&kept.bytes);
+            let receipt = receipt.map_err(|_| StoreError::Damaged("receipt"))?;
+            Ok(Some((receipt, kept.claim)))
+        })
     }
 
     /// The requests that were admitted and have no receipt: after a crash each is run again (the

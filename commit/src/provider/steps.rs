@@ -4,7 +4,9 @@
 //! the rows were changed; or why not, and then nothing of it stays.
 
 use rusqlite::{Connection, OptionalExtension};
-use tussah_manifest::{Digest, Document, Nanograms, Receipt, Request, SigningKey, TreeNodes};
+use tussah_manifest::{
+    Digest, Document, Nanograms, PublicKey, Receipt, Request, SigningKey, TreeNodes,
+};
 use tussah_settlement::channel::ChannelStatus;
 use tussah_settlement::voucher::{ChannelId, Claim, SignedVoucher};
 
@@ -164,11 +166,29 @@ fn check_risk(view: &ChannelView, more: Nanograms) -> Result<(), ProviderError> 
     Ok(())
 }
 
+/// Where the claim to a receipt comes from.
+pub(super) enum Word {
+    /// From the provider's key, here.
+    Key(Box<SigningKey>),
+    /// From another process, which has the key.
+    Claim(Box<Claim>),
+}
+
+impl Word {
+    fn is_of_another(&self, provider: &PublicKey) -> bool {
+        match self {
+            Self::Key(key) => key.public_key() != *provider,
+            // Whose it is shows when it is verified.
+            Self::Claim(_) => false,
+        }
+    }
+}
+
 pub(super) fn finish(
     connection: &Connection,
     id: &ChannelId,
     receipt: &Receipt,
-    key: &SigningKey,
+    word: &Word,
 ) -> Result<Claim, ProviderError> {
     let entry = entry(connection, id)?;
     let consensus = &receipt.consensus;
@@ -192,7 +212,7 @@ pub(super) fn finish(
     } else if consensus.price_nanograms > running.granted {
         Some("it costs more than was granted")
     } else if receipt.provider_key != entry.view.provider_key
-        || key.public_key() != receipt.provider_key
+        || word.is_of_another(&receipt.provider_key)
     {
         Some("it is signed by another key than the channel's")
     } else {
@@ -202,7 +222,17 @@ pub(super) fn finish(
         return Err(ProviderError::OtherReceipt { index, why });
     }
     // In the transaction that takes the place: no second receipt is ever signed for it.
-    let claim = id.claim(index, &digest, key);
+    let claim = match word {
+        Word::Key(key) => id.claim(index, &digest, key),
+        Word::Claim(claim) => {
+            let fits = claim.channel == *id && claim.index == index && claim.receipt == digest;
+            if !fits || claim.verify(&entry.view.provider_key).is_err() {
+                let why = "the claim is not the provider's word for it";
+                return Err(ProviderError::OtherReceipt { index, why });
+            }
+            (**claim).clone()
+        }
+    };
     channel::keep_receipt(
         connection,
         &entry,

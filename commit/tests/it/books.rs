@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use tussah_commit::{AdmitRules, ClientError, Delivery, ProviderError};
 use tussah_manifest::{ExitStatus, Nanograms};
 use tussah_settlement::provider::{self, Listing, Offer, ProviderState, ProviderTerms};
-use tussah_settlement::voucher::{NetworkId, Voucher};
+use tussah_settlement::voucher::{ChannelId, NetworkId, Voucher};
 use tussah_settlement::{Chain, channel};
 
 use crate::fixture::*;
@@ -500,4 +500,44 @@ fn a_provider_signs_one_receipt_a_place() {
         claim
     );
     refuse(world.receipt(&request, 6), "another receipt stands there");
+}
+
+/// A provider whose key is in another process: the book takes its word, and nobody else's.
+#[test]
+fn a_claim_that_was_signed_elsewhere_is_taken_for_its_receipt_and_place_alone() {
+    let (world, folder) = (World::open(), tempfile::tempdir().unwrap());
+    let (client, provider) = (world.client(folder.path()), world.provider(folder.path()));
+    let id = world.id();
+    let request = world.request(0, 0, 1_000);
+    client.issue(id, &request).unwrap();
+    provider.admit(id, &request, RULES).unwrap();
+    let good = world.receipt(&request, 5);
+    let (digest, key_of) = (good.digest(), &world.provider_key);
+    let other_opening = ChannelId {
+        incarnation: [7; 32],
+        ..id.clone()
+    };
+    for (claim, reason) in [
+        (id.claim(1, &digest, key_of), "another place"),
+        (
+            id.claim(0, &world.receipt(&request, 6).digest(), key_of),
+            "another receipt",
+        ),
+        (other_opening.claim(0, &digest, key_of), "another opening"),
+        (id.claim(0, &digest, &key(5)), "another key"),
+    ] {
+        let refused = provider.finish_claimed(id, &good, &claim).unwrap_err();
+        let words = "not the provider's word";
+        assert!(refused.to_string().contains(words), "{reason}: {refused}");
+    }
+    assert_eq!(provider.finished(id, 0).unwrap(), None);
+    let claim = id.claim(0, &digest, key_of);
+    assert_eq!(provider.finish_claimed(id, &good, &claim).unwrap(), claim);
+    assert_eq!(
+        provider.finished(id, 0).unwrap(),
+        Some((good.clone(), claim.clone()))
+    );
+    assert_eq!(client.deliver(id, &good, &claim).unwrap(), Delivery::New);
+    // The same again is no second receipt.
+    assert_eq!(provider.finish_claimed(id, &good, &claim).unwrap(), claim);
 }
