@@ -200,16 +200,16 @@ mod tests {
 
     use super::*;
 
-    impl InUse for Arc<&'static str> {
+    impl InUse for Arc<String> {
         fn in_use(&self) -> bool {
             Arc::strong_count(self) > 1
         }
     }
 
-    type Names = Kept<&'static str, Arc<&'static str>>;
+    type Names = Kept<&'static str, Arc<String>>;
 
-    fn get(kept: &Names, key: &'static str, bytes: u64) -> Result<Arc<&'static str>, NoRoom> {
-        kept.get(&key, bytes, || Ok(Arc::new(key)))
+    fn get(kept: &Names, key: &'static str, bytes: u64) -> Result<Arc<String>, NoRoom> {
+        kept.get(&key, bytes, || Ok(Arc::new(key.to_owned())))
     }
 
     fn keys(kept: &Names) -> Vec<&'static str> {
@@ -254,7 +254,7 @@ mod tests {
                     loads.fetch_add(1, Ordering::Relaxed);
                     begun.wait();
                     begun.wait();
-                    Ok(Arc::new("slow"))
+                    Ok(Arc::new("slow".to_owned()))
                 })
             };
             let first = scope.spawn(slow);
