@@ -108,9 +108,10 @@ fn what_clients_were_told_survives_kill_nine_of_the_daemon_at_fifty_points() {
         let provider = provider.get_or_insert_with(|| provider_key(&sandbox));
         check(&sandbox, provider);
         let answers = AtomicU64::new(0);
-        let processes = ["serve-worker", "serve-signer"].map(|name| daemon.process(name));
-        let processes = processes.into_iter().flatten().chain([daemon.child.id()]);
-        let processes: Vec<String> = processes.map(|pid| pid.to_string()).collect();
+        // The gateway first: after that nobody is told anything any more.
+        let children = ["serve-worker", "serve-signer"].map(|name| daemon.process(name));
+        let processes = [Some(daemon.child.id())].into_iter().chain(children);
+        let processes: Vec<String> = processes.flatten().map(|pid| pid.to_string()).collect();
         std::thread::scope(|scope| {
             for number in 0..CLIENTS {
                 let (daemon, told, answers) = (&daemon, &told, &answers);
