@@ -7,10 +7,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, Savepoint, TransactionBehavior};
 use tokio::sync::{Semaphore, oneshot};
@@ -27,6 +27,9 @@ const APPLICATION_ID: i32 = 0x5475_734c;
 const BUSY: Duration = Duration::from_secs(30);
 /// Closures that one commit takes: bounds what the first of them waits for.
 const BATCH_MAX: usize = 256;
+/// How long a commit waits for more to come, where the one before had more than one closure: a
+/// commit costs much the same for one as for ten.
+const COMPANY: Duration = Duration::from_millis(2);
 /// Closures that wait for the writer; whoever comes later waits for a place.
 const WAITING_MAX: usize = 1024;
 /// Statements that a connection keeps compiled: more than this crate has.
@@ -371,14 +374,20 @@ where
 
 /// The writer's thread: until nobody can ask any more.
 fn write_all(mut connection: Connection, queue: &Receiver<Box<dyn Pending>>, counts: &Counts) {
+    let mut last = 1;
     while let Ok(first) = queue.recv() {
         let mut batch = vec![first];
+        // Who writes alone waits for nobody.
+        let company = if last > 1 { COMPANY } else { Duration::ZERO };
+        let until = Instant::now() + company;
         while batch.len() < BATCH_MAX {
-            match queue.try_recv() {
+            let next = queue.recv_timeout(until.saturating_duration_since(Instant::now()));
+            match next {
                 Ok(next) => batch.push(next),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
             }
         }
+        last = batch.len();
         let failed = commit(&mut connection, &mut batch).err();
         let failed = failed.map(|error| error.to_string());
         if failed.is_none() {
