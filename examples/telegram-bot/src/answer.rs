@@ -77,7 +77,7 @@ fn below(source: &Source, page: Option<&str>, text: &str) -> String {
     let Source { job, receipt } = source;
     let mut below = format!(
         "— a language model wrote this\nreceipt {receipt}\n\
-         verify: ask the provider for /v1/jobs/{job}/receipt, then `tussah receipt verify FILE`"
+         job {job}\nverify: save the provider's /v1/jobs/JOB/receipt as bytes, then `tussah receipt verify FILE`"
     );
     if let Some(page) = page {
         let text = escape(&crate::store::cut(text, 300));
