@@ -311,6 +311,28 @@ fn strangers_and_other_hosts_get_nothing() {
 }
 
 #[test]
+fn no_key_and_the_word_anonymous_are_the_anonymous_account_where_there_is_one() {
+    wait(async {
+        let open = server(|_, http, _| http.anonymous = Some("bot".to_owned())).await;
+        let shut = server(|_, _, _| ()).await;
+        for (key, when_open) in [
+            ("", 200),
+            ("Authorization: Bearer anonymous\r\n", 200),
+            // A key that is wrong or was revoked is nobody's, not even here.
+            ("Authorization: Bearer tsk_00\r\n", 401),
+            ("Authorization: Bearer Anonymous\r\n", 401),
+            ("Authorization: Basic anonymous\r\n", 401),
+        ] {
+            let get = format!(
+                "GET /v1/models HTTP/1.1\r\nHost: localhost\r\n{key}Connection: close\r\n\r\n"
+            );
+            assert_eq!(open.raw(get.as_bytes()).await.status, when_open, "{key}");
+            assert_eq!(shut.raw(get.as_bytes()).await.status, 401, "{key}");
+        }
+    });
+}
+
+#[test]
 fn slow_and_broken_connections_end_and_others_are_answered_meanwhile() {
     wait(async {
         let server = server(|_, http, _| {
