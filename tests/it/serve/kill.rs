@@ -64,7 +64,7 @@ fn note(told: &Mutex<Told>, view: &Value) {
 
 /// Asks for jobs until the daemon is gone: some clients wait for the end, some do not.
 fn client(daemon: &Daemon, number: u64, round: u64, told: &Mutex<Told>, answers: &AtomicU64) {
-    let prefer = ["", "Prefer: wait=60\r\n"][usize::from(number % 2 == 0)];
+    let prefer = ["", "Prefer: wait=60\r\n"][usize::from(number.is_multiple_of(2))];
     for job in 0_u64.. {
         let input = format!("{round}/{number}/{job}");
         let body = json!({"model": "echo", "input": input}).to_string();
@@ -91,10 +91,7 @@ fn check(sandbox: &Sandbox, provider: &PublicKey) -> CheckReport {
 #[test]
 fn what_clients_were_told_survives_kill_nine_of_the_daemon_at_fifty_points() {
     let mut random = 0x7455_0003_u64;
-    #[expect(clippy::print_stdout, reason = "the test's own report")]
-    {
-        println!("seed {random:#x}");
-    }
+    println!("seed {random:#x}");
     let sandbox = Sandbox::new();
     deploy(&sandbox, "echo", ECHO);
     let told = Mutex::new(Told::new());
