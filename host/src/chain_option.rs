@@ -56,6 +56,16 @@ pub(crate) struct ApiKeyOption {
 const KEY_VARIABLE: &str = "TUSSAH_CHAIN_KEY";
 
 impl ApiKeyOption {
+    /// As if the file had been typed.
+    pub(crate) const fn of_file(api_key_file: Option<PathBuf>) -> Self {
+        Self { api_key_file }
+    }
+
+    /// The file that was typed.
+    pub(crate) fn into_file(self) -> Option<PathBuf> {
+        self.api_key_file
+    }
+
     fn read(&self, url: &str) -> Result<Option<Zeroizing<String>>, Failure> {
         if let Some(file) = &self.api_key_file {
             return wallets::first_line(file).map(Some);

@@ -123,8 +123,9 @@ impl Channels {
             Ok(SigningKey::from_bytes(&*keys::load_or_create(home, name)?))
         };
         let chain_time = Arc::default();
-        let client = ClientBook::open(&folder.join("client.sqlite"), now(&chain_time));
-        let provider = ProviderBook::open(&folder.join("provider.sqlite"), now(&chain_time));
+        let client = ClientBook::open(&folder.join("client.sqlite"), chain_clock(&chain_time));
+        let provider =
+            ProviderBook::open(&folder.join("provider.sqlite"), chain_clock(&chain_time));
         Ok(Self {
             client: client.map_err(store_failure)?,
             provider: provider.map_err(store_failure)?,
@@ -141,9 +142,7 @@ impl Channels {
     }
 
     fn path(&self, address: &Address, suffix: &str) -> PathBuf {
-        // A raw address has a colon, which not every file system takes.
-        let name = address.to_string().replace(':', "_");
-        self.folder.join(format!("{name}.{suffix}"))
+        file_of(&self.folder, address, suffix)
     }
 
     /// Keeps other processes of this host from paying runs through the channel: what one of them
@@ -152,19 +151,7 @@ impl Channels {
     /// # Errors
     /// A host failure if another process does so.
     pub(crate) fn hold(&self, address: &Address) -> Result<Held, Failure> {
-        let path = self.path(address, "lock");
-        let failed = |error| file_failure("lock", &path, error);
-        let mut options = File::options();
-        let lock = options.create(true).truncate(false).write(true);
-        let lock = lock.open(&path).map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Held { _lock: lock }),
-            Err(TryLockError::WouldBlock) => {
-                let message = format!("another run is being paid through channel {address}");
-                Err(Failure::host(message).help("try again when it has ended"))
-            }
-            Err(TryLockError::Error(error)) => Err(failed(error)),
-        }
+        hold(&self.folder, address)
     }
 
     /// Keeps a channel's terms; what is kept already is the same, since its address follows from it.
@@ -237,30 +224,7 @@ impl Channels {
         chain: &C,
         address: &Address,
     ) -> Result<Known, Failure> {
-        let agreed = self.agreed(address)?;
-        require_network(agreed.network, chain)?;
-        let time = chain.time().await.map_err(chain_failure)?;
-        self.chain_time.fetch_max(time, Ordering::Relaxed);
-        let look = Look::at(chain, address)
-            .await
-            .map_err(|error| match error {
-                ChainError::NoCode(_) => never_opened(address),
-                error => chain_failure(error),
-            })?;
-        if look.state.status == ChannelStatus::Unopened {
-            return Err(never_opened(address));
-        }
-        let known = Known {
-            id: ChannelId {
-                network: agreed.network,
-                address: address.clone(),
-                incarnation: look.state.incarnation,
-            },
-            is_client: agreed.terms.client_key == self.client_key.public_key(),
-            is_provider: agreed.side.key == self.provider_key.public_key(),
-            agreed,
-            look,
-        };
+        let known = self.look_at(chain, address, &self.agreed(address)?).await?;
         let record = known.record();
         if known.is_client {
             let added = self.client.add(&record, &known.look);
@@ -275,6 +239,41 @@ impl Channels {
             seen.map_err(redeem_failure)?;
         }
         Ok(known)
+    }
+
+    /// The channel of these terms, as the chain has it now; no book learns of it.
+    ///
+    /// # Errors
+    /// A usage failure if it is on another network or not open yet.
+    pub(crate) async fn look_at<C: Chain>(
+        &self,
+        chain: &C,
+        address: &Address,
+        agreed: &Agreed,
+    ) -> Result<Known, Failure> {
+        require_network(agreed.network, chain)?;
+        let time = chain.time().await.map_err(chain_failure)?;
+        self.chain_time.fetch_max(time, Ordering::Relaxed);
+        let look = Look::at(chain, address)
+            .await
+            .map_err(|error| match error {
+                ChainError::NoCode(_) => never_opened(address),
+                error => chain_failure(error),
+            })?;
+        if look.state.status == ChannelStatus::Unopened {
+            return Err(never_opened(address));
+        }
+        Ok(Known {
+            id: ChannelId {
+                network: agreed.network,
+                address: address.clone(),
+                incarnation: look.state.incarnation,
+            },
+            is_client: agreed.terms.client_key == self.client_key.public_key(),
+            is_provider: agreed.side.key == self.provider_key.public_key(),
+            agreed: agreed.clone(),
+            look,
+        })
     }
 
     /// That both roles' books have what is posted: to go on from an older copy would put a second
@@ -371,6 +370,32 @@ impl Known {
     }
 }
 
+/// As [`Channels::hold`], in a home's folder of channels.
+///
+/// # Errors
+/// A host failure if another process pays runs through the channel.
+pub(crate) fn hold(folder: &Path, address: &Address) -> Result<Held, Failure> {
+    let path = file_of(folder, address, "lock");
+    let failed = |error| file_failure("lock", &path, error);
+    let mut options = File::options();
+    let lock = options.create(true).truncate(false).write(true);
+    let lock = lock.open(&path).map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(Held { _lock: lock }),
+        Err(TryLockError::WouldBlock) => {
+            let message = format!("another run is being paid through channel {address}");
+            Err(Failure::host(message).help("try again when it has ended"))
+        }
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+fn file_of(folder: &Path, address: &Address, suffix: &str) -> PathBuf {
+    // A raw address has a colon, which not every file system takes.
+    let name = address.to_string().replace(':', "_");
+    folder.join(format!("{name}.{suffix}"))
+}
+
 /// # Errors
 /// A usage failure if a channel's network is not the chain's.
 pub(crate) fn require_network<C: Chain>(own: NetworkId, chain: &C) -> Result<(), Failure> {
@@ -387,7 +412,7 @@ fn never_opened(address: &Address) -> Failure {
 }
 
 /// The books' clock. Deadlines are in the chain's time, which can be ahead of this machine's.
-fn now(chain_time: &Arc<AtomicU32>) -> Box<dyn Clock> {
+pub(crate) fn chain_clock(chain_time: &Arc<AtomicU32>) -> Box<dyn Clock> {
     let chain_time = Arc::clone(chain_time);
     Box::new(move || seconds(&chain_time))
 }

@@ -5,6 +5,7 @@
 //! nothing else of it. A worker that dies is started again, after a while that grows; without its
 //! signer the daemon ends, since nothing could be finished.
 
+mod books;
 mod child;
 pub(crate) mod config;
 mod notify;
@@ -15,7 +16,7 @@ use std::{
     ffi::OsString,
     fs::{File, TryLockError},
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -28,18 +29,20 @@ use tokio::{
 use tussah_manifest::{Digest, Limits, ModelName, ModuleRef, Nanograms};
 use tussah_provider::{
     blobs::{BlobRules, Uploads},
-    gateway::{Admission, Gateway, GatewayConfig, PriceSheet, SignerLink, Supervision},
+    gateway::{Admission, Gateway, GatewayConfig, Paymaster, PriceSheet, SignerLink, Supervision},
     http::{self, HttpConfig},
     ledger::Ledger,
     queue::QueueLimits,
     wire::Secret,
 };
 
+use books::{Books, Told};
 use child::Process;
 pub(crate) use child::child_socket;
 use config::{Amount, Config, Place, Whole};
 
 use crate::{
+    chain_option::{ApiKeyOption, ChainOption},
     exit_code::Exit,
     failure::Failure,
     home::Home,
@@ -91,6 +94,10 @@ pub(crate) struct Settings {
     pub(crate) drain: Duration,
     /// How long a worker may leave a question unanswered.
     pub(crate) silence: Duration,
+    /// The chain of the channels through which jobs are taken.
+    pub(crate) chain: Option<String>,
+    /// The file with the key for its server.
+    pub(crate) chain_key_file: Option<PathBuf>,
     /// What the worker's command is given.
     pub(crate) worker: Vec<OsString>,
 }
@@ -131,6 +138,8 @@ impl Settings {
             models: config.models.allow.clone(),
             drain: seconds(config.worker.drain_s.map_or(60, |Whole(time)| time)),
             silence: seconds(config.worker.hung_s.map_or(30, |Whole(time)| time)),
+            chain: config.channels.chain.clone(),
+            chain_key_file: config.channels.api_key_file.clone(),
             worker: config.worker_arguments(),
         }
     }
@@ -229,6 +238,7 @@ async fn serve(
     let clients = bind(settings.listen).await?;
     let monitors = bind(settings.metrics_listen).await?;
     let (mut signer, link) = start_signer(*ui).await?;
+    let books = open_books(settings, home, &link, ui).await?;
     let blobs = home.folder("blobs")?;
     let cache_key = Secret(*keys::load_or_create(home, KeyName::ServeCache)?);
     let config = GatewayConfig {
@@ -238,6 +248,7 @@ async fn serve(
         admission,
         supervision: Supervision::silent(settings.silence),
         keep: settings.keep,
+        paymaster: books,
         ..GatewayConfig::new(blobs.clone(), cache_key)
     };
     let gateway = Gateway::new(config, ledger, link).map_err(Failure::host)?;
@@ -326,6 +337,25 @@ async fn drain(gateway: &Gateway, time_max: Duration, ui: &Ui) -> bool {
     gateway.give_up_runs();
     draining.await;
     false
+}
+
+/// The book of channels, and a task that watches their chain, where one was named.
+async fn open_books(
+    settings: &Settings,
+    home: &Home,
+    signer: &SignerLink,
+    ui: &Ui,
+) -> Result<Option<Arc<dyn Paymaster>>, Failure> {
+    let Some(chain) = &settings.chain else {
+        return Ok(None);
+    };
+    let key = ApiKeyOption::of_file(settings.chain_key_file.clone());
+    let chain = ChainOption::new(chain.clone(), key).open().await?;
+    let books = Arc::new(Books::open(home, signer.provider_key)?);
+    let mut told = Told::new();
+    books.look_at_all(&chain, ui, &mut told).await;
+    tokio::spawn(Arc::clone(&books).watch(chain, *ui, told));
+    Ok(Some(books))
 }
 
 /// SIGTERM and Ctrl-C.

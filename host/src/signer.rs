@@ -6,11 +6,16 @@
 
 use std::path::Path;
 
-use tussah_manifest::SigningKey;
+use tussah_manifest::{ChannelAddress, Digest, Signature, SigningKey};
 use tussah_provider::{
     isolation::{self, Reach},
     ledger::LedgerView,
     signer::Signer,
+    wire::Opening,
+};
+use tussah_settlement::{
+    Address,
+    voucher::{ChannelId, NetworkId},
 };
 
 use crate::{
@@ -47,8 +52,27 @@ pub(crate) fn serve() -> Result<Exit, Failure> {
         let socket = tokio::net::UnixStream::from_std(socket).map_err(Failure::host)?;
         let (reader, writer) = socket.into_split();
         let reader = tokio::io::BufReader::new(reader);
-        let signer = Signer::new(provider, client, view);
+        let signer = Signer::new(provider, client, view).with_claims(sign_claim);
         signer.serve(reader, writer).await.map_err(Failure::host)
     })?;
     Ok(Exit::DONE)
+}
+
+/// The provider's word that a receipt is the one at a place of a channel, as its contract reads it.
+fn sign_claim(
+    address: &ChannelAddress,
+    index: u64,
+    opening: &Opening,
+    receipt: &Digest,
+    key: &SigningKey,
+) -> Option<Signature> {
+    let id = ChannelId {
+        network: NetworkId(opening.network),
+        address: Address::new(
+            i8::try_from(address.workchain).ok()?,
+            address.account.into(),
+        ),
+        incarnation: opening.incarnation,
+    };
+    Some(id.claim(index, receipt, key).signature)
 }

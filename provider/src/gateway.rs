@@ -11,6 +11,7 @@ mod draft;
 mod ending;
 mod feed;
 mod metrics;
+mod paid;
 mod prices;
 mod rate;
 mod retention;
@@ -35,6 +36,7 @@ use crate::wire::{Isolation, Secret, WhoseFault};
 pub use admission::{Admission, LimitTooHigh, ModelNotOffered};
 pub use feed::{JobEnd, JobEvent, Listener, Progress};
 pub use metrics::Metrics;
+pub use paid::{ClaimError, PayError, Paymaster, PlaceClaim, PlaceGrant, Standing, VoucherForm};
 pub use prices::PriceSheet;
 pub use rate::TooOften;
 pub use signer_link::{SignerError, SignerLink};
@@ -54,6 +56,8 @@ pub struct GatewayConfig {
     pub queue: QueueLimits,
     /// Jobs that one account may bring in a minute, unless it has a limit of its own.
     pub account_per_minute_max: Option<u32>,
+    /// Keeps the books of payment channels; without one, jobs are taken on credit alone.
+    pub paymaster: Option<Arc<dyn Paymaster>>,
     /// The most bytes of a job's input, whatever its manifest allows.
     pub input_bytes_max: usize,
     /// What manifests may ask for.
@@ -75,6 +79,7 @@ impl GatewayConfig {
             prices: PriceSheet::default(),
             queue: QueueLimits::default(),
             account_per_minute_max: None,
+            paymaster: None,
             input_bytes_max: 16 << 20,
             admission: Admission::default(),
             supervision: Supervision::default(),
@@ -234,6 +239,8 @@ impl Gateway {
         let watched = Arc::downgrade(&gateway.inner);
         tokio::spawn(submit::expire(Weak::clone(&watched)));
         tokio::spawn(retention::prune(watched));
+        let making_up = gateway.clone();
+        tokio::spawn(async move { making_up.make_up_claims().await });
         Ok(gateway)
     }
 

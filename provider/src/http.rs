@@ -10,6 +10,7 @@ mod auth;
 mod blobs;
 mod body;
 mod budget;
+mod channels;
 mod error;
 mod guard;
 mod health;
@@ -140,6 +141,9 @@ fn router(app: App) -> Router {
         .route("/v1/jobs/{id}/receipt", get(jobs::receipt))
         .route("/v1/jobs/{id}/opening", get(jobs::opening))
         .route("/v1/manifests/{digest}", get(jobs::manifest))
+        .route("/v1/jobs/{id}/claim", get(channels::claim))
+        .route("/v1/channels/{address}", get(channels::channel))
+        .route("/v1/channels/{address}/vouchers", post(channels::voucher))
         .route("/v1/quote", post(prices::quote))
         .route("/v1/prices", get(prices::prices))
         .route("/v1/blobs/{digest}", put(blobs::put).head(blobs::head))

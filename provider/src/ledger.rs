@@ -10,6 +10,7 @@ mod check;
 mod earnings;
 mod jobs;
 mod limits;
+mod places;
 mod prune;
 mod store;
 
@@ -72,6 +73,9 @@ pub enum LedgerError {
         /// What is left of the credit.
         left: Nanograms,
     },
+    /// The place in the channel is another job's.
+    #[error("the channel's place {0} is another job's")]
+    PlaceTaken(String),
     /// There is no limit that could be raised or lowered.
     #[error("the account has no credit limit to raise or lower; give it one first")]
     NoCreditLimit,

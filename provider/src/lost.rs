@@ -4,8 +4,10 @@
 //! had come until then. Out: the parts of a receipt that says so: the host's fault, nothing used,
 //! nothing to pay, nothing that a re-run could be held against.
 
+use std::collections::BTreeSet;
+
 use tussah_manifest::{
-    Consensus, Determinism, Digest, Document, Domain, EncodingError, Evidence, ExitStatus,
+    Consensus, Determinism, Digest, Document, Domain, EncodingError, Evidence, ExitStatus, Label,
     Manifest, Nanograms, Opening, Profile, Request, Version,
 };
 
@@ -79,6 +81,78 @@ pub fn account(
     })
 }
 
+/// Accounts for a job that never ran and has a place in a channel, where only a receipt can stand:
+/// nothing was used, so nothing is to be paid. No engine had a part in it, and the labels say so.
+///
+/// # Errors
+/// [`EncodingError`] is for labels that are none, which these are not.
+pub fn never_ran(
+    request: Request,
+    manifest: &Manifest,
+    exit: ExitStatus,
+) -> Result<LostAccount, EncodingError> {
+    let none = || label("none");
+    let body = &request.body;
+    let salt = body.nonce.derive_salt();
+    let profile = Profile {
+        version: Version::V1,
+        wasm_engine: none()?,
+        wasm_features: BTreeSet::new(),
+        engine_config: Digest::from_bytes([0; 32]),
+        arithmetic: none()?,
+        seed_policy: none()?,
+        clock_policy: none()?,
+        limits: manifest.job.limits,
+    };
+    let consensus = Consensus {
+        version: Version::V1,
+        job: body.job_id(),
+        module: body.module,
+        manifest: body.manifest,
+        models: manifest.model_digests(),
+        output: Digest::salted(&salt, Domain::Output, &[]),
+        exit,
+        determinism: Determinism::NotRerunnable,
+        profile: profile.digest(),
+        fuel_used: 0,
+        inference_units_used: 0,
+        price_nanograms: Nanograms::ZERO,
+        channel: body.channel,
+    };
+    let opening = Opening {
+        version: Version::V1,
+        request,
+        salt,
+        host_calls: Vec::new(),
+        profile,
+    };
+    let evidence = Evidence {
+        host_build: label(concat!("tussah ", env!("CARGO_PKG_VERSION")))?,
+        wasm_engine: none()?,
+        inference_engine: none()?,
+        kernels: None,
+        adapter: None,
+        driver: None,
+        threads: 0,
+        wall_ns: 0,
+        gpu_ns: None,
+        transcript: opening.transcript(),
+    };
+    Ok(LostAccount {
+        consensus,
+        evidence,
+        opening,
+    })
+}
+
+fn label(text: &str) -> Result<Label, EncodingError> {
+    Label::new(text).map_err(|error| EncodingError::Malformed {
+        document: "label",
+        at: None,
+        message: error.to_string(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use tussah_manifest::{JobDescription, JobName, Label, Limits, ModuleRef, Receipt, SigningKey};
@@ -135,6 +209,25 @@ mod tests {
             let receipt = Receipt::sign(lost.consensus, lost.evidence, &key).unwrap();
             receipt.verify().unwrap();
             lost.opening.matches(&receipt).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_job_that_never_ran_can_have_a_receipt_that_says_so() {
+        let manifest = JobDescription::new(JobName::new("waited").unwrap())
+            .with_module(ModuleRef::of(b"module"));
+        let key = SigningKey::from_bytes(&[1; 32]);
+        let mut body = fixture::body(1);
+        body.manifest = manifest.digest();
+        body.module = manifest.module.digest;
+        let request = body.sign(&key).unwrap();
+        for exit in [ExitStatus::Cancelled, ExitStatus::HostFailure] {
+            let account = never_ran(request.clone(), &manifest, exit).unwrap();
+            assert_eq!(account.consensus.price_nanograms, Nanograms::ZERO);
+            let receipt = Receipt::sign(account.consensus, account.evidence, &key).unwrap();
+            receipt.verify().unwrap();
+            account.opening.matches(&receipt).unwrap();
+            assert_eq!(receipt.consensus.exit, exit);
         }
     }
 

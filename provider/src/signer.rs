@@ -2,7 +2,8 @@
 //!
 //! In: keys as values, requests to sign over a socket, and the ledger to read. Out: signed requests
 //! of clients without a key of their own, and signed receipts of jobs that the ledger knows as
-//! accepted and not finished, as they were requested and within their price cap; or a typed denial.
+//! accepted and not finished, as they were requested and within their price cap, and claims of such
+//! receipts to their places in channels; or a typed denial.
 //! It believes neither the gateway nor the worker more than that, runs nothing, and writes nothing.
 //!
 //! A job gets one receipt. While this process lives, a second account of a job is denied, and the
@@ -13,11 +14,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tussah_manifest::{
-    Channel, Consensus, Digest, Document, Evidence, Receipt, Request, RequestBody, SigningKey,
+    Channel, ChannelAddress, Consensus, Digest, Document, Evidence, Receipt, Request, RequestBody,
+    Signature, SigningKey,
 };
 
 use crate::wire::{
-    Content, Denial, FrameReader, FrameWriter, FromSigner, SignerHello, ToSigner, WireError,
+    Content, Denial, FrameReader, FrameWriter, FromSigner, Opening, SignerHello, ToSigner,
+    WireError,
 };
 
 /// Jobs whose accounts are remembered before those that have finished are forgotten.
@@ -41,7 +44,15 @@ pub struct KnownJob {
     pub request: Vec<u8>,
     /// Whether it has its receipt.
     pub finished: bool,
+    /// The canonical bytes of its receipt.
+    pub receipt: Option<Vec<u8>>,
 }
+
+/// Signs, with the provider's key, that a receipt is the one at a place of one opening of a
+/// channel; `None` for an address that the network has none like. What the signed bytes are is the
+/// network's business, which this crate does not know.
+pub type SignClaim =
+    fn(&ChannelAddress, u64, &Opening, receipt: &Digest, &SigningKey) -> Option<Signature>;
 
 /// The ledger cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +68,7 @@ pub struct Signer<J> {
     provider: SigningKey,
     client: SigningKey,
     jobs: J,
+    claims: Option<SignClaim>,
     /// Digests of the accounts that were signed, by job.
     signed: BTreeMap<Digest, (Digest, Digest)>,
     /// The same jobs, those first that were signed first.
@@ -74,10 +86,20 @@ impl<J: Jobs> Signer<J> {
             provider,
             client,
             jobs,
+            claims: None,
             signed: BTreeMap::new(),
             order: VecDeque::new(),
             own: VecDeque::new(),
             is_own: BTreeSet::new(),
+        }
+    }
+
+    /// Signs claims too, for jobs that are paid through channels.
+    #[must_use]
+    pub fn with_claims(self, sign: SignClaim) -> Self {
+        Self {
+            claims: Some(sign),
+            ..self
         }
     }
 
@@ -112,6 +134,9 @@ impl<J: Jobs> Signer<J> {
                 consensus,
                 evidence,
             } => (id, self.sign_receipt(&consensus.0, &evidence.0)),
+            ToSigner::SignClaim { id, job, opening } => {
+                (id, self.sign_claim(&Digest::from_bytes(job), &opening))
+            }
         };
         match answer {
             Ok(document) => FromSigner::Signed {
@@ -166,6 +191,28 @@ impl<J: Jobs> Signer<J> {
         Ok(receipt.to_bytes())
     }
 
+    /// Of the receipt that the ledger has, and no other: the ledger has one job for a place, and a
+    /// job one receipt, so no place is claimed for two.
+    fn sign_claim(&mut self, job: &Digest, opening: &Opening) -> Result<Vec<u8>, Denial> {
+        let sign = self.claims.ok_or(Denial::NoChannel)?;
+        let known = self.jobs.job(job).map_err(ledger)?;
+        let known = known.ok_or(Denial::UnknownJob)?;
+        let body = request_of(&known, job)?;
+        let receipt = known.receipt.ok_or(Denial::NoReceipt)?;
+        let receipt = Receipt::from_verified_bytes(&receipt).map_err(malformed)?;
+        if receipt.consensus.job != *job || receipt.provider_key != self.provider.public_key() {
+            let field = "job".to_owned();
+            return Err(Denial::OtherThanRequested { field });
+        }
+        check(&body, &receipt.consensus)?;
+        let Channel::Ton { address, index } = body.channel else {
+            return Err(Denial::NoChannel);
+        };
+        let signature = sign(&address, index, opening, &receipt.digest(), &self.provider);
+        let signature = signature.ok_or(Denial::NoChannel)?;
+        Ok(signature.as_bytes().to_vec())
+    }
+
     /// The request of a job that waits for its receipt.
     fn unfinished(&mut self, job: &Digest) -> Result<RequestBody, Denial> {
         let known = self.jobs.job(job).map_err(ledger)?;
@@ -173,17 +220,10 @@ impl<J: Jobs> Signer<J> {
         if known.finished {
             return Err(Denial::Finished);
         }
-        let damaged = |error: &dyn std::fmt::Display| Denial::Ledger {
-            message: format!("the request of job {job} is damaged: {error}"),
-        };
-        let request = Request::from_bytes(&known.request).map_err(|error| damaged(&error))?;
-        if !self.is_own.contains(&Digest::of(&known.request)) {
-            request.verify().map_err(|error| damaged(&error))?;
+        match self.is_own.contains(&Digest::of(&known.request)) {
+            true => unverified_request_of(&known, job),
+            false => request_of(&known, job),
         }
-        if request.body.job_id() != *job {
-            return Err(damaged(&"it is another job's"));
-        }
-        Ok(request.body)
     }
 
     /// Makes room, a little at a time: a job with a receipt in the ledger is denied another one by
@@ -208,6 +248,28 @@ impl<J: Jobs> Signer<J> {
             known?;
         }
         Ok(())
+    }
+}
+
+/// The request of a job that the ledger knows, checked again.
+fn request_of(known: &KnownJob, job: &Digest) -> Result<RequestBody, Denial> {
+    let request = Request::from_bytes(&known.request).map_err(|error| damaged(job, &error))?;
+    request.verify().map_err(|error| damaged(job, &error))?;
+    unverified_request_of(known, job)
+}
+
+/// The same of one that this signer signed.
+fn unverified_request_of(known: &KnownJob, job: &Digest) -> Result<RequestBody, Denial> {
+    let request = Request::from_bytes(&known.request).map_err(|error| damaged(job, &error))?;
+    match request.body.job_id() == *job {
+        true => Ok(request.body),
+        false => Err(damaged(job, &"it is another job's")),
+    }
+}
+
+fn damaged(job: &Digest, error: &dyn std::fmt::Display) -> Denial {
+    Denial::Ledger {
+        message: format!("the request of job {job} is damaged: {error}"),
     }
 }
 

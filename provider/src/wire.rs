@@ -14,7 +14,7 @@ use minicbor::{Decode, Encode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 pub use messages::{
-    Content, Denial, FromSigner, FromWorker, GuestFault, Hello, Isolation, Ready, RunDone,
+    Content, Denial, FromSigner, FromWorker, GuestFault, Hello, Isolation, Opening, Ready, RunDone,
     RunRefused, RunRequest, Secret, SignerHello, ToSigner, ToWorker, WhoseFault,
 };
 

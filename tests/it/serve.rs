@@ -3,6 +3,7 @@
 
 mod kill;
 mod money;
+mod paid;
 mod settings;
 
 use std::{

@@ -37,6 +37,7 @@ fn help_teaches_by_example() {
         &["serve", "--help"],
         &["serve", "key", "add", "--help"],
         &["serve", "credit", "--help"],
+        &["serve", "channel", "add", "--help"],
         &["chain", "localnet", "--help"],
         &["chain", "faucet", "--help"],
         &["chain", "advance", "--help"],

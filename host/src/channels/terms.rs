@@ -112,7 +112,7 @@ impl Agreed {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(super) fn from_json(text: &str) -> Result<Self, String> {
+    pub(crate) fn from_json(text: &str) -> Result<Self, String> {
         let file: TermsFile = serde_json::from_str(text).map_err(|error| error.to_string())?;
         if file.channel != FORMAT {
             return Err(format!("it is of format {}", file.channel));

@@ -1,6 +1,7 @@
 //! `tussah serve`, its API keys, and the hidden commands of its other two processes.
 
 mod accounts;
+mod channels;
 mod keys;
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -9,6 +10,7 @@ use clap::{Args, Subcommand};
 use tussah_manifest::Nanograms;
 
 use crate::{
+    chain_option::ApiKeyOption,
     device::DeviceArgument,
     exit_code::Exit,
     failure::Failure,
@@ -50,6 +52,8 @@ enum Command {
     #[command(subcommand)]
     Account(accounts::Command),
     Credit(accounts::CreditArguments),
+    #[command(subcommand)]
+    Channel(channels::Command),
 }
 
 #[derive(Debug, Args)]
@@ -78,6 +82,12 @@ struct Options {
     /// GB of models and modules from which on no more are uploaded, 100 if not set.
     #[arg(long, value_name = "GB", value_parser = clap::value_parser!(u32).range(1..))]
     blobs_max_gb: Option<u32>,
+    /// Take jobs through payment channels on this chain, `mainnet`, `testnet` or the URL of a
+    /// toncenter API v2; `tussah serve channel add` says through which.
+    #[arg(long, value_name = "CHAIN")]
+    chain: Option<String>,
+    #[command(flatten)]
+    chain_key: ApiKeyOption,
     #[command(flatten)]
     admission: AdmissionOptions,
     /// Seconds for what runs to end after SIGTERM or Ctrl-C. What takes longer ends with a receipt
@@ -167,6 +177,7 @@ impl Arguments {
             Some(Command::Key(command)) => command.json(),
             Some(Command::Account(command)) => command.json(),
             Some(Command::Credit(arguments)) => arguments.json,
+            Some(Command::Channel(command)) => command.json(),
             None => false,
         }
     }
@@ -176,6 +187,7 @@ impl Arguments {
             Some(Command::Key(command)) => return command.run(ui),
             Some(Command::Account(command)) => return command.run(ui),
             Some(Command::Credit(arguments)) => return arguments.run(ui),
+            Some(Command::Channel(command)) => return command.run(ui),
             None => {}
         }
         let config = self.options.over_file()?;
@@ -207,8 +219,11 @@ impl Options {
             prices,
             limits,
             models,
+            channels,
             worker,
         } = &mut config;
+        over(&mut channels.chain, self.chain);
+        over(&mut channels.api_key_file, self.chain_key.into_file());
         over(&mut listen.address, self.listen.map(Place));
         over(&mut listen.metrics, self.metrics_listen.map(Place));
         over(

@@ -4,7 +4,12 @@
 //! with the line. What is not known is refused: a setting that does nothing would be believed. It
 //! holds no secrets.
 
-use std::{ffi::OsString, fmt, io, net::SocketAddr, path::Path};
+use std::{
+    ffi::OsString,
+    fmt, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 use tussah_manifest::Nanograms;
@@ -31,6 +36,7 @@ pub(crate) struct Config {
     pub(crate) prices: Prices,
     pub(crate) limits: Limits,
     pub(crate) models: Models,
+    pub(crate) channels: Channels,
     pub(crate) worker: Worker,
 }
 
@@ -96,6 +102,16 @@ pub(crate) struct Models {
     pub(crate) memory_gb: Option<Whole<0, { u32::MAX }>>,
 }
 
+/// `[channels]`: jobs that are paid through payment channels.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Channels {
+    /// The chain that they are on; without it there are none.
+    pub(crate) chain: Option<String>,
+    /// The file whose first line is the key that the chain's server knows us by.
+    pub(crate) api_key_file: Option<PathBuf>,
+}
+
 /// `[worker]`: how jobs are run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -112,7 +128,7 @@ pub(crate) struct Worker {
     pub(crate) drain_s: Option<Whole<1, 604_800>>,
     /// The ONNX Runtime library that runs models of that format.
     #[cfg(feature = "onnx")]
-    pub(crate) onnxruntime: Option<std::path::PathBuf>,
+    pub(crate) onnxruntime: Option<PathBuf>,
 }
 
 /// A whole number from `MIN` to `MAX`.
@@ -287,6 +303,8 @@ mod tests {
             hosts: stated.hosts.clone(),
             anonymous: stated.anonymous.clone(),
             models: stated.models.clone(),
+            chain: stated.chain.clone(),
+            chain_key_file: stated.chain_key_file.clone(),
             ..crate::serve::Settings::default()
         };
         assert_eq!(stated, defaults);

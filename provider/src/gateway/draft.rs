@@ -51,7 +51,7 @@ impl Gateway {
                     .verify()
                     .map_err(|error| SubmitError::Request(error.to_string()))?;
                 let body = &request.body;
-                if body.channel != Channel::Local {
+                if body.channel != Channel::Local && self.paymaster().is_none() {
                     return Err(SubmitError::Channel);
                 }
                 let deadline = match (deadline, body.deadline_unix_ms) {

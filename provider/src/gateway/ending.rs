@@ -10,15 +10,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tussah_manifest::{
-    Consensus, Digest, Document as _, Domain, EncodingError, Evidence, ExitStatus, Nanograms,
-    Opening, Receipt,
+    Channel, Consensus, Digest, Document as _, Domain, EncodingError, Evidence, ExitStatus,
+    Nanograms, Opening, Receipt,
 };
 
 use super::feed::JobEnd;
 use super::{Gateway, Live, SignerError, now_unix_ms};
 use crate::ledger::{Ending, Fault, LedgerError};
 use crate::lost::{self, Loss};
-use crate::wire::{Denial, Ready, RunDone};
+use crate::wire::{Denial, Ready, RunDone, WhoseFault};
 use crate::with_causes;
 
 /// How long after the first failure an end is written again, and the longest: twice as long each
@@ -41,6 +41,8 @@ pub(super) struct Account {
     output: Vec<u8>,
     log: Vec<u8>,
     fault: Option<Fault>,
+    /// Whether anything ran: else there is nothing to pay for.
+    ran: bool,
 }
 
 /// Why an end could not be written down.
@@ -52,6 +54,8 @@ enum EndError {
     OtherAccount,
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    #[error("no account can be made of it")]
+    Account(#[from] EncodingError),
 }
 
 impl Unsigned {
@@ -104,6 +108,7 @@ impl Unsigned {
             output,
             log: log.to_vec(),
             fault,
+            ran: true,
         })))
     }
 
@@ -131,6 +136,31 @@ impl Unsigned {
                 code: None,
                 message: message.to_owned(),
             }),
+            ran: true,
+        })))
+    }
+
+    /// The account of a job that ended before it ran, where there has to be one.
+    fn of_waiting(live: &Live, ending: Ending) -> Result<Self, EncodingError> {
+        let Ending::NotRun { fault, message, .. } = ending else {
+            return Ok(Self::NotRun(ending));
+        };
+        let exit = match fault {
+            WhoseFault::Provider => ExitStatus::HostFailure,
+            WhoseFault::Developer | WhoseFault::Client => ExitStatus::Cancelled,
+        };
+        let account = lost::never_ran(live.request.clone(), &live.manifest, exit)?;
+        Ok(Self::Run(Box::new(Account {
+            consensus: account.consensus,
+            evidence: account.evidence,
+            opening: account.opening.to_bytes(),
+            output: Vec::new(),
+            log: Vec::new(),
+            fault: Some(Fault {
+                code: None,
+                message,
+            }),
+            ran: false,
         })))
     }
 }
@@ -158,6 +188,12 @@ impl Gateway {
     }
 
     async fn end(&self, live: &Live, unsigned: Unsigned) -> Result<JobEnd, EndError> {
+        let is_on_credit = live.request.body.channel == Channel::Local;
+        let unsigned = match unsigned {
+            // At a place in a channel only a receipt can stand.
+            Unsigned::NotRun(ending) if !is_on_credit => Unsigned::of_waiting(live, ending)?,
+            unsigned => unsigned,
+        };
         let ending = match unsigned {
             Unsigned::NotRun(ending) => ending,
             Unsigned::Run(account) => {
@@ -175,6 +211,9 @@ impl Gateway {
         self.record(live, &ending).await?;
         let metrics = &self.inner.metrics;
         metrics.job_time.record(live.since.elapsed());
+        if !is_on_credit {
+            self.settle(&live.id).await;
+        }
         Ok(match &*ending {
             Ending::NotRun { fault, message, .. } => {
                 metrics.not_run.add(1);
@@ -237,7 +276,7 @@ impl Gateway {
         let is_late = consensus.exit == ExitStatus::Cancelled
             && !live.cancelled.load(Ordering::Acquire)
             && (live.waiting.deadline_unix_ms).is_some_and(|at| at <= now_unix_ms());
-        consensus.price_nanograms = match is_late {
+        consensus.price_nanograms = match is_late || !account.ran {
             true => Nanograms::ZERO,
             false => prices.price_of(&consensus, live.reserve),
         };

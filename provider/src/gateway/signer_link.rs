@@ -10,11 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::sync::{mpsc, oneshot};
 use tussah_manifest::{
-    Consensus, Document, EncodingError, Evidence, KeyError, PublicKey, Receipt, Request,
-    RequestBody,
+    Consensus, Digest, Document, EncodingError, Evidence, KeyError, PublicKey, Receipt, Request,
+    RequestBody, Signature,
 };
 
-use crate::wire::{Content, Denial, FrameReader, FrameWriter, FromSigner, ToSigner, WireError};
+use crate::wire::{
+    Content, Denial, FrameReader, FrameWriter, FromSigner, Opening, ToSigner, WireError,
+};
 
 /// Questions that wait to be sent: bounds memory where the signer is slow.
 const QUESTIONS_MAX: usize = 1024;
@@ -32,6 +34,9 @@ pub enum SignerError {
     /// What it answered is not what was asked for.
     #[error("the signer's answer is no such document")]
     Answer(#[from] EncodingError),
+    /// What it answered is no signature.
+    #[error("the signer's answer is no signature")]
+    Short,
     /// Its first words were others.
     #[error("the signer did not say whose keys it has")]
     NoHello,
@@ -157,6 +162,25 @@ impl SignerLink {
         };
         let bytes = self.ask(ask).await?;
         Ok(Receipt::from_bytes(&bytes)?)
+    }
+
+    /// Has it signed that a job's receipt is the one at its place in its channel.
+    ///
+    /// # Errors
+    /// [`SignerError`].
+    pub async fn sign_claim(
+        &self,
+        job: &Digest,
+        opening: Opening,
+    ) -> Result<Signature, SignerError> {
+        let job = *job.as_bytes();
+        let ask = |id| ToSigner::SignClaim { id, job, opening };
+        let bytes: [u8; 64] = self
+            .ask(ask)
+            .await?
+            .try_into()
+            .map_err(|_| SignerError::Short)?;
+        Ok(Signature::from_bytes(bytes))
     }
 
     async fn ask(&self, question: impl FnOnce(u64) -> ToSigner) -> Answer {

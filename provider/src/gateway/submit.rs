@@ -8,11 +8,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tussah_manifest::{Digest, Manifest, Nanograms, Request};
+use tussah_manifest::{Channel, Digest, Manifest, Nanograms, Request};
 
 use super::{
-    Gateway, Inner, JobEnd, LimitTooHigh, Listener, Live, ModelNotOffered, SignerError, TooOften,
-    now_unix_ms, queue_limits,
+    Gateway, Inner, JobEnd, LimitTooHigh, Listener, Live, ModelNotOffered, PayError, SignerError,
+    TooOften, now_unix_ms, queue_limits,
 };
 use crate::ledger::{
     Acceptance, Accepted, Account, AccountId, JobState, JobSummary, LedgerError, NewJob,
@@ -141,6 +141,9 @@ pub enum SubmitError {
     /// It would be paid where this gateway takes no pay.
     #[error("the request is paid through a channel, and this provider takes jobs on credit only")]
     Channel,
+    /// The channel's book.
+    #[error(transparent)]
+    Pay(#[from] PayError),
     /// Its deadline has passed.
     #[error("the deadline has passed")]
     Late,
@@ -390,12 +393,26 @@ impl Gateway {
     async fn take(
         &self,
         submission: &Submission,
-        new: NewJob,
+        mut new: NewJob,
         place: Place,
         now: u64,
     ) -> Result<Ticket, SubmitError> {
         let id = new.request.body.job_id();
         let limits = queue_limits(&submission.account);
+        if let Channel::Ton { address, .. } = new.request.body.channel {
+            // A job that has ended has its place in the channel: to ask for it again would be
+            // refused.
+            if self.inner.ledger.job(&id)?.is_some() {
+                return self.known(&id, submission).await;
+            }
+            // What the ledger would refuse must not get a place, where no receipt would ever come.
+            new.check()?;
+            let request = new.request.clone();
+            let admitted = self.ask_books(address, move |books| books.admit(&request));
+            let stop_at = u64::from(admitted.await?.stop_at_unix_s).saturating_mul(1000);
+            let deadline = new.deadline_unix_ms.unwrap_or(u64::MAX);
+            new.deadline_unix_ms = Some(deadline.min(stop_at));
+        }
         let accepted = Accepted {
             request: new.request.clone(),
             manifest: new.manifest.clone(),

@@ -202,6 +202,11 @@ impl Fields {
             .ok_or_else(|| wrong(&self.name(key), expected))
     }
 
+    pub(super) fn needed_whole(&mut self, key: &str) -> Result<u64, ApiError> {
+        let whole = self.whole(key)?;
+        whole.ok_or_else(|| missing(&self.name(key)))
+    }
+
     /// A number within bounds.
     pub(super) fn number(
         &mut self,

@@ -12,7 +12,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use crate::gateway::SubmitError;
+use crate::gateway::{ClaimError, PayError, SubmitError};
 use crate::ledger::LedgerError;
 use crate::with_causes;
 
@@ -163,9 +163,41 @@ impl From<SubmitError> for ApiError {
             }
             SubmitError::Request(_) => Self::bad("invalid_request", message).param("request"),
             SubmitError::Channel => Self::bad("channel_unsupported", message).param("request"),
+            SubmitError::Pay(error) => error.into(),
             SubmitError::Late => Self::bad("deadline_passed", message),
             SubmitError::Ledger(error) => error.into(),
             other @ (SubmitError::Signer(_) | SubmitError::Internal(_)) => Self::internal(&other),
+        }
+    }
+}
+
+impl From<PayError> for ApiError {
+    fn from(error: PayError) -> Self {
+        let message = error.to_string();
+        match error {
+            PayError::NoChannel(_) => {
+                Self::new(StatusCode::NOT_FOUND, "channel_not_found", message)
+            }
+            PayError::Refused(_) => {
+                Self::new(StatusCode::PAYMENT_REQUIRED, "channel_refused", message)
+            }
+            PayError::Busy(_) => Self::new(StatusCode::CONFLICT, "channel_busy", message),
+            PayError::Unchecked(_) => {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                Self::new(status, "channel_unchecked", message).retry_after(30)
+            }
+            PayError::Failed(_) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<ClaimError> for ApiError {
+    fn from(error: ClaimError) -> Self {
+        match error {
+            ClaimError::Pay(error) => error.into(),
+            ClaimError::Ledger(error) => error.into(),
+            ClaimError::NoReceipt => Self::not_found(error.to_string()),
+            other => Self::internal(&other),
         }
     }
 }

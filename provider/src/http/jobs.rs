@@ -16,12 +16,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 use tussah_manifest::{
-    Digest, Document as _, MANIFEST_TEXT_BYTES_MAX, Manifest, Nanograms, Request,
+    Channel, ChannelAddress, Digest, Document as _, MANIFEST_TEXT_BYTES_MAX, Manifest, Nanograms,
+    Request,
 };
 
 use super::body::{self, Fields, missing, wrong};
 use super::error::{ApiError, json_response};
-use super::{App, auth};
+use super::{App, auth, channels};
 use crate::gateway::{Ask, JobEnd, JobEvent, Listener, News, Submission, SubmitError};
 use crate::ledger::{Account, JobPart, JobState, JobSummary};
 use crate::wire::WhoseFault;
@@ -53,8 +54,24 @@ pub(super) async fn submit(
     body: Body,
 ) -> Result<Response, ApiError> {
     let account = auth::account(&app, &headers)?;
-    let (fields, held) = body::json(&app, &account, &headers, body).await?;
+    let (mut fields, held) = body::json(&app, &account, &headers, body).await?;
+    let voucher = match fields.take("voucher") {
+        Some(voucher) => {
+            let mut inner = Fields::within(voucher, "voucher")?;
+            let voucher = channels::voucher_of(&mut inner)?;
+            inner.finish()?;
+            Some(voucher)
+        }
+        None => None,
+    };
     let submission = submission(&app, account, fields)?;
+    if let Some(voucher) = voucher {
+        let Some(channel) = channel_of(&submission.ask) else {
+            let message = "a voucher comes with a signed `request` that names its channel";
+            return Err(ApiError::bad("invalid_value", message).param("voucher"));
+        };
+        channels::take(&app, channel, voucher).await?;
+    }
     let wait = wait_of(&headers);
     let mut ticket = app.gateway.submit(submission).await?;
     drop(held);
@@ -97,6 +114,17 @@ fn wait_of(headers: &HeaderMap) -> Option<Duration> {
         let wait = Duration::from_secs(seconds.filter(|_| is_wait)?);
         Some(wait.min(WAIT_MAX))
     })
+}
+
+/// The channel that a job is paid through.
+fn channel_of(ask: &Ask) -> Option<ChannelAddress> {
+    match ask {
+        Ask::Signed(request) => match request.body.channel {
+            Channel::Ton { address, .. } => Some(address),
+            Channel::Local => None,
+        },
+        Ask::House { .. } => None,
+    }
 }
 
 fn submission(app: &App, account: Account, mut fields: Fields) -> Result<Submission, ApiError> {
@@ -244,7 +272,11 @@ pub(super) fn price_of(fields: &mut Fields) -> Result<Option<Nanograms>, ApiErro
 }
 
 /// The job of a path, if it is this client's.
-fn own(app: &App, headers: &HeaderMap, id: &str) -> Result<(Digest, JobSummary), ApiError> {
+pub(super) fn own(
+    app: &App,
+    headers: &HeaderMap,
+    id: &str,
+) -> Result<(Digest, JobSummary), ApiError> {
     let account = auth::account(app, headers)?;
     let id: Digest = id.parse().map_err(|error: tussah_manifest::DigestError| {
         ApiError::bad("invalid_digest", error.to_string())

@@ -12,6 +12,7 @@ use tussah_manifest::{
 
 use super::accounts::manifest_of;
 use super::jobs::request_of;
+use super::places::place_of;
 use super::{Ledger, LedgerError, LedgerView, Shape, store};
 
 /// Something that does not fit.
@@ -152,15 +153,18 @@ fn check_jobs(
     report: &mut CheckReport,
 ) -> Result<BTreeMap<i64, Sum>, LedgerError> {
     let sql = "SELECT id, state, account, manifest, reserved, finished, price, error_code, fault, \
-               error, request, input, receipt, opening, output, accepted, pruned FROM jobs";
+               error, request, input, receipt, opening, output, accepted, pruned, place \
+               FROM jobs";
     let mut statement = connection.prepare(sql)?;
     let mut rows = statement.query([])?;
     let mut sums: BTreeMap<i64, Sum> = BTreeMap::new();
     while let Some(row) = rows.next()? {
         let id = Digest::from_bytes(row.get(0)?);
         let sum = sums.entry(row.get(2)?).or_default();
-        sum.reserved += i128::from(row.get::<_, i64>(4)?);
-        sum.spent += i128::from(row.get::<_, Option<i64>>(6)?.unwrap_or_default());
+        if row.get::<_, Option<String>>(17)?.is_none() {
+            sum.reserved += i128::from(row.get::<_, i64>(4)?);
+            sum.spent += i128::from(row.get::<_, Option<i64>>(6)?.unwrap_or_default());
+        }
         let mut problems = Vec::new();
         match row.get::<_, i64>(1)? {
             0 => report.accepted += 1,
@@ -201,6 +205,11 @@ fn check_job(
     hold(
         request.verify().is_ok(),
         "the client did not sign this request",
+    );
+    let place: Option<String> = row.get(17)?;
+    hold(
+        place_of(body.channel) == place,
+        "the request names another place in a channel",
     );
     let manifest: [u8; 32] = row.get(3)?;
     hold(

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 use tussah_manifest::{Digest, Document as _, Manifest, Nanograms, Receipt, Request};
 
 use super::accounts::{manifest_of, put_manifest};
+use super::places::place_of;
 use super::{AccountId, Finding, Ledger, LedgerError, StoreError, amount, signed, unsigned};
 use crate::signer::KnownJob;
 use crate::wire::WhoseFault;
@@ -211,7 +212,7 @@ impl Ledger {
     /// [`LedgerError::Credit`] if the account's credit does not reach, [`LedgerError::Mismatch`]
     /// if the documents do not belong together, [`LedgerError::Store`].
     pub async fn accept(&self, job: NewJob, now_ms: u64) -> Result<Acceptance, LedgerError> {
-        let id = check_new(&job)?;
+        let id = job.check()?;
         let answer = self
             .store
             .write(move |connection| accept(connection, &id, &job, now_ms));
@@ -326,24 +327,6 @@ impl Ledger {
     }
 }
 
-fn check_new(job: &NewJob) -> Result<Digest, LedgerError> {
-    let body = &job.request.body;
-    let mismatch = |text: &str| Err(LedgerError::Mismatch(text.to_owned()));
-    if body.manifest != job.manifest.digest() {
-        return mismatch("the request names another manifest");
-    }
-    if body.module != job.manifest.module.digest {
-        return mismatch("the request names another module than its manifest");
-    }
-    if !body.is_for_input(&job.input) {
-        return mismatch("the request was made for another input");
-    }
-    if job.reserve > body.price_nanograms_max {
-        return mismatch("more would be reserved than the request pays");
-    }
-    Ok(body.job_id())
-}
-
 fn accept(
     connection: &Connection,
     id: &Digest,
@@ -354,18 +337,27 @@ fn accept(
         return Ok(Acceptance::Known(Box::new(known)));
     }
     let reserve = signed(job.reserve.get(), "what is reserved")?;
+    let place = place_of(job.request.body.channel);
+    if let Some(place) = &place {
+        let sql = "SELECT count(*) FROM jobs WHERE place = ?1";
+        if connection.query_row(sql, [place], |row| row.get::<_, i64>(0))? > 0 {
+            return Err(LedgerError::PlaceTaken(place.clone()));
+        }
+    }
+    // What is paid through a channel is not on credit.
+    let on_credit = if place.is_none() { reserve } else { 0 };
     let sql = "UPDATE accounts SET reserved = reserved + ?2 WHERE id = ?1 \
-               AND (credit IS NULL OR spent + reserved + ?2 <= credit)";
+               AND (credit IS NULL OR ?2 = 0 OR spent + reserved + ?2 <= credit)";
     let mut statement = connection.prepare_cached(sql)?;
-    if statement.execute((job.account.0, reserve))? == 0 {
+    if statement.execute((job.account.0, on_credit))? == 0 {
         return Err(no_credit(connection, job)?);
     }
     let digest = job.request.body.manifest;
     put_manifest(connection, &digest, &job.manifest.to_bytes())?;
     let time = |ms: Option<u64>, what| ms.map(|ms| signed(ms, what)).transpose();
     let sql = "INSERT INTO jobs (id, state, account, manifest, deployment, accepted, deadline, \
-               time_max_ms, reserved, request, input, keep) \
-               VALUES (?1, 0, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+               time_max_ms, reserved, request, input, keep, place) \
+               VALUES (?1, 0, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
     connection.prepare_cached(sql)?.execute((
         id.as_bytes(),
         job.account.0,
@@ -378,6 +370,7 @@ fn accept(
         job.request.to_bytes(),
         &job.input,
         job.keep,
+        place,
     ))?;
     Ok(Acceptance::New)
 }
@@ -406,14 +399,15 @@ fn finish(
     ending: &Ending,
     now_ms: u64,
 ) -> Result<(), LedgerError> {
-    let sql = "SELECT state, account, reserved, manifest FROM jobs WHERE id = ?1";
-    let row: Option<(i64, i64, i64, [u8; 32])> = connection
+    let sql = "SELECT state, account, reserved, manifest, place IS NULL FROM jobs WHERE id = ?1";
+    let row: Option<(i64, i64, i64, [u8; 32], bool)> = connection
         .prepare_cached(sql)?
         .query_row([id.as_bytes()], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            let (state, account, reserved) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            Ok((state, account, reserved, row.get(3)?, row.get(4)?))
         })
         .optional()?;
-    let (state, account, reserved, manifest) = row.ok_or(LedgerError::NoJob(*id))?;
+    let (state, account, reserved, manifest, on_credit) = row.ok_or(LedgerError::NoJob(*id))?;
     if state != JobState::Accepted.code() {
         return Err(LedgerError::Ended(*id));
     }
@@ -469,20 +463,23 @@ fn finish(
             0
         }
     };
-    let sql = "UPDATE accounts SET reserved = reserved - ?2, spent = spent + ?3 WHERE id = ?1";
-    let mut statement = connection.prepare_cached(sql)?;
-    statement.execute((account, reserved, price))?;
+    if on_credit {
+        let sql = "UPDATE accounts SET reserved = reserved - ?2, spent = spent + ?3 WHERE id = ?1";
+        let mut statement = connection.prepare_cached(sql)?;
+        statement.execute((account, reserved, price))?;
+    }
     Ok(())
 }
 
 /// A job as the signer wants it: it checks the request itself.
 pub(super) fn known(connection: &Connection, id: &Digest) -> Result<Option<KnownJob>, LedgerError> {
-    let sql = "SELECT state, request FROM jobs WHERE id = ?1";
+    let sql = "SELECT state, request, receipt FROM jobs WHERE id = ?1";
     let mut statement = connection.prepare_cached(sql)?;
     let known = statement.query_row([id.as_bytes()], |row| {
         Ok(KnownJob {
             finished: row.get::<_, i64>(0)? != JobState::Accepted.code(),
             request: row.get(1)?,
+            receipt: row.get(2)?,
         })
     });
     Ok(known.optional()?)

@@ -47,8 +47,12 @@ impl Paper {
     fn knowing(bodies: &[&RequestBody]) -> Self {
         let known = bodies.iter().map(|body| {
             let request = (*body).clone().sign(&key(1)).unwrap().to_bytes();
-            let finished = false;
-            (body.job_id(), KnownJob { request, finished })
+            let known = KnownJob {
+                request,
+                finished: false,
+                receipt: None,
+            };
+            (body.job_id(), known)
         });
         Self(Rc::new(RefCell::new(Some(known.collect()))))
     }
@@ -280,4 +284,65 @@ fn what_has_finished_is_forgotten_and_what_has_not_is_kept() {
     assert_eq!(signer.signed.len(), REMEMBERED_MAX);
     let again = sign(&mut signer, &consensus(&bodies[0]), &evidence(2));
     assert_eq!(again, Err(Denial::OtherAccount));
+}
+
+/// A claim's bytes as a test would have them: of all that they are over.
+fn test_claim(
+    address: &ChannelAddress,
+    index: u64,
+    opening: &Opening,
+    receipt: &Digest,
+    key: &SigningKey,
+) -> Option<Signature> {
+    let bytes = format!("{address} {index} {opening:?} {receipt}");
+    (address.workchain == 0).then(|| key.sign(&Digest::of(bytes.as_bytes())))
+}
+
+#[test]
+fn a_claim_is_signed_for_the_receipt_that_the_ledger_has_and_no_other() {
+    let address: ChannelAddress = format!("0:{}", "11".repeat(32)).parse().unwrap();
+    let paid = RequestBody {
+        channel: Channel::Ton { address, index: 7 },
+        ..body(1)
+    };
+    let local = body(2);
+    let opening = Opening {
+        network: -3,
+        incarnation: [5; 32],
+    };
+    let paper = Paper::knowing(&[&paid, &local]);
+    let (job, unpaid) = (paid.job_id(), local.job_id());
+    let receipt_of = |body: &RequestBody, signer: u8| {
+        let receipt = Receipt::sign(consensus(body), evidence(1), &key(signer)).unwrap();
+        (receipt.digest(), receipt.to_bytes())
+    };
+    let mut without = signer(&paper);
+    assert_eq!(without.sign_claim(&job, &opening), Err(Denial::NoChannel));
+    let mut signer = signer(&paper).with_claims(test_claim);
+    let unknown = Digest::of(b"unknown");
+    assert_eq!(
+        signer.sign_claim(&unknown, &opening),
+        Err(Denial::UnknownJob)
+    );
+    // Accepted, and even signed, is not on the disk.
+    assert!(sign(&mut signer, &consensus(&paid), &evidence(1)).is_ok());
+    assert_eq!(signer.sign_claim(&job, &opening), Err(Denial::NoReceipt));
+    let (_, forged) = receipt_of(&paid, 5);
+    let (_, of_another_job) = receipt_of(&local, 2);
+    for wrong in [forged, of_another_job] {
+        paper.change(&job, |known| known.receipt = Some(wrong.clone()));
+        let field = "job".to_owned();
+        let denied = Denial::OtherThanRequested { field };
+        assert_eq!(signer.sign_claim(&job, &opening), Err(denied));
+    }
+    let (digest, bytes) = receipt_of(&paid, 2);
+    paper.change(&job, |known| known.receipt = Some(bytes.clone()));
+    let signed = signer.sign_claim(&job, &opening).unwrap();
+    let expected = test_claim(&address, 7, &opening, &digest, &key(2)).unwrap();
+    assert_eq!(signed, expected.as_bytes());
+    assert_eq!(signer.sign_claim(&job, &opening).unwrap(), signed);
+    // What is on credit has no place.
+    let (_, bytes) = receipt_of(&local, 2);
+    paper.change(&unpaid, |known| known.receipt = Some(bytes.clone()));
+    assert_eq!(signer.sign_claim(&unpaid, &opening), Err(Denial::NoChannel));
 }

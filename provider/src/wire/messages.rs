@@ -353,6 +353,32 @@ pub enum ToSigner {
         #[n(2)]
         evidence: Content,
     },
+    /// Sign the claim that a job's receipt, which the ledger has, is the one at its place in its
+    /// channel.
+    #[n(2)]
+    SignClaim {
+        /// The gateway's number for this.
+        #[n(0)]
+        id: u64,
+        /// The job's id: 32 bytes.
+        #[cbor(n(1), with = "minicbor::bytes")]
+        job: [u8; 32],
+        /// Which opening of the channel that its request names.
+        #[n(2)]
+        opening: Opening,
+    },
+}
+
+/// What tells one opening of a channel from every other; its address is the request's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Opening {
+    /// The network's global id.
+    #[n(0)]
+    pub network: i32,
+    /// As the contract states it: 32 bytes.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub incarnation: [u8; 32],
 }
 
 /// From the signer to the gateway.
@@ -367,7 +393,7 @@ pub enum FromSigner {
         /// The number of what was asked.
         #[n(0)]
         id: u64,
-        /// A `Request` or a `Receipt`.
+        /// A `Request` or a `Receipt`, or the 64 bytes of a claim's signature.
         #[n(1)]
         document: Content,
     },
@@ -445,6 +471,14 @@ pub enum Denial {
     #[error("another account of this job was signed before")]
     #[n(7)]
     OtherAccount,
+    /// A claim to the receipt of a job that has none.
+    #[error("the ledger has no receipt of the job")]
+    #[n(9)]
+    NoReceipt,
+    /// A claim to a place of no channel, or by a signer that signs none.
+    #[error("the job is not paid through a channel that this signer signs for")]
+    #[n(10)]
+    NoChannel,
     /// The ledger cannot be read.
     #[error("the ledger cannot be read: {message}")]
     #[n(8)]

@@ -132,6 +132,8 @@ fn from_signer() -> impl Strategy<Value = FromSigner> {
         ".*".prop_map(|field| Denial::OtherThanRequested { field }),
         any::<(u64, u64)>().prop_map(|(price, cap)| Denial::OverCap { price, cap }),
         Just(Denial::OtherAccount),
+        Just(Denial::NoReceipt),
+        Just(Denial::NoChannel),
         ".*".prop_map(|message| Denial::Ledger { message }),
     ];
     prop_oneof![
@@ -148,6 +150,20 @@ fn from_signer() -> impl Strategy<Value = FromSigner> {
 
 fn to_signer() -> impl Strategy<Value = ToSigner> {
     prop_oneof![
+        (
+            any::<u64>(),
+            any::<[u8; 32]>(),
+            any::<i32>(),
+            any::<[u8; 32]>()
+        )
+            .prop_map(|(id, job, network, incarnation)| ToSigner::SignClaim {
+                id,
+                job,
+                opening: Opening {
+                    network,
+                    incarnation,
+                },
+            }),
         (any::<u64>(), content()).prop_map(|(id, body)| ToSigner::SignRequest { id, body }),
         (any::<u64>(), content(), content()).prop_map(|(id, consensus, evidence)| {
             ToSigner::SignReceipt {

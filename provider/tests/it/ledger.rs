@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 use rusqlite::Connection;
-use tussah_manifest::{Digest, Document as _, Domain, ExitStatus, Nanograms, Receipt};
+use tussah_manifest::{Channel, Digest, Document as _, Domain, ExitStatus, Nanograms, Receipt};
 use tussah_provider::ledger::{
     Acceptance, AccountId, AccountLimits, Change, CreditChange, Earnings, EarningsBy, EarningsSpan,
     Ending, Fault, JobPart, JobState, Ledger, LedgerError, LedgerView, LimitChanges, NewJob, Shape,
@@ -176,6 +176,44 @@ fn credit_changes_by_what_is_named_and_never_past_what_there_is() {
     };
     let account = world.ledger.change_limits("bot", changes).unwrap();
     assert_eq!(account.credit_left(), Some(nano(0)));
+    assert_eq!(world.findings(), [""; 0]);
+}
+
+/// A job at a place in a channel, whatever the account's credit is.
+#[test]
+fn what_is_paid_through_a_channel_is_not_on_credit_and_has_its_place_alone() {
+    let world = world();
+    let none = AccountLimits {
+        credit_nanograms: Some(nano(0)),
+        ..AccountLimits::default()
+    };
+    world.ledger.set_limits("bot", none).unwrap();
+    let address = format!("0:{}", "11".repeat(32)).parse().unwrap();
+    let at = |number: u64, index: u64| {
+        let mut job = job(number, world.account, 10);
+        let mut body = job.request.body.clone();
+        body.channel = Channel::Ton { address, index };
+        job.request = body.sign(&client_key()).unwrap();
+        job
+    };
+    assert!(matches!(
+        world.accept(&job(1, world.account, 10)),
+        Err(LedgerError::Credit { .. })
+    ));
+    let (first, second) = (at(2, 0), at(3, 1));
+    world.accept(&first).unwrap();
+    world.accept(&second).unwrap();
+    assert!(matches!(
+        world.accept(&first).unwrap(),
+        Acceptance::Known(_)
+    ));
+    let taken = world.accept(&at(4, 1)).unwrap_err();
+    assert!(matches!(taken, LedgerError::PlaceTaken(_)), "{taken}");
+    world.finish(&first, ending(&first, 7)).unwrap();
+    let taken = world.accept(&at(5, 0)).unwrap_err();
+    assert!(matches!(taken, LedgerError::PlaceTaken(_)), "{taken}");
+    let account = &world.ledger.accounts().unwrap()[0];
+    assert_eq!((account.spent, account.reserved), (nano(0), nano(0)));
     assert_eq!(world.findings(), [""; 0]);
 }
 

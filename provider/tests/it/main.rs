@@ -6,5 +6,6 @@ mod gateway;
 mod http;
 mod kill;
 mod ledger;
+mod paid;
 mod peer;
 mod supervise;

@@ -29,6 +29,7 @@ fn every_path_and_method_of_it_is_there_and_errors_are_as_it_says() {
             let concrete = path
                 .replace("{id}", &digest)
                 .replace("{digest}", &digest)
+                .replace("{address}", &format!("0:{}", "11".repeat(32)))
                 .replace("{name}", "none");
             for (method, operation) in methods.as_object().unwrap() {
                 operations += 1;
@@ -50,7 +51,7 @@ fn every_path_and_method_of_it_is_there_and_errors_are_as_it_says() {
                 }
             }
         }
-        assert_eq!(operations, 19);
+        assert_eq!(operations, 22);
     });
 }
 

@@ -1,0 +1,254 @@
+//! Jobs that are paid through a payment channel: their places, their claims, their vouchers.
+//!
+//! In: requests that name a channel, what became of their jobs, the client's vouchers. Out: a place
+//! that is durable before the job is, and the provider's word for the receipt at it. The books
+//! themselves are a [`Paymaster`]'s, who holds no key either: what he hands out, the signer signed.
+//! A place that was given has to get a receipt, or no receipt after it could ever be paid.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use tussah_manifest::{
+    Channel, ChannelAddress, Digest, Nanograms, Receipt, Request, Signature, TreeHash,
+};
+
+use super::{Gateway, SignerError};
+use crate::ledger::{JobState, LedgerError};
+use crate::wire::Opening;
+
+/// Leave to run, in a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlaceGrant {
+    /// What the job may cost.
+    pub granted: Nanograms,
+    /// When it has to have ended, in seconds since 1970: a voucher over it has to be redeemed yet.
+    pub stop_at_unix_s: u32,
+}
+
+/// The provider's word that a receipt is the one at a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlaceClaim {
+    /// Which opening of the channel.
+    pub opening: Opening,
+    /// The channel's address.
+    pub address: ChannelAddress,
+    /// The place.
+    pub index: u64,
+    /// The receipt's digest.
+    pub receipt: Digest,
+    /// The provider's.
+    pub signature: Signature,
+}
+
+/// A client's promise, as it comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VoucherForm {
+    /// All that the client owes since the channel was opened.
+    pub amount: Nanograms,
+    /// Receipts that it is over.
+    pub receipts: u64,
+    /// The root over them.
+    pub root: TreeHash,
+    /// The client's.
+    pub signature: Signature,
+}
+
+/// How a channel stands in the provider's book.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Which opening of the channel.
+    pub opening: Opening,
+    /// The index that the next request has to have.
+    pub next_index: u64,
+    /// Receipts in the tree.
+    pub receipts: u64,
+    /// The root over them.
+    pub root: TreeHash,
+    /// What all receipts cost.
+    pub earned: Nanograms,
+    /// What running jobs may cost.
+    pub promised: Nanograms,
+    /// What the newest voucher promises.
+    pub vouchered: Nanograms,
+    /// What may be unpaid at a time.
+    pub in_flight_max: Nanograms,
+    /// What the deposit covers, in all.
+    pub capacity: Nanograms,
+    /// From this second on nothing is redeemed.
+    pub deadline_unix_s: u32,
+    /// Whether the chain showed it open when it was last looked at.
+    pub is_open: bool,
+}
+
+/// Why a book did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PayError {
+    /// This provider takes no jobs through the channel.
+    #[error("this provider does not take jobs through channel {0}")]
+    NoChannel(ChannelAddress),
+    /// The client's to change: another index, a voucher first, a top-up.
+    #[error("{0}")]
+    Refused(String),
+    /// Another process of this host uses the channel.
+    #[error("another process of the provider uses channel {0} now")]
+    Busy(ChannelAddress),
+    /// The book has not been held against the chain since the start.
+    #[error("the provider has not compared its book of channel {0} with the chain yet")]
+    Unchecked(ChannelAddress),
+    /// The provider's own.
+    #[error("the provider's book failed: {0}")]
+    Failed(String),
+}
+
+/// Whoever keeps the books of channels. What is answered is durable. Calls may wait for the disk.
+pub trait Paymaster: Debug + Send + Sync {
+    /// Gives a request its place, or again the one that it has.
+    ///
+    /// # Errors
+    /// [`PayError`]; nothing was taken.
+    fn admit(&self, request: &Request) -> Result<PlaceGrant, PayError>;
+
+    /// Which opening of the channel receipts are for now.
+    ///
+    /// # Errors
+    /// [`PayError`].
+    fn opening(&self, channel: &ChannelAddress) -> Result<Opening, PayError>;
+
+    /// Puts a receipt at its place. The same one again changes nothing.
+    ///
+    /// # Errors
+    /// [`PayError`].
+    fn finish(&self, receipt: &Receipt, claim: &PlaceClaim) -> Result<(), PayError>;
+
+    /// The claim to what is at a place; `None` while nothing is.
+    ///
+    /// # Errors
+    /// [`PayError`].
+    fn claim(&self, channel: &ChannelAddress, index: u64) -> Result<Option<PlaceClaim>, PayError>;
+
+    /// The jobs that have places and no receipts there.
+    ///
+    /// # Errors
+    /// [`PayError`].
+    fn unfinished(&self) -> Result<Vec<Digest>, PayError>;
+
+    /// How a channel stands.
+    ///
+    /// # Errors
+    /// [`PayError`].
+    fn standing(&self, channel: &ChannelAddress) -> Result<Standing, PayError>;
+
+    /// Takes a voucher.
+    ///
+    /// # Errors
+    /// [`PayError`]; it changed nothing.
+    fn accept(&self, channel: &ChannelAddress, voucher: &VoucherForm) -> Result<(), PayError>;
+}
+
+/// Why there is no claim.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClaimError {
+    /// The book.
+    #[error(transparent)]
+    Pay(#[from] PayError),
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The signer.
+    #[error("the claim could not be signed")]
+    Signer(#[from] SignerError),
+    /// The job has no receipt, or is not paid through a channel.
+    #[error("the job has no receipt that is paid through a channel")]
+    NoReceipt,
+    /// A task of ours failed.
+    #[error("the provider failed: {0}")]
+    Internal(String),
+}
+
+impl Gateway {
+    /// Whoever keeps the books, if jobs are taken through channels here.
+    pub fn paymaster(&self) -> Option<&Arc<dyn Paymaster>> {
+        self.inner.config.paymaster.as_ref()
+    }
+
+    /// Asks the books, beside whatever else goes on.
+    ///
+    /// # Errors
+    /// [`PayError::NoChannel`] if there are none, else the books' own.
+    pub async fn ask_books<T: Send + 'static>(
+        &self,
+        channel: ChannelAddress,
+        ask: impl FnOnce(&dyn Paymaster) -> Result<T, PayError> + Send + 'static,
+    ) -> Result<T, PayError> {
+        let books = self.paymaster().cloned();
+        let books = books.ok_or(PayError::NoChannel(channel))?;
+        let asked = tokio::task::spawn_blocking(move || ask(books.as_ref())).await;
+        asked.map_err(|error| PayError::Failed(error.to_string()))?
+    }
+
+    /// The provider's word for a job's receipt. What is missing of it, because the process ended in
+    /// between, is made up for.
+    ///
+    /// # Errors
+    /// [`ClaimError`].
+    pub async fn claim(&self, job: &Digest) -> Result<PlaceClaim, ClaimError> {
+        let summary = self.inner.ledger.job(job)?;
+        let receipt = summary.and_then(|job| job.receipt);
+        let receipt = receipt.ok_or(ClaimError::NoReceipt)?;
+        let Channel::Ton { address, index } = receipt.consensus.channel else {
+            return Err(ClaimError::NoReceipt);
+        };
+        let kept = self
+            .ask_books(address, move |books| books.claim(&address, index))
+            .await?;
+        if let Some(claim) = kept {
+            return Ok(claim);
+        }
+        let opening = self
+            .ask_books(address, move |books| books.opening(&address))
+            .await?;
+        let signature = self.inner.signer.sign_claim(job, opening).await?;
+        let claim = PlaceClaim {
+            opening,
+            address,
+            index,
+            receipt: receipt.digest(),
+            signature,
+        };
+        self.ask_books(address, move |books| books.finish(&receipt, &claim))
+            .await?;
+        Ok(claim)
+    }
+
+    /// Puts the receipts into the books that the ledger has and they lack.
+    pub(super) async fn make_up_claims(&self) {
+        let Some(books) = self.paymaster().cloned() else {
+            return;
+        };
+        let unfinished = tokio::task::spawn_blocking(move || books.unfinished()).await;
+        let unfinished = match unfinished {
+            Ok(Ok(unfinished)) => unfinished,
+            Ok(Err(error)) => return tracing::error!(%error, "the books cannot be read"),
+            Err(error) => return tracing::error!(%error, "the books cannot be read"),
+        };
+        for job in unfinished {
+            match self.inner.ledger.job(&job) {
+                Ok(Some(known)) if known.state != JobState::Accepted => {
+                    self.settle(&job).await;
+                }
+                // It runs, or its client has not been told that it was taken and sends it again.
+                Ok(_) => {}
+                Err(error) => tracing::error!(%job, %error, "the ledger cannot be read"),
+            }
+        }
+    }
+
+    /// Puts a job's receipt into the book; where that fails, the next who asks for its claim does.
+    pub(super) async fn settle(&self, job: &Digest) {
+        if let Err(error) = self.claim(job).await {
+            let error = crate::with_causes(&error);
+            tracing::error!(%job, error, "the receipt is not in the channel's book yet");
+        }
+    }
+}
