@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs};
 
-use crate::fixture::repository;
+use crate::fixture::{Sandbox, repository};
 
 fn read(path: &str) -> String {
     fs::read_to_string(repository().join(path)).unwrap()
@@ -63,4 +63,23 @@ fn the_list_of_errors_is_complete() {
         .collect();
     assert!(missing.is_empty(), "docs/errors.md lacks {missing:?}");
     assert!(source.contains("/// | 65,536 |"));
+}
+
+#[test]
+fn the_list_of_commands_is_complete() {
+    let document = read("docs/commands.md");
+    let help = Sandbox::new().run(&["--help"]).expect(0).stdout;
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let commands: Vec<&str> = commands
+        .take_while(|line| !line.is_empty())
+        // What goes on from the line before is indented further.
+        .filter_map(|line| line.strip_prefix("  ")?.split(' ').next())
+        .filter(|name| !name.is_empty() && *name != "help")
+        .collect();
+    assert!(commands.contains(&"submit"), "{help}");
+    let missing: Vec<_> = commands
+        .iter()
+        .filter(|name| !document.contains(&format!("`tussah {name}")))
+        .collect();
+    assert!(missing.is_empty(), "docs/commands.md lacks {missing:?}");
 }
