@@ -70,7 +70,7 @@ enum Command {
     #[cfg(unix)]
     Deploy(deploy::Arguments),
     #[cfg(unix)]
-    Serve(serve::Arguments),
+    Serve(Box<serve::Arguments>),
     Earnings(earnings::Arguments),
     #[command(subcommand)]
     Ledger(ledger::Command),

@@ -8,8 +8,10 @@
 mod books;
 mod child;
 pub(crate) mod config;
+pub(crate) mod log;
 mod notify;
 mod retold;
+mod tls;
 
 use std::{
     collections::BTreeSet,
@@ -40,6 +42,7 @@ use books::{Books, Told};
 use child::Process;
 pub(crate) use child::child_socket;
 use config::{Amount, Config, Place, Whole};
+pub(crate) use tls::Certificate;
 
 use crate::{
     chain_option::{ApiKeyOption, ChainOption},
@@ -72,10 +75,13 @@ pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     /// Where health and metrics are.
     pub(crate) metrics_listen: SocketAddr,
-    /// Names besides this machine's loopback by which clients reach it.
-    pub(crate) hosts: Vec<String>,
-    /// The account of requests without a key.
-    pub(crate) anonymous: Option<String>,
+    /// Which clients are served, and how patiently.
+    pub(crate) http: HttpConfig,
+    /// By what clients know it; without one there is no TLS.
+    pub(crate) certificate: Option<Certificate>,
+    /// How much is said on standard error, and for whom.
+    pub(crate) log: log::Level,
+    pub(crate) log_format: log::Format,
     /// What work costs.
     pub(crate) prices: PriceSheet,
     /// How much at a time.
@@ -121,8 +127,10 @@ impl Settings {
         Self {
             listen: place(listen.address, 8899),
             metrics_listen: place(listen.metrics, 8898),
-            hosts: listen.hosts.clone().unwrap_or_default(),
-            anonymous: listen.anonymous.clone(),
+            http: http_config(listen, &config.connections),
+            certificate: config.tls.certificate(),
+            log: config.log.level.unwrap_or_default(),
+            log_format: config.log.format.unwrap_or_default(),
             prices: PriceSheet {
                 base: amount(prices.base_nanograms),
                 fuel: amount(prices.nanograms_per_billion_fuel),
@@ -142,6 +150,30 @@ impl Settings {
             chain_key_file: config.channels.api_key_file.clone(),
             worker: config.worker_arguments(),
         }
+    }
+}
+
+fn http_config(listen: &config::Listen, connections: &config::Connections) -> HttpConfig {
+    let defaults = HttpConfig::default();
+    let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+    let seconds = |number: u32| Duration::from_secs(number.into());
+    let named = listen.hosts.iter().flatten().cloned();
+    let connections_max = (connections.max).map_or(defaults.connections_max, |max| count(max.0));
+    HttpConfig {
+        hosts: defaults.hosts.iter().cloned().chain(named).collect(),
+        anonymous: listen.anonymous.clone(),
+        cors_origin: listen.cors_origin.clone().map(|origin| origin.0),
+        connections_max,
+        connections_per_address_max: (connections.per_address_max)
+            .map_or(defaults.connections_per_address_max, |max| count(max.0))
+            .min(connections_max),
+        head_time_max: (connections.head_seconds_max)
+            .map_or(defaults.head_time_max, |max| seconds(max.0)),
+        body_time_max: (connections.body_seconds_max)
+            .map_or(defaults.body_time_max, |max| seconds(max.0)),
+        write_time_max: (connections.write_seconds_max)
+            .map_or(defaults.write_time_max, |max| seconds(max.0)),
+        ..defaults
     }
 }
 
@@ -206,6 +238,8 @@ pub(crate) fn open_ledger(home: &Home) -> Result<Ledger, Failure> {
 /// # Errors
 /// A failure if a port is taken, another daemon has this home, or a process cannot be started.
 pub(crate) fn run(settings: &Settings, ui: &Ui) -> Result<Exit, Failure> {
+    tussah_provider::memory::give_back_large_blocks();
+    log::install(settings.log, settings.log_format)?;
     let home = Home::open()?;
     let offered = settings.models.as_ref();
     let offered = offered.map(|named| digests(&Models::open(&home)?, named));
@@ -215,7 +249,7 @@ pub(crate) fn run(settings: &Settings, ui: &Ui) -> Result<Exit, Failure> {
     };
     let _lock = lock(&home.folder(FOLDER)?)?;
     let ledger = Arc::new(open_ledger(&home)?);
-    if let Some(account) = &settings.anonymous {
+    if let Some(account) = &settings.http.anonymous {
         let now = crate::clock::milliseconds();
         let made = ledger.account_or_new(account, now);
         made.map_err(Failure::usage)?;
@@ -235,6 +269,10 @@ async fn serve(
     ui: &Ui,
 ) -> Result<Exit, Failure> {
     let mut signals = Signals::install()?;
+    let certificate = match &settings.certificate {
+        None => None,
+        Some(certificate) => Some(certificate.load(home, &settings.http.hosts, ui)?),
+    };
     let clients = bind(settings.listen).await?;
     let monitors = bind(settings.metrics_listen).await?;
     let (mut signer, link) = start_signer(*ui).await?;
@@ -260,29 +298,36 @@ async fn serve(
             allowed: None,
         },
     );
-    let mut http_config = HttpConfig {
-        anonymous: settings.anonymous.clone(),
-        ..HttpConfig::default()
-    };
-    http_config.hosts.extend(settings.hosts.iter().cloned());
     let (stop, stopped) = watch::channel(false);
     let (address, monitored) = (local(&clients)?, local(&monitors)?);
     let mut answering = tokio::spawn(http::serve(
         gateway.clone(),
         uploads,
-        http_config,
+        settings.http.clone(),
+        certificate.as_ref().map(|loaded| loaded.tls.clone()),
         clients,
         until(stopped.clone()),
     ));
-    let health = http::serve_health(gateway.clone(), monitors, until(stopped));
+    // What watches this machine calls it by its own names, not by those that clients have.
+    let hosts = HttpConfig::default().hosts;
+    let watched = gateway.clone();
+    let health = async move { http::serve_health(watched, &hosts, monitors, until(stopped)).await };
     let mut watching = tokio::spawn(health);
     let mut worker = tokio::spawn(look_after_worker(
         gateway.clone(),
         settings.worker.clone(),
         *ui,
     ));
+    let scheme = if certificate.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    let _renewing = certificate
+        .map(|loaded| renew_on_hangup(loaded, *ui))
+        .transpose()?;
     ui.note(&format!(
-        "serving on http://{address}, health on http://{monitored}"
+        "serving on {scheme}://{address}, health on http://{monitored}"
     ));
     notify::notify(notify::READY);
     let ended = tokio::select! {
@@ -356,6 +401,32 @@ async fn open_books(
     books.look_at_all(&chain, ui, &mut told).await;
     tokio::spawn(Arc::clone(&books).watch(chain, *ui, told));
     Ok(Some(books))
+}
+
+/// Reads the certificate again at each SIGHUP, for as long as what this gives is kept.
+fn renew_on_hangup(loaded: tls::Loaded, ui: Ui) -> Result<AbortOnDrop, Failure> {
+    let mut hangups = signal(SignalKind::hangup()).map_err(Failure::host)?;
+    let task = tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            match loaded.renew() {
+                Ok(()) => ui.note("the certificate was read again"),
+                Err(failure) => {
+                    let reason = failure.chain().join(": ");
+                    ui.warn(&format!("{reason}; the certificate stays as it was"));
+                }
+            }
+        }
+    });
+    Ok(AbortOnDrop(task))
+}
+
+/// A task that ends with its owner.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// SIGTERM and Ctrl-C.

@@ -16,6 +16,7 @@ mod prices;
 mod rate;
 mod retention;
 mod signer_link;
+mod status;
 mod submit;
 mod supervise;
 mod worker;
@@ -35,11 +36,12 @@ use crate::wire::{Isolation, Secret, WhoseFault};
 
 pub use admission::{Admission, LimitTooHigh, ModelNotOffered};
 pub use feed::{JobEnd, JobEvent, Listener, Progress};
-pub use metrics::Metrics;
+pub use metrics::{Gauge, Held, Metrics};
 pub use paid::{ClaimError, PayError, Paymaster, PlaceClaim, PlaceGrant, Standing, VoucherForm};
 pub use prices::PriceSheet;
 pub use rate::TooOften;
 pub use signer_link::{SignerError, SignerLink};
+pub use status::{Rates, RecentJob, Status, WorkerStatus};
 pub use submit::{Ask, News, Quote, Submission, SubmitError, Ticket};
 pub use supervise::Supervision;
 pub use worker::WorkerError;
@@ -107,6 +109,8 @@ struct Inner {
     since: Instant,
     state: Mutex<State>,
     metrics: Metrics,
+    /// What the counters were of late.
+    samples: Mutex<status::Samples>,
     draining: AtomicBool,
     /// Whether what still runs is to be ended with its worker.
     giving_up: watch::Sender<bool>,
@@ -223,6 +227,7 @@ impl Gateway {
                     slow: HashMap::new(),
                 }),
                 metrics: Metrics::default(),
+                samples: Mutex::new(status::Samples::new()),
                 draining: AtomicBool::new(false),
                 giving_up: watch::Sender::new(false),
                 had_worker: AtomicBool::new(false),
@@ -238,6 +243,7 @@ impl Gateway {
         }
         let watched = Arc::downgrade(&gateway.inner);
         tokio::spawn(submit::expire(Weak::clone(&watched)));
+        tokio::spawn(status::sample(Weak::clone(&watched)));
         tokio::spawn(retention::prune(watched));
         let making_up = gateway.clone();
         tokio::spawn(async move { making_up.make_up_claims().await });
@@ -410,6 +416,12 @@ impl Gateway {
             message: message.to_owned(),
         };
         self.spawn_end(live, ending::Unsigned::NotRun(ending));
+    }
+}
+
+impl Inner {
+    fn samples(&self) -> MutexGuard<'_, status::Samples> {
+        self.samples.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

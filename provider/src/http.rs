@@ -14,11 +14,16 @@ mod channels;
 mod error;
 mod guard;
 mod health;
+mod in_path;
 mod jobs;
+mod listen;
 mod openai;
 mod openapi;
 mod ordered;
 mod prices;
+mod single;
+mod timed;
+mod tls;
 
 use std::io;
 use std::sync::Arc;
@@ -26,23 +31,22 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{get, post, put};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
 use crate::blobs::Uploads;
 use crate::gateway::Gateway;
-
-/// Bytes of a request's head, at most; hyper refuses more.
-const HEAD_BYTES_MAX: usize = 32 << 10;
+use guard::Hosts;
+use listen::Counted;
+pub use tls::{Tls, TlsError, fingerprint};
 
 /// How the gateway is reached.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpConfig {
-    /// The names under which it is reached, without ports: what a Host header may say.
+    /// The names under which it is reached, without ports: what a Host header may say, besides
+    /// the address that is listened on.
     pub hosts: Vec<String>,
+    /// The one origin, such as `https://app.example.org`, whose pages may use this too.
+    pub cors_origin: Option<String>,
     /// The account of requests without a key; without one they are refused.
     pub anonymous: Option<String>,
     /// Bytes of a JSON body, at most.
@@ -53,10 +57,16 @@ pub struct HttpConfig {
     pub account_bodies_bytes_max: usize,
     /// Connections at a time; more wait to be accepted.
     pub connections_max: usize,
+    /// Connections at a time from one address; more are closed.
+    pub connections_per_address_max: usize,
     /// How long the head of a request may take, and a connection be idle.
     pub head_time_max: Duration,
     /// How long a JSON body may take, and how long the next bytes of an upload.
     pub body_time_max: Duration,
+    /// How many bytes a second an upload has to make, after [`Self::body_time_max`] of grace.
+    pub upload_bytes_per_second_min: u32,
+    /// How long a client may read nothing of an answer.
+    pub write_time_max: Duration,
 }
 
 impl Default for HttpConfig {
@@ -65,13 +75,17 @@ impl Default for HttpConfig {
             hosts: ["localhost", "127.0.0.1", "[::1]"]
                 .map(str::to_owned)
                 .to_vec(),
+            cors_origin: None,
             anonymous: None,
             body_bytes_max: 24 << 20,
             bodies_bytes_max: 256 << 20,
             account_bodies_bytes_max: 96 << 20,
             connections_max: 1024,
+            connections_per_address_max: 512,
             head_time_max: Duration::from_secs(15),
             body_time_max: Duration::from_secs(60),
+            upload_bytes_per_second_min: 4096,
+            write_time_max: Duration::from_secs(30),
         }
     }
 }
@@ -81,11 +95,13 @@ impl Default for HttpConfig {
 struct App {
     gateway: Gateway,
     config: Arc<HttpConfig>,
+    hosts: Hosts,
     uploads: Uploads,
     bodies: budget::Budget,
 }
 
-/// Answers clients until `stop` is done, then lets what is being answered end.
+/// Answers clients until `stop` is done, then lets what is being answered end; by TLS alone, where
+/// there is a certificate.
 ///
 /// # Errors
 /// [`io::Error`] if the port is lost.
@@ -93,40 +109,54 @@ pub async fn serve(
     gateway: Gateway,
     uploads: Uploads,
     config: HttpConfig,
+    tls: Option<Tls>,
     listener: TcpListener,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let config = Arc::new(config);
     let bodies = budget::Budget::new(config.bodies_bytes_max, config.account_bodies_bytes_max);
     let app = App {
-        gateway,
+        gateway: gateway.clone(),
         config: Arc::clone(&config),
+        hosts: Hosts::new(&config.hosts, listener.local_addr()?),
         uploads,
         bodies,
     };
-    serve_router(router(app), &config, listener, stop).await
+    let counted = Counted::Clients(gateway);
+    listen::listen(router(app), &config, tls, listener, counted, stop).await
 }
 
-/// Answers `/healthz`, `/readyz` and `/metrics`, for this machine's own monitoring: the listener
-/// belongs on loopback.
+/// Answers `/healthz`, `/readyz`, `/metrics` and `/status`, for this machine's own monitoring: the
+/// listener belongs on loopback. A Host header has to be one of `hosts`, or the address that is
+/// listened on.
 ///
 /// # Errors
 /// [`io::Error`] if the port is lost.
 pub async fn serve_health(
     gateway: Gateway,
+    hosts: &[String],
     listener: TcpListener,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
+    let hosts = Hosts::new(hosts, listener.local_addr()?);
     let router = Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
+        .route("/status", get(health::status))
+        .fallback(error::no_such_path)
+        .method_not_allowed_fallback(error::no_such_method)
+        .layer(axum::middleware::from_fn_with_state(
+            hosts,
+            guard::guard_health,
+        ))
         .with_state(gateway);
     let config = HttpConfig {
         connections_max: 64,
+        connections_per_address_max: 64,
         ..HttpConfig::default()
     };
-    serve_router(router, &config, listener, stop).await
+    listen::listen(router, &config, None, listener, Counted::Monitors, stop).await
 }
 
 fn router(app: App) -> Router {
@@ -157,65 +187,4 @@ fn router(app: App) -> Router {
         .method_not_allowed_fallback(error::no_such_method)
         .layer(guarded)
         .with_state(app)
-}
-
-async fn serve_router(
-    router: Router,
-    config: &HttpConfig,
-    listener: TcpListener,
-    stop: impl Future<Output = ()>,
-) -> io::Result<()> {
-    let places = Arc::new(Semaphore::new(config.connections_max));
-    let open = GracefulShutdown::new();
-    let mut builder = hyper::server::conn::http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(config.head_time_max)
-        .max_buf_size(HEAD_BYTES_MAX);
-    tokio::pin!(stop);
-    loop {
-        let place = Arc::clone(&places).acquire_owned();
-        let accepted = async {
-            // The semaphore is never closed.
-            let place = place.await.map_err(io::Error::other)?;
-            Ok::<_, io::Error>((place, listener.accept().await?))
-        };
-        let (place, (stream, _)) = tokio::select! {
-            () = &mut stop => break,
-            accepted = accepted => match accepted {
-                Ok(accepted) => accepted,
-                Err(error) if is_passing(&error) => {
-                    tracing::warn!(%error, "a connection was not accepted");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-                Err(error) => return Err(error),
-            },
-        };
-        // Answers are small and streams are to be seen at once.
-        let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(router.clone());
-        let connection = open.watch(builder.serve_connection(TokioIo::new(stream), service));
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection ended early");
-            }
-            drop(place);
-        });
-    }
-    open.shutdown().await;
-    Ok(())
-}
-
-/// Whether the next connection may do better: this one is gone, or files are short just now.
-fn is_passing(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, WouldBlock};
-    /// Too many open files, of this process and of the system.
-    const NO_FILES: [i32; 2] = [24, 23];
-    matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionReset | Interrupted | WouldBlock
-    ) || error
-        .raw_os_error()
-        .is_some_and(|code| NO_FILES.contains(&code))
 }

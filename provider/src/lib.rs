@@ -14,6 +14,7 @@ pub mod http;
 pub mod isolation;
 pub mod ledger;
 pub mod lost;
+pub mod memory;
 pub mod queue;
 pub mod signer;
 pub mod wire;

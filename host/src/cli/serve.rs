@@ -18,7 +18,8 @@ use crate::{
     onnx::OnnxArguments,
     serve::{
         self,
-        config::{self, Amount, Config, DeviceName, Place, Whole},
+        config::{self, Amount, Config, DeviceName, Origin, Place, Whole},
+        log,
     },
     ui::Ui,
     worker,
@@ -62,10 +63,10 @@ struct Options {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where clients reach it, 127.0.0.1:8899 if not set. An address that is not loopback serves the
-    /// network, without TLS.
+    /// network.
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
-    /// Where /healthz, /readyz and /metrics are, 127.0.0.1:8898 if not set.
+    /// Where /healthz, /readyz, /metrics and /status are, 127.0.0.1:8898 if not set.
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics_listen: Option<SocketAddr>,
     /// Another name by which clients reach it, such as `ai.example.org`: others are refused.
@@ -74,6 +75,25 @@ struct Options {
     /// Take requests without a key, for this account.
     #[arg(long, value_name = "ACCOUNT")]
     anonymous: Option<String>,
+    /// An origin, such as `https://app.example.org`, whose pages may use it from a browser.
+    #[arg(long, value_name = "ORIGIN")]
+    cors_origin: Option<Origin>,
+    /// A chain of certificates in PEM, the provider's own first: clients come by TLS. SIGHUP reads
+    /// it again.
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's key, in PEM.
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+    /// Make a certificate, once, that clients have to be told to trust.
+    #[arg(long)]
+    tls_self_signed: bool,
+    /// How much is logged: off, error, warn, info, debug or trace; info if not set.
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<log::Level>,
+    /// For whom it is logged: text for people, json for programs.
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<log::Format>,
     #[command(flatten)]
     prices: PriceOptions,
     /// Jobs that run at a time, 8 if not set.
@@ -192,10 +212,10 @@ impl Arguments {
         }
         let config = self.options.over_file()?;
         let settings = serve::Settings::of(&config);
-        if !settings.listen.ip().is_loopback() {
+        if !settings.listen.ip().is_loopback() && settings.certificate.is_none() {
             ui.warn(&format!(
-                "{} can be reached from other machines, and keys travel without TLS: put a proxy \
-                 with TLS in front",
+                "{} can be reached from other machines, and keys travel without TLS: give it a \
+                 certificate by --tls-cert and --tls-key, or put a proxy with one in front",
                 settings.listen
             ));
         }
@@ -216,6 +236,9 @@ impl Options {
         let mut config = found.unwrap_or_default();
         let Config {
             listen,
+            tls,
+            connections: _,
+            log,
             prices,
             limits,
             models,
@@ -231,6 +254,15 @@ impl Options {
             (!self.host.is_empty()).then_some(self.host),
         );
         over(&mut listen.anonymous, self.anonymous);
+        over(&mut listen.cors_origin, self.cors_origin);
+        over(&mut tls.certificates, self.tls_cert);
+        over(&mut tls.key, self.tls_key);
+        over(&mut tls.self_signed, self.tls_self_signed.then_some(true));
+        if let Some(problem) = tls.problem() {
+            return Err(Failure::usage(problem));
+        }
+        over(&mut log.level, self.log);
+        over(&mut log.format, self.log_format);
         let amount = |price: Option<Nanograms>| price.map(Amount);
         let given = self.prices;
         over(&mut prices.base_nanograms, amount(given.price_base));

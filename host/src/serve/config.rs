@@ -19,6 +19,7 @@ use crate::{
     exit_code::Exit,
     failure::{Failure, file_failure},
     input,
+    serve::{Certificate, log},
 };
 
 /// The file, in the home folder.
@@ -33,6 +34,9 @@ const BYTES_MAX: u64 = 1 << 20;
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Config {
     pub(crate) listen: Listen,
+    pub(crate) tls: Tls,
+    pub(crate) connections: Connections,
+    pub(crate) log: Log,
     pub(crate) prices: Prices,
     pub(crate) limits: Limits,
     pub(crate) models: Models,
@@ -52,6 +56,84 @@ pub(crate) struct Listen {
     pub(crate) hosts: Option<Vec<String>>,
     /// The account of requests without a key.
     pub(crate) anonymous: Option<String>,
+    /// The origin whose pages may use it.
+    pub(crate) cors_origin: Option<Origin>,
+}
+
+/// `[tls]`: by what clients know it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Tls {
+    /// A chain of certificates in PEM, and its key; both or none.
+    pub(crate) certificates: Option<PathBuf>,
+    /// The key.
+    pub(crate) key: Option<PathBuf>,
+    /// Whether it makes a certificate of its own.
+    pub(crate) self_signed: Option<bool>,
+}
+
+impl Tls {
+    /// What was set; files win over a certificate of its own.
+    pub(crate) fn certificate(&self) -> Option<Certificate> {
+        match (&self.certificates, &self.key) {
+            (Some(certificates), Some(key)) => Some(Certificate::Files {
+                certificates: certificates.clone(),
+                key: key.clone(),
+            }),
+            _ if self.self_signed.unwrap_or_default() => Some(Certificate::SelfSigned),
+            _ => None,
+        }
+    }
+
+    /// Whether one of two files is given, or more than one way to have a certificate.
+    pub(crate) fn problem(&self) -> Option<&'static str> {
+        match (&self.certificates, &self.key, self.self_signed) {
+            (Some(_), None, _) => Some("a certificate needs its key: `--tls-key`"),
+            (None, Some(_), _) => Some("a key needs its certificate: `--tls-cert`"),
+            (Some(_), Some(_), Some(true)) => {
+                Some("there is a certificate and one of its own is asked for: which?")
+            }
+            _ => None,
+        }
+    }
+}
+
+/// `[log]`: what standard error says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Log {
+    /// How much.
+    #[serde(deserialize_with = "word")]
+    pub(crate) level: Option<log::Level>,
+    /// For whom.
+    #[serde(deserialize_with = "word")]
+    pub(crate) format: Option<log::Format>,
+}
+
+/// A word that means something.
+fn word<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: std::str::FromStr<Err = &'static str>,
+{
+    let text = String::deserialize(deserializer)?;
+    text.parse().map(Some).map_err(D::Error::custom)
+}
+
+/// `[connections]`: how many there may be, and how slow.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Connections {
+    /// At a time.
+    pub(crate) max: Option<Whole<1, 65_535>>,
+    /// At a time from one address.
+    pub(crate) per_address_max: Option<Whole<1, 65_535>>,
+    /// For a request's head, and between requests.
+    pub(crate) head_seconds_max: Option<Whole<1, 3600>>,
+    /// For a JSON body, and between the pieces of an upload.
+    pub(crate) body_seconds_max: Option<Whole<1, 3600>>,
+    /// Without anything read of an answer.
+    pub(crate) write_seconds_max: Option<Whole<1, 3600>>,
 }
 
 /// `[prices]`: what work costs, in nanograms.
@@ -139,6 +221,10 @@ pub(crate) struct Whole<const MIN: u32, const MAX: u32>(pub(crate) u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place(pub(crate) SocketAddr);
 
+/// An origin as browsers write it: a scheme, a host, perhaps a port, and nothing after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Origin(pub(crate) String);
+
 /// An amount of money.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Amount(pub(crate) Nanograms);
@@ -216,6 +302,27 @@ impl<'de> Deserialize<'de> for Place {
     }
 }
 
+impl std::str::FromStr for Origin {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let host = (text.strip_prefix("https://")).or_else(|| text.strip_prefix("http://"));
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte);
+        match host.is_some_and(|host| !host.is_empty() && host.bytes().all(fits)) {
+            true => Ok(Self(text.to_ascii_lowercase())),
+            false => Err("write `https://HOST` or `https://HOST:PORT`, without a path"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Origin {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected =
+            format_args!("an origin without a path, such as \"https://app.example.org\",");
+        value(deserializer, expected, |found| found.as_str()?.parse().ok())
+    }
+}
+
 impl<'de> Deserialize<'de> for DeviceName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let expected =
@@ -278,7 +385,28 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use tussah_provider::http::HttpConfig;
+
     use super::*;
+
+    #[test]
+    fn an_origin_has_no_path_and_is_no_pattern() {
+        for (text, good) in [
+            ("https://app.example.org", true),
+            ("http://localhost:3000", true),
+            ("http://[::1]:3000", true),
+            ("https://App.Example.org", true),
+            ("*", false),
+            ("null", false),
+            ("https://", false),
+            ("app.example.org", false),
+            ("https://app.example.org/", false),
+            ("https://*.example.org", false),
+            ("https://a b", false),
+        ] {
+            assert_eq!(text.parse::<Origin>().is_ok(), good, "{text}");
+        }
+    }
 
     #[test]
     fn the_template_sets_nothing_and_has_every_setting() {
@@ -300,11 +428,16 @@ mod tests {
         // What it says the defaults are, they are.
         let stated = crate::serve::Settings::of(&config);
         let defaults = crate::serve::Settings {
-            hosts: stated.hosts.clone(),
-            anonymous: stated.anonymous.clone(),
             models: stated.models.clone(),
             chain: stated.chain.clone(),
             chain_key_file: stated.chain_key_file.clone(),
+            certificate: stated.certificate.clone(),
+            http: HttpConfig {
+                hosts: stated.http.hosts.clone(),
+                anonymous: stated.http.anonymous.clone(),
+                cors_origin: stated.http.cors_origin.clone(),
+                ..HttpConfig::default()
+            },
             ..crate::serve::Settings::default()
         };
         assert_eq!(stated, defaults);
@@ -337,6 +470,14 @@ mod tests {
                 3,
                 "such as \"127.0.0.1:8899\"",
             ),
+            (
+                "[listen]\ncors_origin = \"*\"",
+                2,
+                "an origin without a path",
+            ),
+            ("[log]\nlevel = \"loud\"", 2, "write off, error, warn"),
+            ("[log]\nformat = 3", 2, "expected a string"),
+            ("[connections]\nmax = 0", 2, "from 1 to 65535"),
             ("[listen]\naddress = 8899", 2, "such as \"127.0.0.1:8899\""),
             ("[listen]\nhosts = \"one\"", 2, "expected a sequence"),
             (

@@ -4,6 +4,7 @@
 //! The format is <https://prometheus.io/docs/instrumenting/exposition_formats/>.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -27,6 +28,33 @@ impl Counter {
     /// What it is now.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How many of something there are now.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// One more, for as long as what this gives is kept.
+    pub fn hold(self: &Arc<Self>) -> Held {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Held(Arc::clone(self))
+    }
+
+    /// How many there are.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One of what a [`Gauge`] counts.
+#[derive(Debug)]
+pub struct Held(Arc<Gauge>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -81,6 +109,12 @@ pub struct Metrics {
     pub generated_tokens: Counter,
     /// HTTP answers by the hundreds of their status, from 1 to 5.
     pub http_answers: [Counter; 5],
+    /// Clients' connections that are open.
+    pub connections_open: Arc<Gauge>,
+    /// Connections that were closed because their address had its most already.
+    pub connections_refused: Counter,
+    /// Connections that were closed because nothing came, or was read, in time.
+    pub connections_slow: Counter,
     /// From accepted to ended.
     pub job_time: Histogram,
 }
@@ -140,6 +174,16 @@ impl Metrics {
                 "What finished jobs cost.",
                 &self.earned_nanograms,
             ),
+            (
+                "connections_refused",
+                "Connections beyond an address's most.",
+                &self.connections_refused,
+            ),
+            (
+                "connections_slow",
+                "Connections that were too slow.",
+                &self.connections_slow,
+            ),
         ] {
             head(&mut text, &format!("{name}_total"), help, "counter");
             line(&mut text, &format!("{name}_total"), counter.get());
@@ -160,12 +204,18 @@ impl Metrics {
             head(&mut text, &format!("{name}_total"), help, "counter");
             line(&mut text, &format!("{name}_total"), count);
         }
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         for (name, help, value) in [
-            ("jobs_waiting", "Jobs that wait.", waiting),
-            ("jobs_running", "Jobs that run.", running),
+            ("jobs_waiting", "Jobs that wait.", count(waiting)),
+            ("jobs_running", "Jobs that run.", count(running)),
+            (
+                "connections_open",
+                "Clients' open connections.",
+                self.connections_open.get(),
+            ),
         ] {
             head(&mut text, name, help, "gauge");
-            line(&mut text, name, u64::try_from(value).unwrap_or(u64::MAX));
+            line(&mut text, name, value);
         }
         histogram(
             &mut text,
@@ -223,6 +273,8 @@ mod tests {
         let metrics = Metrics::default();
         metrics.accepted.add(3);
         metrics.http_answers[1].add(2);
+        let held = metrics.connections_open.hold();
+        drop(metrics.connections_open.hold());
         metrics.job_time.record(Duration::from_millis(7));
         metrics.job_time.record(Duration::from_secs(700));
         let text = metrics.to_prometheus(
@@ -242,6 +294,7 @@ mod tests {
             "tussah_ledger_syncs_total 3\n",
             "tussah_jobs_waiting 4\n",
             "tussah_jobs_running 5\n",
+            "tussah_connections_open 1\n",
             "# TYPE tussah_job_seconds histogram\n",
             "tussah_job_seconds_bucket{le=\"0.005\"} 0\n",
             "tussah_job_seconds_bucket{le=\"0.01\"} 1\n",
@@ -251,5 +304,7 @@ mod tests {
         ] {
             assert!(text.contains(expected), "{expected} in\n{text}");
         }
+        drop(held);
+        assert_eq!(metrics.connections_open.get(), 0);
     }
 }

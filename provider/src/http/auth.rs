@@ -17,6 +17,9 @@ pub(super) fn account(app: &App, headers: &HeaderMap) -> Result<Account, ApiErro
     let Some(header) = headers.get(AUTHORIZATION) else {
         return anonymous(app);
     };
+    if headers.get_all(AUTHORIZATION).iter().count() > 1 {
+        return Err(unauthorized("a request has one Authorization header"));
+    }
     let key = header.to_str().ok().and_then(|text| {
         let (scheme, key) = text.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())

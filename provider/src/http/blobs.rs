@@ -3,8 +3,10 @@
 //! `HEAD` says by `upload-offset` how many bytes are here. `PUT` sends all of a blob, or with
 //! `Content-Range: bytes first-last/size` the piece from there on.
 
-use axum::body::Body;
-use axum::extract::{Path, State};
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_RANGE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -13,6 +15,7 @@ use serde_json::json;
 use tussah_manifest::Digest;
 
 use super::error::{ApiError, json_response};
+use super::in_path::InPath;
 use super::{App, auth, body};
 use crate::blobs::{BlobState, Upload, UploadError};
 
@@ -45,7 +48,7 @@ fn digest_of(text: &str) -> Result<Digest, ApiError> {
 
 pub(super) async fn head(
     State(app): State<App>,
-    Path(digest): Path<String>,
+    InPath(digest): InPath,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     auth::account(&app, &headers)?;
@@ -60,7 +63,7 @@ pub(super) async fn head(
 
 pub(super) async fn put(
     State(app): State<App>,
-    Path(digest): Path<String>,
+    InPath(digest): InPath,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -86,8 +89,12 @@ pub(super) async fn put(
 async fn receive(app: &App, mut upload: Upload, body: Body) -> Result<BlobState, ApiError> {
     let mut stream = body.into_data_stream();
     let mut gathered = Vec::new();
+    let (begun, mut received) = (Instant::now(), 0_u64);
     loop {
-        let next = tokio::time::timeout(app.config.body_time_max, stream.next());
+        let grace = app.config.body_time_max;
+        let left = time_for(received, app.config.upload_bytes_per_second_min, grace);
+        let left = left.saturating_sub(begun.elapsed()).min(grace);
+        let next = tokio::time::timeout(left, stream.next());
         let piece = match next.await {
             Ok(piece) => piece.transpose().map_err(|_| body::cut_off()),
             Err(_) => Err(body::too_slow()),
@@ -97,6 +104,8 @@ async fn receive(app: &App, mut upload: Upload, body: Body) -> Result<BlobState,
             Ok(piece) => (piece, None),
             Err(error) => (None, Some(error)),
         };
+        let length = piece.as_ref().map_or(0, Bytes::len);
+        received = received.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
         let is_last = piece.is_none();
         gathered.extend_from_slice(&piece.unwrap_or_default());
         if gathered.len() >= PIECE_BYTES || is_last {
@@ -115,6 +124,12 @@ async fn receive(app: &App, mut upload: Upload, body: Body) -> Result<BlobState,
             return blocking(move || upload.finish()).await;
         }
     }
+}
+
+/// How long so many bytes may have taken.
+fn time_for(received: u64, bytes_per_second_min: u32, grace: Duration) -> Duration {
+    let per_second = u64::from(bytes_per_second_min.max(1));
+    grace.saturating_add(Duration::from_secs(received / per_second))
 }
 
 async fn blocking<T: Send + 'static>(
@@ -159,4 +174,26 @@ fn range_of(headers: &HeaderMap) -> Result<(u64, u64), ApiError> {
         let message = "Content-Range has to be `bytes first-last/size`";
         ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, "invalid_range", message)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upload_has_time_for_its_bytes_and_some_more() {
+        let grace = Duration::from_secs(60);
+        for (received, rate, seconds) in [
+            (0, 4096, 60),
+            (4095, 4096, 60),
+            (4096, 4096, 61),
+            (40_960_000, 4096, 10_060),
+            // No rate is one byte a second.
+            (10, 0, 70),
+        ] {
+            let time = time_for(received, rate, grace);
+            assert_eq!(time.as_secs(), seconds, "{received} at {rate}");
+        }
+        assert!(time_for(u64::MAX, 0, Duration::MAX) == Duration::MAX);
+    }
 }

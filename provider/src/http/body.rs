@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use super::App;
 use super::budget::Held;
 use super::error::ApiError;
+use super::single::Single;
 use crate::ledger::Account;
 
 /// How deep arrays and objects of a body may be nested: twice what a large JSON schema has.
@@ -105,7 +106,7 @@ pub(super) fn object(bytes: &[u8]) -> Result<Fields, ApiError> {
         return Err(ApiError::bad("json_too_many_values", message));
     }
     match serde_json::from_slice(bytes) {
-        Ok(Value::Object(map)) => Ok(Fields {
+        Ok(Single(Value::Object(map))) => Ok(Fields {
             map,
             prefix: String::new(),
         }),

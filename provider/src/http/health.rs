@@ -6,7 +6,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use super::error::json_response;
+use super::error::{ApiError, json_response};
 use crate::gateway::Gateway;
 
 /// It answers, so it lives.
@@ -41,4 +41,9 @@ pub(super) async fn metrics(State(gateway): State<Gateway>) -> Response {
     let text = gateway.metrics().to_prometheus(waiting, running, writes);
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     ([(CONTENT_TYPE, kind)], text).into_response()
+}
+
+/// The daemon at this moment, with its newest jobs, without content.
+pub(super) async fn status(State(gateway): State<Gateway>) -> Result<Response, ApiError> {
+    Ok(json_response(StatusCode::OK, &gateway.status()?.to_json()))
 }

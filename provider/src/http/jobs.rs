@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header::{ACCEPT, CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -22,6 +22,7 @@ use tussah_manifest::{
 
 use super::body::{self, Fields, missing, wrong};
 use super::error::{ApiError, json_response};
+use super::in_path::InPath;
 use super::{App, auth, channels};
 use crate::gateway::{Ask, JobEnd, JobEvent, Listener, News, Submission, SubmitError};
 use crate::ledger::{Account, JobPart, JobState, JobSummary};
@@ -239,7 +240,7 @@ fn stored_manifest(app: &App, digest: &Digest) -> Result<Manifest, ApiError> {
 /// A manifest that a job or a deployment has, in its canonical bytes: what a client signs for.
 pub(super) async fn manifest(
     State(app): State<App>,
-    Path(digest): Path<String>,
+    InPath(digest): InPath,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     auth::account(&app, &headers)?;
@@ -318,7 +319,7 @@ fn view_of(app: &App, id: &Digest) -> Result<(Value, JobSummary), ApiError> {
 
 pub(super) async fn status(
     State(app): State<App>,
-    Path(id): Path<String>,
+    InPath(id): InPath,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let (_, job) = own(&app, &headers, &id)?;
@@ -327,7 +328,7 @@ pub(super) async fn status(
 
 pub(super) async fn cancel(
     State(app): State<App>,
-    Path(id): Path<String>,
+    InPath(id): InPath,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let (id, job) = own(&app, &headers, &id)?;
@@ -341,7 +342,7 @@ pub(super) async fn cancel(
 
 pub(super) async fn output(
     State(app): State<App>,
-    Path(id): Path<String>,
+    InPath(id): InPath,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let (id, job) = own_ended(&app, &headers, &id)?;
@@ -351,7 +352,7 @@ pub(super) async fn output(
 
 pub(super) async fn log(
     State(app): State<App>,
-    Path(id): Path<String>,
+    InPath(id): InPath,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let (id, job) = own_ended(&app, &headers, &id)?;
@@ -362,7 +363,7 @@ pub(super) async fn log(
 /// The receipt: its signed bytes for `Accept: application/octet-stream`, else its JSON view.
 pub(super) async fn receipt(
     State(app): State<App>,
-    Path(id): Path<String>,
+    InPath(id): InPath,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let (id, job) = own_ended(&app, &headers, &id)?;
@@ -377,7 +378,7 @@ pub(super) async fn receipt(
 
 pub(super) async fn opening(
     State(app): State<App>,
-    Path(id): Path<String>,
+    InPath(id): InPath,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let (id, job) = own_ended(&app, &headers, &id)?;
@@ -406,13 +407,7 @@ fn octets(bytes: Vec<u8>) -> Response {
 /// A job as the API shows it: without its content.
 fn view(app: &App, job: &JobSummary) -> Value {
     let receipt = job.receipt.as_ref();
-    let status = match (job.state, receipt) {
-        (JobState::Accepted, _) if app.gateway.is_running(&job.id) => "running",
-        (JobState::Accepted, _) => "queued",
-        (JobState::NotRun, _) => "not-run",
-        (JobState::Finished, Some(receipt)) => receipt.consensus.exit.name(),
-        (JobState::Finished, None) => "finished",
-    };
+    let status = job.status_name(app.gateway.is_running(&job.id));
     let error = job.fault.as_ref().map(|fault| {
         let whose = job.whose_fault.map(whose_name);
         json!({"message": fault.message, "code": fault.code, "fault": whose})
@@ -447,7 +442,7 @@ const fn whose_name(fault: WhoseFault) -> &'static str {
 /// What the job says, from its first byte, however late one asks.
 pub(super) async fn events(
     State(app): State<App>,
-    Path(id): Path<String>,
+    InPath(id): InPath,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let (id, job) = own(&app, &headers, &id)?;

@@ -102,6 +102,7 @@ async fn server(
         gateway.clone(),
         uploads,
         http,
+        None,
         listener,
         std::future::pending(),
     );

@@ -1,11 +1,12 @@
 //! `/v1/models`: what is deployed here.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde_json::{Value, json};
 
 use crate::http::error::{ApiError, json_response};
+use crate::http::in_path::InPath;
 use crate::http::jobs::no_model;
 use crate::http::{App, auth};
 use crate::ledger::Deployment;
@@ -23,7 +24,7 @@ pub(in crate::http) async fn list(
 
 pub(in crate::http) async fn one(
     State(app): State<App>,
-    Path(name): Path<String>,
+    InPath(name): InPath,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     auth::account(&app, &headers)?;

@@ -8,6 +8,7 @@ use tussah_manifest::{Digest, Document as _, ModuleRef, Opening, Receipt};
 use tussah_provider::gateway::PriceSheet;
 use tussah_provider::http::serve_health;
 use tussah_provider::ledger::PruneStep;
+use tussah_provider::queue::QueueLimits;
 
 use super::*;
 
@@ -244,7 +245,10 @@ fn health_is_on_its_own_port_and_says_nothing_of_anybody() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let gateway = server.gateway.clone();
-        tokio::spawn(serve_health(gateway, listener, std::future::pending()));
+        tokio::spawn(async {
+            let hosts = HttpConfig::default().hosts;
+            serve_health(gateway, &hosts, listener, std::future::pending()).await
+        });
         let health = Server { address, ..server };
         assert_eq!(health.get("/healthz").await.body, b"ok\n");
         let ready = health.get("/readyz").await;
@@ -253,6 +257,32 @@ fn health_is_on_its_own_port_and_says_nothing_of_anybody() {
         let metrics = health.get("/metrics").await.text();
         assert!(metrics.contains("tussah_jobs_waiting 0\n"), "{metrics}");
         assert!(!metrics.contains("bot"), "{metrics}");
+        let status = health.get("/status").await.json();
+        assert_eq!(
+            (
+                &status["state"],
+                &status["reason"],
+                &status["jobs_running_max"]
+            ),
+            (
+                &json!("not-ready"),
+                &json!("no worker is ready"),
+                &json!(QueueLimits::default().running_max)
+            )
+        );
+        // No page and no name that somebody pointed here reads any of it.
+        for (lines, expected) in [
+            ("Host: evil.example:8898\r\n", 421),
+            ("Host: localhost\r\nHost: localhost\r\n", 400),
+            ("", 400),
+            ("Host: localhost\r\nOrigin: http://localhost\r\n", 403),
+            ("Host: 127.0.0.1:8898\r\n", 200),
+        ] {
+            let request = format!("GET /status HTTP/1.1\r\n{lines}Connection: close\r\n\r\n");
+            let answer = health.raw(request.as_bytes()).await;
+            assert_eq!(answer.status, expected, "{lines}");
+        }
+        assert_eq!(health.get("/v1/models").await.status, 404);
     });
 }
 

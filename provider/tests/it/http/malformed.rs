@@ -291,9 +291,11 @@ fn strangers_and_other_hosts_get_nothing() {
             (format!("Host: localhost:80:80\r\n{key}"), 421),
             (
                 format!("Host: localhost\r\nHost: evil.example\r\n{key}"),
-                421,
+                400,
             ),
-            (key.clone(), 421),
+            (key.clone(), 400),
+            (format!("Host: \r\n{key}"), 421),
+            (format!("Host: localhost\r\n{key}{key}"), 401),
             (
                 format!("Host: localhost\r\nOrigin: https://evil.example\r\n{key}"),
                 403,
