@@ -22,6 +22,8 @@ mod receipt;
 mod run;
 #[cfg(unix)]
 mod serve;
+#[cfg(unix)]
+mod status;
 mod submit;
 mod wallet;
 
@@ -71,6 +73,9 @@ enum Command {
     Deploy(deploy::Arguments),
     #[cfg(unix)]
     Serve(Box<serve::Arguments>),
+    #[cfg(unix)]
+    Status(status::Arguments),
+    #[cfg(unix)]
     Earnings(earnings::Arguments),
     #[command(subcommand)]
     Ledger(ledger::Command),
@@ -110,6 +115,8 @@ impl Command {
             Self::Deploy(arguments) => arguments.json,
             #[cfg(unix)]
             Self::Serve(arguments) => arguments.json(),
+            #[cfg(unix)]
+            Self::Status(arguments) => arguments.json,
             Self::Earnings(arguments) => arguments.json,
             Self::Ledger(command) => command.json(),
             Self::Model(command) => command.json(),
@@ -139,6 +146,8 @@ impl Command {
             Self::Deploy(arguments) => arguments.run(ui),
             #[cfg(unix)]
             Self::Serve(arguments) => arguments.run(ui),
+            #[cfg(unix)]
+            Self::Status(arguments) => arguments.run(ui),
             Self::Earnings(arguments) => arguments.run(ui),
             Self::Ledger(command) => command.run(ui),
             Self::Model(command) => command.run(ui),

@@ -31,6 +31,7 @@ mod road;
 mod schemas;
 mod serve;
 mod server;
+mod status;
 mod submit;
 mod supervision;
 mod templates;

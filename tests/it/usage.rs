@@ -13,6 +13,7 @@ fn help_teaches_by_example() {
         &["audit", "--help"],
         &["submit", "--help"],
         &["earnings", "--help"],
+        &["status", "--help"],
         &["ledger", "check", "--help"],
         &["logs", "--help"],
         &["doctor", "--help"],

@@ -43,6 +43,14 @@ pub(crate) struct Load {
 }
 
 impl Load {
+    fn count(&mut self, status: u16, done: bool, due: Instant) {
+        match (status, done) {
+            (200, true) => self.times.push(due.elapsed()),
+            (429, _) => self.refused += 1,
+            _ => self.failed += 1,
+        }
+    }
+
     pub(crate) fn spread(&self) -> Spread {
         Spread::of(&mut self.times.clone())
     }
@@ -87,13 +95,7 @@ pub(crate) async fn load(daemon: &Daemon, clients: u32, jobs: u32, pace: Pace) -
                 };
                 tokio::time::sleep_until(due.into()).await;
                 let (status, done) = connection.ask(&request).await?;
-                let mut load = load.borrow_mut();
-                match (status, done) {
-                    (200, true) => load.times.push(due.elapsed()),
-                    (429, _) => load.refused += 1,
-                    _ => load.failed += 1,
-                }
-                drop(load);
+                load.borrow_mut().count(status, done, due);
                 if status == 429 && matches!(pace, Pace::Fastest) {
                     tokio::time::sleep(PAUSE).await;
                 }

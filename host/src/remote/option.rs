@@ -2,7 +2,7 @@
 //!
 //! In: arguments and the environment. Out: a [`Remote`], before anything was sent.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 use ureq::tls::{Certificate, PemItem, parse_pem};
@@ -111,4 +111,15 @@ fn certificates(file: &std::path::Path) -> Result<Vec<Certificate<'static>>, Fai
         return Err(Failure::usage(message));
     }
     Ok(found)
+}
+
+/// The port of a daemon's health and metrics, which asks for no key.
+pub(crate) fn monitor(address: SocketAddr, interrupt: &Interrupt, ui: &Ui) -> Remote {
+    Remote {
+        base: format!("http://{address}"),
+        key: None,
+        agent: agent_with(Vec::new()),
+        interrupt: interrupt.clone(),
+        ui: *ui,
+    }
 }
