@@ -28,7 +28,7 @@ const CA_BYTES_MAX: u64 = 4 << 20;
 /// A provider, as arguments name it.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RemoteOption {
-    /// The provider's address, such as https://ai.example.org; this machine's own if not given.
+    /// The provider's address, such as `https://ai.example.org`; this machine's own if not given.
     #[arg(long, value_name = "URL", env = "TUSSAH_PROVIDER")]
     to: Option<String>,
     /// The file whose first line is the API key; it may stand in TUSSAH_API_KEY instead.
