@@ -1,5 +1,5 @@
-//! The HTTP interface: the jobs API, OpenAI's shape over it, uploads, and health on a port of its
-//! own.
+//! The HTTP interface: the jobs API, OpenAI's shape over it, uploads, the owner's page, and health
+//! on a port of its own.
 //!
 //! In: requests of anybody who reaches the port. Out: JSON, events, blobs. Who is not known gets
 //! nothing but that; a page of another origin gets nothing at all, since no answer allows one and
@@ -20,6 +20,7 @@ mod listen;
 mod openai;
 mod openapi;
 mod ordered;
+mod page;
 mod prices;
 mod single;
 mod timed;
@@ -98,6 +99,7 @@ struct App {
     hosts: Hosts,
     uploads: Uploads,
     bodies: budget::Budget,
+    owner: Arc<page::Owner>,
 }
 
 /// Answers clients until `stop` is done, then lets what is being answered end; by TLS alone, where
@@ -121,6 +123,7 @@ pub async fn serve(
         hosts: Hosts::new(&config.hosts, listener.local_addr()?),
         uploads,
         bodies,
+        owner: Arc::new(page::Owner::new(tls.is_some())),
     };
     let counted = Counted::Clients(gateway);
     listen::listen(router(app), &config, tls, listener, counted, stop).await
@@ -183,6 +186,7 @@ fn router(app: App) -> Router {
         .route("/v1/completions", post(openai::text::completions))
         .route("/v1/embeddings", post(openai::embeddings::embeddings))
         .route("/openapi.json", get(openapi::document))
+        .merge(page::router(&app))
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::no_such_method)
         .layer(guarded)

@@ -3,13 +3,15 @@
 //! In: signed requests with their inputs, signed receipts with openings and outputs, accounts and
 //! their keys. Out: the same, durable before it is answered. A job is accepted once, by its id,
 //! and ends once; its reservation of credit is made and settled in the same transactions. It
-//! signs nothing, runs nothing, and stores neither secret keys nor API keys, only hashes of these.
+//! signs nothing, runs nothing, and stores neither secret keys nor API keys nor passwords, only
+//! hashes of the last two.
 
 mod accounts;
 mod check;
 mod earnings;
 mod jobs;
 mod limits;
+mod owner;
 mod places;
 mod prune;
 mod store;
@@ -27,6 +29,7 @@ pub use jobs::{
     Acceptance, Accepted, Ending, Fault, JobPart, JobState, JobSummary, NewJob, Unfinished,
 };
 pub use limits::{AccountLimits, Change, CreditChange, LimitChanges};
+pub use owner::{PageLock, PagePassword};
 pub use prune::{PruneStep, Pruned};
 pub use store::StoreError;
 

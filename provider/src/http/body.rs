@@ -41,18 +41,7 @@ pub(super) async fn json_bytes(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<(Vec<u8>, Held), ApiError> {
-    let is_json = headers
-        .get(CONTENT_TYPE)
-        .and_then(|kind| kind.to_str().ok());
-    let is_json = is_json.is_some_and(|kind| {
-        let kind = kind.split(';').next().unwrap_or_default().trim();
-        kind.eq_ignore_ascii_case("application/json")
-    });
-    if !is_json {
-        let message = "the body has to be JSON, with `Content-Type: application/json`";
-        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-        return Err(ApiError::new(status, "content_type", message));
-    }
+    is_json(headers)?;
     let max = app.config.body_bytes_max;
     let length = headers
         .get(CONTENT_LENGTH)
@@ -64,6 +53,20 @@ pub(super) async fn json_bytes(
     let read = read(body, max, app.bodies.hold(account.id));
     let bytes = tokio::time::timeout(app.config.body_time_max, read);
     bytes.await.map_err(|_| too_slow())?
+}
+
+/// Refuses a body that does not say that it is JSON.
+pub(super) fn is_json(headers: &HeaderMap) -> Result<(), ApiError> {
+    let kind = headers
+        .get(CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok());
+    let kind = kind.and_then(|kind| kind.split(';').next());
+    if kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")) {
+        return Ok(());
+    }
+    let message = "the body has to be JSON, with `Content-Type: application/json`";
+    let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    Err(ApiError::new(status, "content_type", message))
 }
 
 async fn read(body: Body, bytes_max: usize, mut held: Held) -> Result<(Vec<u8>, Held), ApiError> {

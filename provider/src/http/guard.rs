@@ -162,7 +162,22 @@ fn is_own(origin: &str, host: &str) -> bool {
     authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
 }
 
-fn other_origin() -> ApiError {
+/// Whether a request is from no page, or from one of the daemon's own: of the Host that is asked.
+pub(super) fn is_of_own_origin(request: &Request) -> bool {
+    let mut origins = request.headers().get_all(ORIGIN).iter();
+    let (origin, another) = (origins.next(), origins.next());
+    let Some(origin) = origin else {
+        return true;
+    };
+    let host = match request.uri().authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => (request.headers().get(HOST)).and_then(|host| host.to_str().ok()),
+    };
+    let origin = origin.to_str().ok().zip(host);
+    another.is_none() && origin.is_some_and(|(origin, host)| is_own(origin, host))
+}
+
+pub(super) fn other_origin() -> ApiError {
     let message = "pages of other origins may not use this provider";
     ApiError::new(StatusCode::FORBIDDEN, "origin_refused", message)
 }

@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
 use hyper::server::conn::http1;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
@@ -53,6 +55,27 @@ impl Counted {
         if let Self::Clients(gateway) = self {
             gateway.metrics().connections_slow.add(1);
         }
+    }
+}
+
+/// The address that a request's connection came from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) IpAddr);
+
+/// A service whose requests say where they are from.
+struct WithPeer<S> {
+    service: S,
+    peer: Peer,
+}
+
+impl<S: Service<Request<B>>, B> Service<Request<B>> for WithPeer<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn call(&self, mut request: Request<B>) -> S::Future {
+        request.extensions_mut().insert(self.peer);
+        self.service.call(request)
     }
 }
 
@@ -110,14 +133,16 @@ pub(super) async fn listen(
         let (builder, router, watcher) = (builder.clone(), router.clone(), open.watcher());
         let (counted, tls) = (counted.clone(), tls.clone());
         let greeting_time_max = config.head_time_max;
+        // One client has all of a network of version 6, in what it may try too.
+        let peer = Peer(network_of(peer.ip()));
         tokio::spawn(async move {
             match tls {
-                None => answer(&builder, router, watcher, &counted, stream).await,
+                None => answer(&builder, router, watcher, &counted, peer, stream).await,
                 Some(tls) => {
                     let greeted = tls.acceptor().accept(stream);
                     match tokio::time::timeout(greeting_time_max, greeted).await {
                         Ok(Ok(stream)) => {
-                            answer(&builder, router, watcher, &counted, stream).await;
+                            answer(&builder, router, watcher, &counted, peer, stream).await;
                         }
                         Ok(Err(error)) => tracing::debug!(%error, "a client spoke no TLS"),
                         Err(_) => counted.slow(),
@@ -136,9 +161,13 @@ async fn answer(
     router: Router,
     watcher: Watcher,
     counted: &Counted,
+    peer: Peer,
     stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
 ) {
-    let service = TowerToHyperService::new(router);
+    let service = WithPeer {
+        service: TowerToHyperService::new(router),
+        peer,
+    };
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     if let Err(error) = watcher.watch(connection).await {
         if error.is_timeout() || timed::is_stalled(&error) {

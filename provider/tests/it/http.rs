@@ -5,6 +5,7 @@ mod malformed;
 mod money;
 mod openai;
 mod openapi;
+mod page;
 
 use std::net::SocketAddr;
 use std::time::Duration;
