@@ -43,6 +43,11 @@ const span = (ms) => {
 };
 
 const clock = (ms) => new Date(ms).toLocaleString();
+// Today's times without their day.
+const short = (ms) => {
+  const time = new Date(ms);
+  return time.toDateString() === new Date().toDateString() ? time.toLocaleTimeString() : time.toLocaleString();
+};
 const rate = (number) => (number >= 100 ? number.toFixed(0) : number.toFixed(1));
 const counted = (count, one, many) => count + ' ' + (count === 1 ? one : many);
 
@@ -89,6 +94,20 @@ const bars = (id, values) => {
 
 const KINDS = { done: 'good', running: 'warn', queued: '', cancelled: '', 'not-run': '' };
 
+// A receipt as a file, and the command that checks it.
+const link = (job, digits) => {
+  const link = make('a', 'download');
+  link.href = '/page/receipts/' + encodeURIComponent(job.id);
+  link.download = 'receipt-' + digits + '.cbor';
+  link.title = 'receipt ' + job.receipt;
+  link.dataset.job = job.id;
+  link.setAttribute('aria-label', 'Download the receipt of job ' + digits);
+  const verify = () => say('verify', 'tussah receipt verify ' + link.download + ' --key ' + providerKey);
+  link.addEventListener('click', verify);
+  link.addEventListener('focus', verify);
+  return link;
+};
+
 const row = (job) => {
   const line = make('tr');
   const cell = (content, kind) => {
@@ -97,28 +116,18 @@ const row = (job) => {
     line.append(cell);
   };
   const digits = job.id.replace('blake3:', '').slice(0, 12);
-  cell(clock(job.accepted_unix_ms));
-  cell(job.model === null ? 'by manifest' : job.model);
+  const accepted = make('time', short(job.accepted_unix_ms));
+  accepted.dateTime = new Date(job.accepted_unix_ms).toISOString();
+  accepted.title = clock(job.accepted_unix_ms);
+  cell(accepted);
   cell(job.status, job.status in KINDS ? KINDS[job.status] : 'bad');
+  cell(job.receipt === null ? (job.ended ? 'none' : '') : link(job, digits));
+  cell(job.model === null ? 'by manifest' : job.model);
   cell(job.finished_unix_ms === null ? '' : span(job.finished_unix_ms - job.accepted_unix_ms));
   cell(job.price_nanograms === null ? '' : gram(job.price_nanograms), 'right');
   const id = make('code', digits);
   id.title = job.id;
   cell(id);
-  if (job.receipt === null) {
-    cell(job.ended ? 'none' : '');
-  } else {
-    const link = make('a', 'download');
-    link.href = '/page/receipts/' + encodeURIComponent(job.id);
-    link.download = 'receipt-' + digits + '.cbor';
-    link.title = 'receipt ' + job.receipt;
-    link.dataset.job = job.id;
-    link.setAttribute('aria-label', 'Download the receipt of job ' + digits);
-    const verify = () => say('verify', 'tussah receipt verify ' + link.download + ' --key ' + providerKey);
-    link.addEventListener('click', verify);
-    link.addEventListener('focus', verify);
-    cell(link);
-  }
   return line;
 };
 
@@ -179,13 +188,16 @@ const showEarnings = (earnings) => {
     all.push(days.get(new Date(ms).toISOString().slice(0, 10)) || none);
   }
   const sum = (some, field) => some.reduce((total, day) => total + BigInt(day[field]), 0n);
-  list('earned', [['Today', 1], ['7 days', 7], [all.length + ' days', all.length]].map(([name, count]) => {
-    const some = all.slice(-count);
-    const credit = sum(some, 'credit_nanograms');
-    const channel = sum(some, 'channel_nanograms');
-    return [name, gram(credit + channel) + ' (' + gram(credit) + ' on credit, ' + gram(channel)
-      + ' through channels) for ' + counted(Number(sum(some, 'jobs')), 'job', 'jobs')];
-  }));
+  const total = (some) => gram(sum(some, 'credit_nanograms') + sum(some, 'channel_nanograms'));
+  const spans = [['Today', 1], ['7 days', 7], [all.length + ' days', all.length]];
+  list('earned', [
+    ...spans.map(([name, count]) => {
+      const some = all.slice(-count);
+      return [name, total(some) + ', ' + counted(Number(sum(some, 'jobs')), 'job', 'jobs')];
+    }),
+    ['of that on credit', gram(sum(all, 'credit_nanograms'))],
+    ['through channels', gram(sum(all, 'channel_nanograms'))],
+  ]);
   bars('earned-chart', all.map((day) =>
     Number(BigInt(day.credit_nanograms) + BigInt(day.channel_nanograms))));
   say('earned-note', 'What receipts came to, by UTC days, as of ' + clock(earnings.as_of_unix_ms)
