@@ -4,6 +4,7 @@
 mod hostile;
 mod kill;
 mod money;
+mod page;
 mod paid;
 mod secure;
 mod settings;

@@ -1,8 +1,10 @@
-//! `tussah serve`, its API keys, and the hidden commands of its other two processes.
+//! `tussah serve`, its API keys, its page's password, and the hidden commands of its other two
+//! processes.
 
 mod accounts;
 mod channels;
 mod keys;
+mod page;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -55,6 +57,7 @@ enum Command {
     Credit(accounts::CreditArguments),
     #[command(subcommand)]
     Channel(channels::Command),
+    Page(page::Arguments),
 }
 
 #[derive(Debug, Args)]
@@ -198,6 +201,7 @@ impl Arguments {
             Some(Command::Account(command)) => command.json(),
             Some(Command::Credit(arguments)) => arguments.json,
             Some(Command::Channel(command)) => command.json(),
+            Some(Command::Page(arguments)) => arguments.json,
             None => false,
         }
     }
@@ -208,6 +212,7 @@ impl Arguments {
             Some(Command::Account(command)) => return command.run(ui),
             Some(Command::Credit(arguments)) => return arguments.run(ui),
             Some(Command::Channel(command)) => return command.run(ui),
+            Some(Command::Page(arguments)) => return arguments.run(ui),
             None => {}
         }
         let config = self.options.over_file()?;
