@@ -359,7 +359,8 @@ impl Patience {
         let since = *self.since.get_or_insert_with(Instant::now);
         let pause = wanted.max(PAUSE_MIN * 2_u32.pow(self.tries.min(6)));
         self.tries += 1;
-        if (is_line && self.tries >= TRIES_MAX) || since.elapsed() + pause > AWAY_MAX {
+        if (is_line && self.tries >= TRIES_MAX) || since.elapsed().saturating_add(pause) > AWAY_MAX
+        {
             return Err(error);
         }
         let message = format!("{error}; trying again in {}", ui::duration(pause));

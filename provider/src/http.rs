@@ -11,6 +11,7 @@ mod blobs;
 mod body;
 mod budget;
 mod channels;
+mod content;
 mod error;
 mod guard;
 mod health;
@@ -52,6 +53,10 @@ pub struct HttpConfig {
     pub anonymous: Option<String>,
     /// Bytes of a JSON body, at most.
     pub body_bytes_max: usize,
+    /// Bytes of ended jobs' contents that are on their way to clients at a time.
+    pub answers_bytes_max: usize,
+    /// The same of one account.
+    pub account_answers_bytes_max: usize,
     /// Bytes of bodies whose jobs are not on the disk yet, of everybody.
     pub bodies_bytes_max: usize,
     /// The same, of one account.
@@ -79,6 +84,8 @@ impl Default for HttpConfig {
             cors_origin: None,
             anonymous: None,
             body_bytes_max: 24 << 20,
+            answers_bytes_max: 512 << 20,
+            account_answers_bytes_max: 192 << 20,
             bodies_bytes_max: 256 << 20,
             account_bodies_bytes_max: 96 << 20,
             connections_max: 1024,
@@ -100,6 +107,7 @@ struct App {
     uploads: Uploads,
     bodies: budget::Budget,
     owner: Arc<page::Owner>,
+    answers: budget::Budget,
 }
 
 /// Answers clients until `stop` is done, then lets what is being answered end; by TLS alone, where
@@ -116,7 +124,16 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let config = Arc::new(config);
-    let bodies = budget::Budget::new(config.bodies_bytes_max, config.account_bodies_bytes_max);
+    let bodies = budget::Budget::new(
+        "the bodies",
+        config.bodies_bytes_max,
+        config.account_bodies_bytes_max,
+    );
+    let answers = budget::Budget::new(
+        "the contents that go out",
+        config.answers_bytes_max,
+        config.account_answers_bytes_max,
+    );
     let app = App {
         gateway: gateway.clone(),
         config: Arc::clone(&config),
@@ -124,6 +141,7 @@ pub async fn serve(
         uploads,
         bodies,
         owner: Arc::new(page::Owner::new(tls.is_some())),
+        answers,
     };
     let counted = Counted::Clients(gateway);
     listen::listen(router(app), &config, tls, listener, counted, stop).await

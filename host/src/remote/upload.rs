@@ -12,6 +12,9 @@ use crate::ui::Ui;
 /// Bytes of one piece: what is sent again after a line broke, and a step of the progress bar.
 const PIECE_BYTES: usize = 1 << 20;
 
+/// Times that the provider may say that a piece begins at another place than it said before.
+const TRIES_MAX: u32 = 5;
+
 /// What was sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Uploaded {
@@ -31,18 +34,21 @@ pub(crate) fn upload(
     let digest = Digest::of(blob);
     let total = u64::try_from(blob.len()).unwrap_or(u64::MAX);
     let mut uploaded = Uploaded::default();
-    let Some(mut offset) = missing_from(remote, &digest)? else {
+    let Some(there) = missing_from(remote, &digest)? else {
         return Ok(uploaded);
     };
+    let mut offset = resume_at(there, total);
     let bar = ui.bytes_bar(label, total);
     bar.start_at(offset);
     let mut patience = Patience::new();
+    let mut at_offset = 0;
     while offset < total {
         match piece(remote, &digest, blob, offset) {
             Ok(Some(next)) if next > offset && next <= total => {
                 uploaded.bytes += next - offset;
                 offset = next;
                 patience.renew();
+                at_offset = 0;
                 bar.set(offset);
                 continue;
             }
@@ -52,16 +58,23 @@ pub(crate) fn upload(
                 let message = format!("after {offset} of {total} bytes it says it has {next}");
                 return Err(RemoteError::Nonsense(message));
             }
-            Err(error) if error.is_refusal("wrong_offset") => {}
+            Err(error) if error.is_refusal("wrong_offset") && at_offset < TRIES_MAX => {
+                at_offset += 1;
+            }
             Err(error) => patience.after(error, remote)?,
         }
         // How much of the piece has arrived, only the provider knows.
         match missing_from(remote, &digest)? {
-            Some(there) => offset = there.min(total),
+            Some(there) => offset = resume_at(there, total),
             None => return Ok(uploaded),
         }
     }
     Ok(uploaded)
+}
+
+/// Where to go on. As many bytes as the whole has, and yet no blob, are not its bytes.
+const fn resume_at(there: u64, total: u64) -> u64 {
+    if there < total { there } else { 0 }
 }
 
 /// From which byte on the provider lacks the blob; `None` if it has all of it.

@@ -271,20 +271,19 @@ impl Gateway {
     async fn sign(&self, live: &Live, account: &Account) -> Result<Receipt, EndError> {
         let mut consensus = account.consensus.clone();
         let prices = &self.inner.config.prices;
-        // What was set aside at the prices of then is the most, whatever the prices are now.
-        // What was ended because its client's deadline came is of no use to the client.
-        let is_late = consensus.exit == ExitStatus::Cancelled
-            && !live.cancelled.load(Ordering::Acquire)
-            && (live.waiting.deadline_unix_ms).is_some_and(|at| at <= now_unix_ms());
-        consensus.price_nanograms = match is_late || !account.ran {
-            true => Nanograms::ZERO,
-            false => prices.price_of(&consensus, live.reserve),
+        // What was set aside at the prices of then is the most, whatever the prices are now. What a
+        // deadline cut off was streamed until then: it costs its work, or short deadlines one after
+        // the other would be work for nothing.
+        consensus.price_nanograms = match account.ran {
+            true => prices.price_of(&consensus, live.reserve),
+            false => Nanograms::ZERO,
         };
         let signer = &self.inner.signer;
         let mut retry = Retry::new(self);
         let receipt = loop {
             match signer.sign_receipt(&consensus, &account.evidence).await {
-                // The signer cannot read what it has to look at; it may be able to later.
+                // The signer cannot read the ledger; it may be able to later. A damaged row of one
+                // job is not this: it would hold up all others for ever.
                 Err(SignerError::Denied(denial @ Denial::Ledger { .. })) => {
                     retry.wait(live, &denial).await;
                 }

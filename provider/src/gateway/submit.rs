@@ -341,6 +341,9 @@ impl Gateway {
         if self.is_draining() {
             return Err(SubmitError::Draining);
         }
+        if let Some(ticket) = self.known_signed(&submission).await? {
+            return Ok(ticket);
+        }
         self.admit(&submission)?;
         let now = now_unix_ms();
         let deadline = submission.deadline_ms.map(|ms| now.saturating_add(ms));
@@ -358,6 +361,19 @@ impl Gateway {
         }
         let message = "a call with a nonce of its own was known";
         Err(SubmitError::Internal(message.to_owned()))
+    }
+
+    /// A client's own request that was taken before is that job, whatever would be said to a new
+    /// one by now: that its deadline has passed, that prices rose, that there is no place.
+    async fn known_signed(&self, submission: &Submission) -> Result<Option<Ticket>, SubmitError> {
+        let Ask::Signed(request) = &submission.ask else {
+            return Ok(None);
+        };
+        let id = request.body.job_id();
+        match self.inner.ledger.job(&id)? {
+            Some(_) => self.known(&id, submission).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Memory is promised before anybody signs, so that what finds no place costs nothing.

@@ -18,6 +18,7 @@ use super::error::{ApiError, json_response};
 use super::in_path::InPath;
 use super::{App, auth, body};
 use crate::blobs::{BlobState, Upload, UploadError};
+use crate::ledger::{Account, AccountId};
 
 const UPLOAD_OFFSET: HeaderName = HeaderName::from_static("upload-offset");
 /// Bytes that are gathered before they are written.
@@ -72,27 +73,74 @@ pub(super) async fn put(
     if let BlobState::Whole { bytes } = app.uploads.state(&digest) {
         return Ok(answer(StatusCode::OK, &digest, bytes));
     }
-    let (offset, total) = range_of(&headers)?;
-    let uploads = app.uploads.clone();
-    let upload = blocking(move || uploads.begin(digest, offset, total)).await?;
-    // A blob counts as a whole when its first piece comes, whoever sends the others.
-    if offset == 0 && account.limits.upload_bytes_max.is_some() {
-        app.gateway.ledger().count_upload(account.id, total).await?;
-    }
-    let state = receive(&app, upload, body).await?;
-    Ok(match state {
+    let piece = range_of(&headers)?;
+    let counted = Counted::of(&app, &account, piece.length()).await?;
+    let mut received = 0;
+    let state = take_piece(&app, digest, piece, body, &mut received).await;
+    // What never came is not counted, whatever was announced.
+    counted.correct(&app, received).await?;
+    Ok(match state? {
         BlobState::Whole { bytes } => answer(StatusCode::CREATED, &digest, bytes),
         BlobState::Partial { bytes } => answer(StatusCode::ACCEPTED, &digest, bytes),
     })
 }
 
-async fn receive(app: &App, mut upload: Upload, body: Body) -> Result<BlobState, ApiError> {
+/// Bytes that were counted against an account's limit before they came.
+struct Counted {
+    account: AccountId,
+    /// `None` where the account has no limit.
+    bytes: Option<u64>,
+}
+
+impl Counted {
+    async fn of(app: &App, account: &Account, bytes: u64) -> Result<Self, ApiError> {
+        let bytes = account.limits.upload_bytes_max.map(|_| bytes);
+        if let Some(bytes) = bytes {
+            app.gateway.ledger().count_upload(account.id, bytes).await?;
+        }
+        Ok(Self {
+            account: account.id,
+            bytes,
+        })
+    }
+
+    /// Gives back what did not come.
+    async fn correct(self, app: &App, received: u64) -> Result<(), ApiError> {
+        let missing = self.bytes.unwrap_or_default().saturating_sub(received);
+        if missing > 0 {
+            let ledger = app.gateway.ledger();
+            ledger.uncount_upload(self.account, missing).await?;
+        }
+        Ok(())
+    }
+}
+
+/// `received` is how many bytes came, also where this fails.
+async fn take_piece(
+    app: &App,
+    digest: Digest,
+    piece: Piece,
+    body: Body,
+    received: &mut u64,
+) -> Result<BlobState, ApiError> {
+    let uploads = app.uploads.clone();
+    let upload = blocking(move || uploads.begin(digest, piece.first, piece.total)).await?;
+    receive(app, upload, piece.length(), body, received).await
+}
+
+async fn receive(
+    app: &App,
+    mut upload: Upload,
+    bytes_max: u64,
+    body: Body,
+    received: &mut u64,
+) -> Result<BlobState, ApiError> {
     let mut stream = body.into_data_stream();
     let mut gathered = Vec::new();
-    let (begun, mut received) = (Instant::now(), 0_u64);
+    let begun = Instant::now();
     loop {
         let grace = app.config.body_time_max;
-        let left = time_for(received, app.config.upload_bytes_per_second_min, grace);
+        let left = time_for(*received, app.config.upload_bytes_per_second_min, grace);
         let left = left.saturating_sub(begun.elapsed()).min(grace);
         let next = tokio::time::timeout(left, stream.next());
         let piece = match next.await {
@@ -105,7 +153,12 @@ async fn receive(app: &App, mut upload: Upload, body: Body) -> Result<BlobState,
             Err(error) => (None, Some(error)),
         };
         let length = piece.as_ref().map_or(0, Bytes::len);
-        received = received.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
+        let sum = received.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
+        if sum > bytes_max {
+            let message = "the body is longer than its Content-Range";
+            return Err(ApiError::bad("piece_too_long", message));
+        }
+        *received = sum;
         let is_last = piece.is_none();
         gathered.extend_from_slice(&piece.unwrap_or_default());
         if gathered.len() >= PIECE_BYTES || is_last {
@@ -149,8 +202,23 @@ fn answer(status: StatusCode, digest: &Digest, bytes: u64) -> Response {
     response
 }
 
-/// Where the piece starts, and the size of the whole.
-fn range_of(headers: &HeaderMap) -> Result<(u64, u64), ApiError> {
+/// Which bytes of a blob come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Piece {
+    first: u64,
+    /// Behind the last.
+    end: u64,
+    /// Bytes of the whole.
+    total: u64,
+}
+
+impl Piece {
+    const fn length(self) -> u64 {
+        self.end - self.first
+    }
+}
+
+fn range_of(headers: &HeaderMap) -> Result<Piece, ApiError> {
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let Some(range) = headers.get(CONTENT_RANGE) else {
         let length = text(CONTENT_LENGTH).and_then(|text| text.parse().ok());
@@ -158,7 +226,12 @@ fn range_of(headers: &HeaderMap) -> Result<(u64, u64), ApiError> {
             let message = "the size is needed: Content-Length, or Content-Range for a piece";
             ApiError::new(StatusCode::LENGTH_REQUIRED, "size_missing", message)
         };
-        return Ok((0, length.ok_or_else(needed)?));
+        let total = length.ok_or_else(needed)?;
+        return Ok(Piece {
+            first: 0,
+            end: total,
+            total,
+        });
     };
     let parsed = range.to_str().ok().and_then(|range| {
         let (span, total) = range.strip_prefix("bytes ")?.split_once('/')?;
@@ -168,7 +241,11 @@ fn range_of(headers: &HeaderMap) -> Result<(u64, u64), ApiError> {
             digits.then(|| text.parse().ok()).flatten()
         };
         let (first, last, total) = (number(first)?, number(last)?, number(total)?);
-        (first <= last && last < total).then_some((first, total))
+        (first <= last && last < total).then_some(Piece {
+            first,
+            end: last + 1,
+            total,
+        })
     });
     parsed.ok_or_else(|| {
         let message = "Content-Range has to be `bytes first-last/size`";

@@ -1,4 +1,4 @@
-//! `Budget`: how many bytes of bodies are in memory, of everybody and of each account.
+//! `Budget`: how many bytes of bodies, or of answers, are in memory, of everybody and of each account.
 //!
 //! In: bytes that come, with whose they are. Out: whether there is room for them, until whoever
 //! got it gives it back. A body counts from its first byte until its job is on the disk, where the
@@ -18,6 +18,8 @@ const RETRY_AFTER_S: u64 = 1;
 /// Bytes that may be held. Cloning gives another handle to the same budget.
 #[derive(Debug, Clone)]
 pub(super) struct Budget {
+    /// What is counted, as a refusal names it.
+    what: &'static str,
     bytes_max: usize,
     account_bytes_max: usize,
     held: Arc<Mutex<Bytes>>,
@@ -31,8 +33,9 @@ struct Bytes {
 }
 
 impl Budget {
-    pub(super) fn new(bytes_max: usize, account_bytes_max: usize) -> Self {
+    pub(super) fn new(what: &'static str, bytes_max: usize, account_bytes_max: usize) -> Self {
         Self {
+            what,
             bytes_max,
             account_bytes_max,
             held: Arc::default(),
@@ -68,11 +71,15 @@ impl Held {
         let of_account = held.accounts.get(&self.account).copied();
         let of_account = of_account.unwrap_or_default().saturating_add(more);
         if of_account > self.budget.account_bytes_max {
-            return Err(full("your requests", self.budget.account_bytes_max));
+            return Err(full(
+                &self.budget,
+                "your requests",
+                self.budget.account_bytes_max,
+            ));
         }
         let all = held.all.saturating_add(more);
         if all > self.budget.bytes_max {
-            return Err(full("all requests", self.budget.bytes_max));
+            return Err(full(&self.budget, "all requests", self.budget.bytes_max));
         }
         held.all = all;
         held.accounts.insert(self.account, of_account);
@@ -94,8 +101,9 @@ impl Drop for Held {
     }
 }
 
-fn full(whose: &str, max: usize) -> ApiError {
-    let message = format!("the bodies of {whose} take more than {max} bytes at the moment");
+fn full(budget: &Budget, whose: &str, max: usize) -> ApiError {
+    let what = budget.what;
+    let message = format!("{what} of {whose} take more than {max} bytes at the moment");
     let status = StatusCode::TOO_MANY_REQUESTS;
     ApiError::new(status, "bodies_full", message).retry_after(RETRY_AFTER_S)
 }
@@ -106,7 +114,7 @@ mod tests {
 
     #[test]
     fn each_account_has_its_part_and_what_is_done_is_given_back() {
-        let budget = Budget::new(100, 60);
+        let budget = Budget::new("the bodies", 100, 60);
         let (one, two) = (AccountId(1), AccountId(2));
         let mut first = budget.hold(one);
         first.grow(50).unwrap();

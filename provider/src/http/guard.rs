@@ -25,12 +25,15 @@ const ALLOWED: [(HeaderName, &str); 3] = [
     (ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST, PUT"),
     (
         ACCESS_CONTROL_ALLOW_HEADERS,
-        "authorization, content-type, content-range, accept",
+        // OpenAI's own client sends headers of its own with every call; the asterisk does not
+        // stand for the one that carries the key (Fetch standard, 3.3.5).
+        "*, authorization",
     ),
     (ACCESS_CONTROL_MAX_AGE, "600"),
 ];
 /// What it may read besides the body.
-const EXPOSED: &str = "location, retry-after, tussah-receipt, upload-offset, x-request-id";
+const EXPOSED: &str =
+    "location, preference-applied, retry-after, tussah-receipt, upload-offset, x-request-id";
 
 /// The names under which a port is reached.
 #[derive(Debug, Clone)]

@@ -14,6 +14,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tussah_manifest::{
     Channel, ChannelAddress, Digest, Document as _, MANIFEST_TEXT_BYTES_MAX, Manifest, Nanograms,
@@ -21,6 +22,7 @@ use tussah_manifest::{
 };
 
 use super::body::{self, Fields, missing, wrong};
+use super::content::Content;
 use super::error::{ApiError, json_response};
 use super::in_path::InPath;
 use super::{App, auth, channels};
@@ -35,8 +37,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const WAIT_MAX: Duration = Duration::from_secs(600);
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
-/// Bytes of output in one event.
-const EVENT_BYTES: usize = 64 << 10;
 /// Which job an answer is of.
 pub(super) const RECEIPT_HEADER: HeaderName = HeaderName::from_static("tussah-receipt");
 
@@ -83,7 +83,8 @@ pub(super) async fn submit(
     }
     ticket.leave();
     let (view, job) = view_of(&app, &id)?;
-    let status = match known || (wait.is_some() && job.state != JobState::Accepted) {
+    let has_ended = job.state != JobState::Accepted;
+    let status = match has_ended && (known || wait.is_some()) {
         true => StatusCode::OK,
         false => StatusCode::ACCEPTED,
     };
@@ -302,15 +303,6 @@ fn own_ended(app: &App, headers: &HeaderMap, id: &str) -> Result<(Digest, JobSum
     Ok((id, job))
 }
 
-/// A part of an ended job's content.
-async fn part_of(app: &App, job: &JobSummary, part: JobPart) -> Result<Option<Vec<u8>>, ApiError> {
-    if job.pruned_unix_ms.is_some() && part != JobPart::Opening {
-        let message = "the job ended so long ago that its content was removed";
-        return Err(ApiError::new(StatusCode::GONE, "content_removed", message));
-    }
-    Ok(app.gateway.ledger().content(job.id, part).await?)
-}
-
 fn view_of(app: &App, id: &Digest) -> Result<(Value, JobSummary), ApiError> {
     let job = app.gateway.ledger().job(id)?;
     let job = job.ok_or_else(|| ApiError::not_found(format!("there is no job {id}")))?;
@@ -346,8 +338,7 @@ pub(super) async fn output(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let (id, job) = own_ended(&app, &headers, &id)?;
-    let output = part_of(&app, &job, JobPart::Output).await?;
-    Ok(bytes_response(&id, output.unwrap_or_default()))
+    part_response(&app, &id, &job, JobPart::Output).await
 }
 
 pub(super) async fn log(
@@ -356,8 +347,7 @@ pub(super) async fn log(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let (id, job) = own_ended(&app, &headers, &id)?;
-    let log = part_of(&app, &job, JobPart::Log).await?;
-    Ok(bytes_response(&id, log.unwrap_or_default()))
+    part_response(&app, &id, &job, JobPart::Log).await
 }
 
 /// The receipt: its signed bytes for `Accept: application/octet-stream`, else its JSON view.
@@ -382,12 +372,31 @@ pub(super) async fn opening(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let (id, job) = own_ended(&app, &headers, &id)?;
-    let opening = part_of(&app, &job, JobPart::Opening).await?;
-    Ok(bytes_response(&id, opening.ok_or_else(no_receipt)?))
+    if job.receipt.is_none() {
+        return Err(no_receipt());
+    }
+    part_response(&app, &id, &job, JobPart::Opening).await
 }
 
 fn no_receipt() -> ApiError {
     ApiError::not_found("the job ended without a run, and so without a receipt")
+}
+
+/// A part of an ended job; what it has none of is empty.
+async fn part_response(
+    app: &App,
+    id: &Digest,
+    job: &JobSummary,
+    part: JobPart,
+) -> Result<Response, ApiError> {
+    let content = Content::of(app, job, part).await?;
+    let mut response = match content {
+        Some(content) => content.into_response(),
+        None => octets(Vec::new()),
+    };
+    let headers = response.headers_mut();
+    headers.insert(RECEIPT_HEADER, receipt_header(id));
+    Ok(response)
 }
 
 fn bytes_response(id: &Digest, bytes: Vec<u8>) -> Response {
@@ -460,9 +469,17 @@ pub(super) async fn events(
             Sse::new(stream).keep_alive(keep_alive()).into_response()
         }
         News::Ended(job) => {
-            let events = ended_events(&app, &id, &job, heard).await?;
-            let stream = futures_util::stream::iter(events);
-            Sse::new(stream).into_response()
+            // It may have ended since it was looked at.
+            let job = match job.state {
+                JobState::Accepted => view_of(&app, &id)?.1,
+                _ => *job,
+            };
+            let end = event("ended", &view(&app, &job));
+            let end = futures_util::stream::once(async { Ok(end) });
+            match Content::of(&app, &job, JobPart::Output).await? {
+                Some(output) => Sse::new(output.into_events(heard).chain(end)).into_response(),
+                None => Sse::new(end).into_response(),
+            }
         }
     };
     response
@@ -488,29 +505,6 @@ async fn next_event(
     Some((Ok(event), (app, id, listener)))
 }
 
-async fn ended_events(
-    app: &App,
-    id: &Digest,
-    job: &JobSummary,
-    heard: usize,
-) -> Result<Vec<Told>, ApiError> {
-    // It may have ended since it was looked at.
-    let job = match job.state {
-        JobState::Accepted => view_of(app, id)?.1,
-        _ => job.clone(),
-    };
-    let output = part_of(app, &job, JobPart::Output).await?;
-    let output = output.unwrap_or_default();
-    let mut events: Vec<Told> = Vec::new();
-    let mut at = heard;
-    for piece in (output.get(heard..).unwrap_or_default()).chunks(EVENT_BYTES) {
-        at += piece.len();
-        events.push(Ok(output_event(piece, at)));
-    }
-    events.push(Ok(event("ended", &view(app, &job))));
-    Ok(events)
-}
-
 fn end_event(app: &App, id: &Digest, end: &Arc<JobEnd>) -> Event {
     match (&**end, app.gateway.ledger().job(id)) {
         (JobEnd::Receipt { .. } | JobEnd::NotRun { .. }, Ok(Some(job))) => {
@@ -529,7 +523,7 @@ fn end_event(app: &App, id: &Digest, end: &Arc<JobEnd>) -> Event {
 }
 
 /// With the bytes of output so far as its id, by which a client that comes back says what it has.
-fn output_event(bytes: &[u8], heard: usize) -> Event {
+pub(super) fn output_event(bytes: &[u8], heard: usize) -> Event {
     event("output", &json!({"base64": BASE64.encode(bytes)})).id(heard.to_string())
 }
 

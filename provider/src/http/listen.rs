@@ -252,17 +252,14 @@ fn network_of(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Whether the next connection may do better: this one is gone, or files are short just now.
+/// Whether the next connection may do better: this one is gone, its network is, a firewall wants
+/// none of it, or files or memory are short just now. Only a socket that is none stays so.
 fn is_passing(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, WouldBlock};
-    /// Too many open files, of this process and of the system.
-    const NO_FILES: [i32; 2] = [24, 23];
-    matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionReset | Interrupted | WouldBlock
-    ) || error
+    /// EBADF, EFAULT, EINVAL; ENOTSOCK and EOPNOTSUPP of Linux, then of macOS.
+    const FOR_GOOD: [i32; 7] = [9, 14, 22, 88, 95, 38, 102];
+    error
         .raw_os_error()
-        .is_some_and(|code| NO_FILES.contains(&code))
+        .is_none_or(|code| !FOR_GOOD.contains(&code))
 }
 
 #[cfg(test)]

@@ -124,19 +124,22 @@ pub(super) fn router(app: &App) -> Router<App> {
         .merge(data)
         .route_layer(middleware::from_fn(same_origin_alone))
         .route("/", get(|| async { Redirect::to("/page") }))
-        .route("/page", get(|| file("text/html; charset=utf-8", HTML)))
+        .route(
+            "/page",
+            get(|| async { file("text/html; charset=utf-8", HTML) }),
+        )
         .route(
             "/page/page.css",
-            get(|| file("text/css; charset=utf-8", STYLE)),
+            get(|| async { file("text/css; charset=utf-8", STYLE) }),
         )
         .route(
             "/page/page.js",
-            get(|| file("text/javascript; charset=utf-8", SCRIPT)),
+            get(|| async { file("text/javascript; charset=utf-8", SCRIPT) }),
         )
         .route_layer(middleware::from_fn(with_headers))
 }
 
-async fn file(kind: &'static str, text: &'static str) -> Response {
+fn file(kind: &'static str, text: &'static str) -> Response {
     ([(CONTENT_TYPE, kind), (CACHE_CONTROL, "no-cache")], text).into_response()
 }
 

@@ -62,6 +62,14 @@ const FORBIDDEN: &[i64] = &[
     libc::SYS_open_by_handle_at,
     libc::SYS_fanotify_init,
     libc::SYS_fanotify_mark,
+    // Who may do what with a file by its name: Landlock leaves that to its owner, whom we run as.
+    libc::SYS_fchmodat,
+    libc::SYS_fchmodat2,
+    libc::SYS_fchownat,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
     // Another view of the machine.
     libc::SYS_unshare,
     libc::SYS_setns,
@@ -110,6 +118,9 @@ const FORBIDDEN: &[i64] = &[
 /// The same, where this processor has them.
 #[cfg(target_arch = "x86_64")]
 const FORBIDDEN_HERE: &[i64] = &[
+    libc::SYS_chmod,
+    libc::SYS_chown,
+    libc::SYS_lchown,
     libc::SYS_fork,
     libc::SYS_vfork,
     libc::SYS_iopl,

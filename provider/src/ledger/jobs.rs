@@ -347,9 +347,11 @@ fn accept(
     // What is paid through a channel is not on credit.
     let on_credit = if place.is_none() { reserve } else { 0 };
     let sql = "UPDATE accounts SET reserved = reserved + ?2 WHERE id = ?1 \
-               AND (credit IS NULL OR ?2 = 0 OR spent + reserved + ?2 <= credit)";
+               AND (?2 = 0 OR spent + reserved + ?2 <= coalesce(credit, ?3))";
     let mut statement = connection.prepare_cached(sql)?;
-    if statement.execute((job.account.0, on_credit))? == 0 {
+    // Without a limit of its own an account still cannot owe more than there is.
+    let all = signed(Nanograms::MAX.get(), "all there is")?;
+    if statement.execute((job.account.0, on_credit, all))? == 0 {
         return Err(no_credit(connection, job)?);
     }
     let digest = job.request.body.manifest;
@@ -377,6 +379,7 @@ fn accept(
 
 /// Why nothing could be reserved.
 fn no_credit(connection: &Connection, job: &NewJob) -> Result<LedgerError, LedgerError> {
+    let all = signed(Nanograms::MAX.get(), "all there is")?;
     let sql = "SELECT credit, spent + reserved FROM accounts WHERE id = ?1";
     let row: Option<(Option<i64>, i64)> = connection
         .query_row(sql, [job.account.0], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -385,10 +388,7 @@ fn no_credit(connection: &Connection, job: &NewJob) -> Result<LedgerError, Ledge
         None => LedgerError::NoAccount(format!("number {}", job.account.0)),
         Some((credit, used)) => LedgerError::Credit {
             needed: job.reserve,
-            left: amount(
-                credit.unwrap_or_default().saturating_sub(used).max(0),
-                "credit",
-            )?,
+            left: amount(credit.unwrap_or(all).saturating_sub(used).max(0), "credit")?,
         },
     })
 }

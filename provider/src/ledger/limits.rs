@@ -163,6 +163,22 @@ impl Ledger {
     }
 }
 
+impl Ledger {
+    /// Gives bytes back that were counted and never came.
+    ///
+    /// # Errors
+    /// [`LedgerError::Store`].
+    pub async fn uncount_upload(&self, account: AccountId, bytes: u64) -> Result<(), LedgerError> {
+        let less = signed(bytes, "an upload")?;
+        let answer = self.store.write(move |connection| {
+            let sql = "UPDATE accounts SET uploaded = max(0, uploaded - ?2) WHERE id = ?1";
+            connection.execute(sql, (account.0, less))?;
+            Ok(())
+        });
+        answer.wait().await
+    }
+}
+
 /// Within a transaction: reads, changes, writes.
 pub(super) fn change(
     connection: &Connection,

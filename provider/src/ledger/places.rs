@@ -3,7 +3,7 @@
 
 use tussah_manifest::{Channel, Digest};
 
-use super::{LedgerError, NewJob};
+use super::{LedgerError, NewJob, signed};
 
 impl NewJob {
     /// The job's id, if its documents belong together.
@@ -24,6 +24,13 @@ impl NewJob {
         }
         if self.reserve > body.price_nanograms_max {
             return mismatch("more would be reserved than the request pays");
+        }
+        // What no row can hold is refused here too, before anything else is promised.
+        for (time, what) in [
+            (self.deadline_unix_ms, "the deadline"),
+            (self.time_max_ms, "the longest time"),
+        ] {
+            time.map(|ms| signed(ms, what)).transpose()?;
         }
         Ok(body.job_id())
     }

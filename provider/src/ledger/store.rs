@@ -90,8 +90,30 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same write may do later: the disk was full, or another process held the
     /// database.
-    pub(crate) const fn may_pass(&self) -> bool {
-        matches!(self, Self::Sqlite(_) | Self::Commit(_))
+    pub(crate) fn may_pass(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase, TypeMismatch};
+        use rusqlite::ffi::{
+            SQLITE_CONSTRAINT_CHECK, SQLITE_CONSTRAINT_FOREIGNKEY, SQLITE_CONSTRAINT_NOTNULL,
+            SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_UNIQUE,
+        };
+        /// Rules of the schema.
+        const RULES: [i32; 5] = [
+            SQLITE_CONSTRAINT_CHECK,
+            SQLITE_CONSTRAINT_FOREIGNKEY,
+            SQLITE_CONSTRAINT_NOTNULL,
+            SQLITE_CONSTRAINT_PRIMARYKEY,
+            SQLITE_CONSTRAINT_UNIQUE,
+        ];
+        match self {
+            // What a rule of the schema or a damaged page refuses is refused the next time too, and
+            // would hold up all others.
+            Self::Sqlite(error) => error.sqlite_error().is_some_and(|error| {
+                !RULES.contains(&error.extended_code)
+                    && !matches!(error.code, DatabaseCorrupt | NotADatabase | TypeMismatch)
+            }),
+            Self::Commit(_) => true,
+            _ => false,
+        }
     }
 }
 

@@ -149,16 +149,15 @@ fn each_way_to_end_is_told_and_written_down() {
 }
 
 #[test]
-fn what_ends_with_the_clients_deadline_costs_nothing() {
+fn what_a_deadline_cuts_off_costs_its_work() {
     let folder = tempfile::tempdir().unwrap();
     wait(async {
         let gateway = peer::gateway(folder.path(), |config| config.prices.base = nano(7)).await;
         drop(peer::attach(&gateway));
         for (time_max_ms, deadline_ms, price) in [
-            // What a client lets run no longer than so is paid.
             (Some(20), None, nano(7)),
             (Some(20), Some(600_000), nano(7)),
-            (None, Some(20), nano(0)),
+            (None, Some(20), nano(7)),
         ] {
             let mut submission = house(&gateway, "wait", None);
             (submission.time_max_ms, submission.deadline_ms) = (time_max_ms, deadline_ms);
