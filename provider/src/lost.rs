@@ -47,33 +47,11 @@ pub fn account(
     let mut profile = Profile::from_bytes(&worker.profile.0)?;
     profile.limits = manifest.job.limits;
     let evidence = Evidence::from_bytes(&worker.evidence.0)?;
-    let body = &request.body;
-    let salt = body.nonce.derive_salt();
-    let consensus = Consensus {
-        version: Version::V1,
-        job: body.job_id(),
-        module: body.module,
-        manifest: body.manifest,
-        models: manifest.model_digests(),
-        output: Digest::salted(&salt, Domain::Output, output),
-        exit: match loss {
-            Loss::Device => ExitStatus::DeviceLost,
-            Loss::Host => ExitStatus::HostFailure,
-        },
-        determinism: Determinism::NotRerunnable,
-        profile: profile.digest(),
-        fuel_used: 0,
-        inference_units_used: 0,
-        price_nanograms: Nanograms::ZERO,
-        channel: body.channel,
+    let exit = match loss {
+        Loss::Device => ExitStatus::DeviceLost,
+        Loss::Host => ExitStatus::HostFailure,
     };
-    let opening = Opening {
-        version: Version::V1,
-        request,
-        salt,
-        host_calls: Vec::new(),
-        profile,
-    };
+    let (consensus, opening) = nothing_used(request, manifest, profile, output, exit);
     Ok(LostAccount {
         consensus,
         evidence,
@@ -92,8 +70,6 @@ pub fn never_ran(
     exit: ExitStatus,
 ) -> Result<LostAccount, EncodingError> {
     let none = || label("none");
-    let body = &request.body;
-    let salt = body.nonce.derive_salt();
     let profile = Profile {
         version: Version::V1,
         wasm_engine: none()?,
@@ -104,28 +80,7 @@ pub fn never_ran(
         clock_policy: none()?,
         limits: manifest.job.limits,
     };
-    let consensus = Consensus {
-        version: Version::V1,
-        job: body.job_id(),
-        module: body.module,
-        manifest: body.manifest,
-        models: manifest.model_digests(),
-        output: Digest::salted(&salt, Domain::Output, &[]),
-        exit,
-        determinism: Determinism::NotRerunnable,
-        profile: profile.digest(),
-        fuel_used: 0,
-        inference_units_used: 0,
-        price_nanograms: Nanograms::ZERO,
-        channel: body.channel,
-    };
-    let opening = Opening {
-        version: Version::V1,
-        request,
-        salt,
-        host_calls: Vec::new(),
-        profile,
-    };
+    let (consensus, opening) = nothing_used(request, manifest, profile, &[], exit);
     let evidence = Evidence {
         host_build: label(concat!("tussah ", env!("CARGO_PKG_VERSION")))?,
         wasm_engine: none()?,
@@ -143,6 +98,41 @@ pub fn never_ran(
         evidence,
         opening,
     })
+}
+
+/// What both sides agree on of a job that cannot be accounted for: no work, and so no price.
+fn nothing_used(
+    request: Request,
+    manifest: &Manifest,
+    profile: Profile,
+    output: &[u8],
+    exit: ExitStatus,
+) -> (Consensus, Opening) {
+    let body = &request.body;
+    let salt = body.nonce.derive_salt();
+    let consensus = Consensus {
+        version: Version::V1,
+        job: body.job_id(),
+        module: body.module,
+        manifest: body.manifest,
+        models: manifest.model_digests(),
+        output: Digest::salted(&salt, Domain::Output, output),
+        exit,
+        determinism: Determinism::NotRerunnable,
+        profile: profile.digest(),
+        fuel_used: 0,
+        inference_units_used: 0,
+        price_nanograms: Nanograms::ZERO,
+        channel: body.channel,
+    };
+    let opening = Opening {
+        version: Version::V1,
+        request,
+        salt,
+        host_calls: Vec::new(),
+        profile,
+    };
+    (consensus, opening)
 }
 
 fn label(text: &str) -> Result<Label, EncodingError> {
