@@ -5,7 +5,7 @@
 //! and its signature says whose.
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde_json::{Value, json};
@@ -13,6 +13,7 @@ use tussah_manifest::{ChannelAddress, Nanograms, Signature, TreeHash};
 
 use super::body::{self, Fields, wrong};
 use super::error::{ApiError, json_response};
+use super::in_path::InPath;
 use super::{App, auth, jobs};
 use crate::gateway::{PlaceClaim, Standing, VoucherForm};
 
@@ -29,7 +30,7 @@ fn address_of(text: &str) -> Result<ChannelAddress, ApiError> {
 
 pub(super) async fn channel(
     State(app): State<App>,
-    Path(address): Path<String>,
+    InPath(address): InPath,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     auth::account(&app, &headers)?;
@@ -39,7 +40,7 @@ pub(super) async fn channel(
 
 pub(super) async fn voucher(
     State(app): State<App>,
-    Path(address): Path<String>,
+    InPath(address): InPath,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -67,10 +68,10 @@ pub(super) async fn take(
 /// The word for a job's receipt, which the client keeps before it promises to pay for it.
 pub(super) async fn claim(
     State(app): State<App>,
-    Path(id): Path<String>,
+    InPath(id): InPath,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let (id, _) = jobs::own(&app, &headers, &id)?;
+    let (id, _) = jobs::own_ended(&app, &headers, &id)?;
     let claim = app.gateway.claim(&id).await?;
     Ok(json_response(StatusCode::OK, &claim_view(&claim)))
 }

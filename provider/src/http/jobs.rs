@@ -290,7 +290,11 @@ pub(super) fn own(
 }
 
 /// The same, once it has ended.
-fn own_ended(app: &App, headers: &HeaderMap, id: &str) -> Result<(Digest, JobSummary), ApiError> {
+pub(super) fn own_ended(
+    app: &App,
+    headers: &HeaderMap,
+    id: &str,
+) -> Result<(Digest, JobSummary), ApiError> {
     let (id, job) = own(app, headers, id)?;
     if job.state == JobState::Accepted {
         let message = "the job has not ended; listen to its events";

@@ -159,11 +159,11 @@ fn cancelling_ends_what_runs_and_what_waits() {
             server.get(&format!("/v1/jobs/{waiting}")).await.json()["status"],
             "queued"
         );
-        let early = server.get(&format!("/v1/jobs/{waiting}/output")).await;
-        assert_eq!(
-            (early.status, early.code().as_str()),
-            (409, "job_not_ended")
-        );
+        for part in ["output", "log", "receipt", "claim", "opening"] {
+            let early = server.get(&format!("/v1/jobs/{waiting}/{part}")).await;
+            let refused = (early.status, early.code());
+            assert_eq!(refused, (409, "job_not_ended".to_owned()), "{part}");
+        }
         let cancel = |id: &str| format!("/v1/jobs/{id}/cancel");
         assert_eq!(server.post(&cancel(&waiting), &json!({})).await.status, 202);
         let end = ended(&server, &waiting).await;
@@ -175,6 +175,27 @@ fn cancelling_ends_what_runs_and_what_waits() {
         assert_eq!(ended(&server, &running).await["ended"], true);
         // It has ended: that is no error, and changes nothing.
         assert_eq!(server.post(&cancel(&running), &json!({})).await.status, 200);
+        // It was not paid through a channel.
+        let claim = server.get(&format!("/v1/jobs/{running}/claim")).await;
+        assert_eq!((claim.status, claim.code().as_str()), (404, "not_found"));
+    });
+}
+
+#[test]
+fn a_name_in_a_path_that_is_no_text_is_refused_as_all_is() {
+    wait(async {
+        let server = server(|_, _, _| ()).await;
+        for (method, path) in [
+            ("GET", "/v1/jobs/%ff"),
+            ("GET", "/v1/jobs/%ff/claim"),
+            ("GET", "/v1/channels/%ff"),
+            ("POST", "/v1/channels/%ff/vouchers"),
+            ("GET", "/v1/models/%ff"),
+        ] {
+            let answer = server.send(method, path, "", b"").await;
+            let refused = (answer.status, answer.code());
+            assert_eq!(refused, (400, "invalid_path".to_owned()), "{method} {path}");
+        }
     });
 }
 
