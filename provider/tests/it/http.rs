@@ -1,5 +1,6 @@
 //! The HTTP interface on loopback, as clients meet it: byte by byte where it matters.
 
+mod cors;
 mod jobs;
 mod malformed;
 mod money;
