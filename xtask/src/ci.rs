@@ -85,6 +85,10 @@ pub(crate) fn run() -> Result<()> {
     });
     #[cfg(unix)]
     steps.run_or_skip("openai", || crate::openai::run(&workspace));
+    #[cfg(unix)]
+    steps.run_or_skip("page", || {
+        crate::page::run(&workspace, crate::page::PageArgs::CHECK)
+    });
     steps.run("doctests", || test::doctests(&workspace, &mut counts));
     steps.run_or_skip("onnx", || onnx::run(&workspace, &mut counts));
     steps.run("lock file", || {

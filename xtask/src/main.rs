@@ -2,8 +2,8 @@
 //!
 //! In: a task's name and flags, and the machine it runs on.
 //! Out: a ready machine, a demonstration, or a verdict on the checkout; the exit code says which.
-//! Never: changes a tracked file (but `contracts --write`), or needs anything but Rust, a C compiler
-//! and Python's pip; only `contracts` needs node.
+//! Never: changes a tracked file (but `contracts --write` and `page --write`), or needs anything but
+//! Rust, a C compiler and Python's pip; only `contracts` and `page` need node, and `page` Chromium.
 
 mod bench;
 mod ci;
@@ -17,6 +17,10 @@ mod onnx;
 #[cfg(unix)]
 mod openai;
 mod package;
+#[cfg(unix)]
+mod page;
+#[cfg(unix)]
+mod provider;
 mod setup;
 mod test;
 mod tidy;
@@ -61,6 +65,9 @@ enum Task {
     /// Have OpenAI's own packages for Python and JavaScript talk to a provider
     #[cfg(unix)]
     Openai,
+    /// Have a browser look at the owner's page and the examples' page of a provider
+    #[cfg(unix)]
+    Page(page::PageArgs),
     /// Make the Debian package, and check the systemd unit
     Package,
     /// Check the house rules that no other tool checks; quick
@@ -84,6 +91,8 @@ fn main() -> ExitCode {
         Task::Contracts(args) => contracts::run(&args),
         #[cfg(unix)]
         Task::Openai => openai::task(),
+        #[cfg(unix)]
+        Task::Page(args) => page::task(args),
         Task::Package => package::run(),
         Task::Tidy => workspace::Workspace::ask().and_then(|workspace| tidy::check(&workspace)),
     };

@@ -52,10 +52,7 @@ pub(crate) fn tests(
 ) -> Result<()> {
     vulkan::ensure(vulkan::Driver::Tests);
     // In one call with the tests, so that both are built with the same features, once.
-    let mut build = workspace.cargo();
-    build.args(["build", "--workspace", "--locked", "--bins", "--tests"]);
-    command::run(&mut build)?;
-    let debug = workspace.binary("debug");
+    let debug = workspace.debug_binary()?;
 
     let mut run = workspace.cargo();
     let nextest = command::output(workspace.cargo().args(["nextest", "--version"])).is_ok();

@@ -64,6 +64,18 @@ impl Workspace {
         Ok(self.binary("release"))
     }
 
+    /// Builds the binary and the tests with the features that all tests have; returns the binary's
+    /// path.
+    ///
+    /// # Errors
+    /// Something does not build.
+    pub(crate) fn debug_binary(&self) -> Result<PathBuf> {
+        let mut build = self.cargo();
+        build.args(["build", "--workspace", "--locked", "--bins", "--tests"]);
+        command::run(&mut build)?;
+        Ok(self.binary("debug"))
+    }
+
     /// Where cargo puts `tussah` in the profile's folder.
     pub(crate) fn binary(&self, profile: &str) -> PathBuf {
         self.target
