@@ -62,7 +62,7 @@ enum Task {
     },
     /// Compile the contracts, compare with the committed code, and ask TON's own machine
     Contracts(contracts::ContractsArgs),
-    /// Have OpenAI's own packages for Python and JavaScript talk to a provider
+    /// Have OpenAI's own packages and schemathesis talk to a provider
     #[cfg(unix)]
     Openai,
     /// Have a browser look at the owner's page and the examples' page of a provider

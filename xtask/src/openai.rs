@@ -1,4 +1,5 @@
-//! Clients against a provider: `openai` of PyPI and of npm, and examples/telegram-bot.
+//! Clients against a provider: `openai` of PyPI and of npm, examples/telegram-bot, and schemathesis,
+//! which asks whatever the provider's own description allows, and more.
 //!
 //! In: the debug binary, the tests' models, pip and npm. Out: whether all get what they expect of a
 //! `tussah serve` that was started for them.
@@ -18,6 +19,13 @@ use crate::{command, ui};
 /// The packages' newest releases when these tests were written.
 const PYTHON: &[(&str, &str)] = &[("openai", "3.54.0")];
 const NODE: &[(&str, &str)] = &[("openai", "7.57.0")];
+/// What reads `/openapi.json`, and what it makes its requests with: other versions make others.
+const SCHEMATHESIS: &[(&str, &str)] = &[
+    ("schemathesis", "4.32.5"),
+    ("hypothesis", "6.170.15"),
+    ("jsonschema-rs", "0.60.3"),
+];
+
 /// Jobs whose models set-up has, and the shape and name they are deployed with.
 const DEPLOYED: [(&str, &str); 3] = [
     ("jobs/chat", "chat"),
@@ -56,6 +64,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Option<String>> {
     let mut run = Command::new("python3");
     client(run.arg(scripts.join("client.py")).env("PYTHONPATH", python))?;
     telegram_bot(workspace, &provider)?;
+    described(workspace, &provider)?;
     if !node_is_here() {
         return Ok(Some("node and npm are not installed".to_owned()));
     }
@@ -73,6 +82,24 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Option<String>> {
             .env("TUSSAH_NODE_MODULES", modules),
     )?;
     Ok(None)
+}
+
+/// Every operation of the provider's OpenAPI document, as that says, and not as it says.
+fn described(workspace: &Workspace, provider: &Provider) -> Result<()> {
+    let python = pip(workspace, SCHEMATHESIS)?;
+    let config = workspace.root.join("tests/openapi/schemathesis.toml");
+    let mut run = Command::new("python3");
+    run.args(["-m", "schemathesis.cli", "--config-file"])
+        .arg(config)
+        .arg("run")
+        .arg(format!("{}/openapi.json", provider.url))
+        .env("PYTHONPATH", python)
+        .env("TUSSAH_KEY", &provider.key)
+        // A proxy would be asked for this machine too.
+        .env("NO_PROXY", "127.0.0.1");
+    // It leaves files where it runs.
+    let work = tempfile::tempdir()?;
+    command::run(run.current_dir(work.path()))
 }
 
 /// The example that is a client: a workspace of its own, so that nobody else builds its crates.

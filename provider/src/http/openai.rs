@@ -24,9 +24,14 @@ use crate::gateway::{Ask, JobEnd, Submission, SubmitError, Ticket};
 use crate::ledger::{Account, Deployment, Shape};
 use crate::wire::WhoseFault;
 
-/// The code with which a job of the SDK ends whose input does not fit its type. Like 1, by the
-/// convention of docs/openai-jobs.md, it is for the client to change something.
+/// The codes, besides 1, that are for the client to change something, by docs/openai-jobs.md: an
+/// input that does not fit its type, and what the host refuses because of it, such as a text that
+/// the model has no tokens for, or more of it than the context or a limit takes; and a schema.
 const BAD_INPUT: u32 = 65_536;
+const INVALID_ARGUMENT: u32 = 65_537;
+const CONTEXT_FULL: u32 = 65_540;
+const LIMIT_EXCEEDED: u32 = 65_542;
+const SCHEMA: u32 = 65_545;
 
 /// The job behind a model's name, which has to be of this shape.
 fn deployed(app: &App, name: &str, shape: Shape) -> Result<(Deployment, Manifest), ApiError> {
@@ -109,7 +114,7 @@ fn answered(end: &JobEnd) -> Result<Digest, ApiError> {
     match receipt.consensus.exit {
         ExitStatus::Done => Ok(receipt.digest()),
         ExitStatus::JobError {
-            code: 1 | BAD_INPUT,
+            code: 1 | BAD_INPUT | INVALID_ARGUMENT | CONTEXT_FULL | LIMIT_EXCEEDED | SCHEMA,
             ..
         } => Err(bad_input(words)),
         ExitStatus::JobError { .. } => failed("job_error", words),

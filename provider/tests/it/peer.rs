@@ -12,8 +12,8 @@ use tussah_provider::gateway::{Gateway, GatewayConfig, SignerLink, WorkerError};
 use tussah_provider::ledger::{Ledger, LedgerView};
 use tussah_provider::signer::Signer;
 use tussah_provider::wire::{
-    Content, FrameReader, FrameWriter, FromWorker, GuestFault, Isolation, Ready, RunDone,
-    RunRefused, RunRequest, Secret, ToWorker, WhoseFault,
+    CHUNK_BYTES_MAX, Content, FrameReader, FrameWriter, FromWorker, GuestFault, Isolation, Ready,
+    RunDone, RunRefused, RunRequest, Secret, ToWorker, WhoseFault,
 };
 
 use crate::fixture::*;
@@ -152,11 +152,15 @@ async fn run_one(
         fault = Some((None, "it was ended".to_owned()));
     } else if input.contains("error") {
         let message = "no good input".to_owned();
+        // A number behind the word is the code.
+        let number = input.split_once("error ").map_or("", |(_, number)| number);
+        let digits = number.chars().take_while(char::is_ascii_digit);
+        let code = digits.collect::<String>().parse().unwrap_or(1);
         exit = ExitStatus::JobError {
-            code: 1,
+            code,
             message: Digest::salted(&salt, Domain::JobError, message.as_bytes()),
         };
-        fault = Some((Some(1), message));
+        fault = Some((Some(code), message));
     }
     let said = if input == "lie" {
         b"another"
@@ -204,6 +208,10 @@ fn answers(manifest: &Manifest, input: &str) -> Vec<Vec<u8>> {
             "{\"finish\":\"stop\",\"prompt_tokens\":7}\n",
         ],
         "nonsense" => &["this is no JSON\n"],
+        _ if input.len() > CHUNK_BYTES_MAX => {
+            let output = input.to_uppercase().into_bytes();
+            return output.chunks(CHUNK_BYTES_MAX).map(<[u8]>::to_vec).collect();
+        }
         _ => return vec![input.to_uppercase().into_bytes()],
     };
     lines.iter().map(|line| line.as_bytes().to_vec()).collect()

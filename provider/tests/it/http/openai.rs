@@ -355,6 +355,22 @@ fn what_a_job_says_is_wrong_is_the_clients_to_read() {
                 assert_eq!(answer.json()["error"]["message"], "no good input");
             }
         }
+        for (number, status) in [
+            (65_536, 400),
+            (65_537, 400),
+            (65_540, 400),
+            (65_542, 400),
+            (65_545, 400),
+            // What the client could change nothing about.
+            (2, 500),
+            (65_539, 500),
+            (65_543, 500),
+        ] {
+            bad["messages"][0]["content"] = json!(format!("error {number}"));
+            let answer = server.post("/v1/chat/completions", &bad).await;
+            let found = (answer.status, answer.code());
+            assert_eq!(found, (status, "job_error".to_owned()), "{number}");
+        }
         let body = with(hello(), json!({"model": "nonsense", "stream": true}));
         let answer = server.post("/v1/chat/completions", &body).await;
         assert_eq!((answer.status, answer.code().as_str()), (502, "bad_output"));
