@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::{
     fixture::{Ended, Sandbox},
     serve::{Daemon, deploy, signal},
+    server::{Reply, Server},
     worker::{ECHO, SPIN, component},
 };
 use proxy::Proxy;
@@ -226,6 +227,41 @@ fn a_provider_that_lies_is_caught() {
         assert!(told.stderr.contains(reason), "{lie}: {}", told.stderr);
         assert!(!client.sandbox.work().join("r.cbor").exists(), "{lie}");
     }
+    daemon.terminate().expect(0);
+}
+
+#[test]
+fn a_proxy_of_the_environment_hears_nothing_of_a_provider_on_this_machine() {
+    let sandbox = Sandbox::new();
+    let daemon = Daemon::start(&sandbox, "alice");
+    let client = Client::of(&daemon);
+    let proxy = Server::new(|_| Reply::new("502 Bad Gateway").body(b""));
+    let run = |address: &str, arguments: &[&str]| -> Ended {
+        let mut command = client.command(address, arguments);
+        for scheme in ["ALL", "HTTP", "HTTPS"] {
+            let name = format!("{scheme}_PROXY");
+            command.env(name.to_lowercase(), proxy.url(""));
+            command.env(name, proxy.url(""));
+        }
+        command.env_remove("NO_PROXY").env_remove("no_proxy");
+        command.output().unwrap().into()
+    };
+    let submit = ["submit", "echo.wasm", "--input", "input.txt", "--json"];
+    let (_, port) = daemon.address.rsplit_once(':').unwrap();
+    for address in [daemon.address.clone(), format!("localhost:{port}")] {
+        let done = run(&address, &submit).expect(0).json();
+        let job = done["job_id"].as_str().unwrap();
+        run(&address, &["logs", job]).expect(0);
+    }
+    let status = ["status", "--metrics", &daemon.health, "--json"];
+    run(&daemon.address, &status).expect(0);
+    let here = Server::new(|_| Reply::new("200 OK").body(b"not a model"));
+    let ended = run(
+        &daemon.address,
+        &["model", "pull", "m", &here.url("/m.gguf")],
+    );
+    assert!(!here.requests().is_empty(), "{}", ended.stderr);
+    assert!(proxy.requests().is_empty(), "{:?}", proxy.requests());
     daemon.terminate().expect(0);
 }
 

@@ -2,7 +2,8 @@
 //!
 //! In: a URL and a few headers. Out: the answer's head, then its bytes. Redirects are followed here:
 //! only from https to https unless a digest was pinned, and no token goes to a second host.
-//! Certificates are checked against the operating system's list.
+//! Certificates are checked against the operating system's list. This machine is asked directly,
+//! whatever proxy the environment names.
 
 use std::{
     io::Read,
@@ -15,8 +16,10 @@ use std::{
 
 use ureq::{
     Agent,
+    config::ConfigBuilder,
     http::{HeaderMap, Response, StatusCode, Uri, header},
     tls::{Certificate, RootCerts, TlsConfig},
+    typestate::AgentScope,
 };
 
 use crate::interrupt::Interrupt;
@@ -251,7 +254,6 @@ fn exchange(
 
 /// Sends the request, and again to where the answer leads.
 fn follow(get: &Get) -> Result<Response<ureq::Body>, HttpError> {
-    let agent = agent();
     let mut url = get.url.clone();
     let first = origin(&url);
     for _ in 0..=REDIRECTS_MAX {
@@ -267,7 +269,7 @@ fn follow(get: &Get) -> Result<Response<ureq::Body>, HttpError> {
                     .to_owned(),
             });
         }
-        let mut request = agent.get(&url);
+        let mut request = agent(&url).get(&url);
         if let Some(token) = get.token.as_ref().filter(|_| origin(&url) == first) {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
@@ -305,9 +307,13 @@ fn follow(get: &Get) -> Result<Response<ureq::Body>, HttpError> {
     })
 }
 
-fn agent() -> &'static Agent {
-    static AGENT: OnceLock<Agent> = OnceLock::new();
-    AGENT.get_or_init(|| agent_with(system_roots()))
+fn agent(url: &str) -> &'static Agent {
+    static OTHERS: OnceLock<Agent> = OnceLock::new();
+    static HERE: OnceLock<Agent> = OnceLock::new();
+    match is_here(url) {
+        true => HERE.get_or_init(|| direct_agent(system_roots())),
+        false => OTHERS.get_or_init(|| configured(system_roots()).build().into()),
+    }
 }
 
 /// Whom the operating system trusts.
@@ -319,8 +325,23 @@ pub(crate) fn system_roots() -> Vec<Certificate<'static>> {
         .collect()
 }
 
+/// A client for this address and those below it, which trusts these certificates. It goes through
+/// the environment's proxy where that sees nothing but TLS with another machine: whatever else it
+/// is given to pass on, a key among it, it could read.
+pub(crate) fn agent_for(url: &str, roots: Vec<Certificate<'static>>) -> Agent {
+    match url.starts_with("https://") && !is_here(url) {
+        true => configured(roots).build().into(),
+        false => direct_agent(roots),
+    }
+}
+
+/// A client that no proxy hears of, whatever the environment says.
+pub(crate) fn direct_agent(roots: Vec<Certificate<'static>>) -> Agent {
+    configured(roots).proxy(None).build().into()
+}
+
 /// A client that trusts these certificates and follows no redirect.
-pub(crate) fn agent_with(roots: Vec<Certificate<'static>>) -> Agent {
+fn configured(roots: Vec<Certificate<'static>>) -> ConfigBuilder<AgentScope> {
     let tls = TlsConfig::builder()
         .root_certs(RootCerts::Specific(Arc::new(roots)))
         .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -336,8 +357,6 @@ pub(crate) fn agent_with(roots: Vec<Certificate<'static>>) -> Agent {
         .timeout_connect(Some(HEAD_TIMEOUT))
         .timeout_recv_response(Some(HEAD_TIMEOUT))
         .timeout_per_read(Some(SILENCE_MAX))
-        .build()
-        .into()
 }
 
 /// Refuses what is no web address.
@@ -358,15 +377,18 @@ pub(crate) fn check_url(url: &str) -> Result<(), String> {
 
 /// Whether nobody on the way can read or change what is said.
 pub(crate) fn trusted(url: &str) -> bool {
+    let uri = url.parse::<Uri>();
+    uri.is_ok_and(|uri| uri.scheme_str() == Some("https")) || is_here(url)
+}
+
+/// Whether it is an address of this machine's loopback.
+fn is_here(url: &str) -> bool {
     let Ok(uri) = url.parse::<Uri>() else {
         return false;
     };
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-    let loopback = host == "localhost"
-        || host
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|address| address.is_loopback());
-    uri.scheme_str() == Some("https") || loopback
+    let address = host.parse::<std::net::IpAddr>();
+    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// Scheme, host and port: who gets a token.

@@ -13,7 +13,7 @@ use crate::{
     failure::Failure,
     input,
     interrupt::Interrupt,
-    pull::http::{agent_with, check_url, system_roots, trusted},
+    pull::http::{agent_for, check_url, direct_agent, system_roots, trusted},
     ui::Ui,
     wallets,
 };
@@ -72,7 +72,7 @@ impl RemoteOption {
         Ok(Remote {
             base: base.to_owned(),
             key: self.key()?,
-            agent: agent_with(roots),
+            agent: agent_for(base, roots),
             interrupt: interrupt.clone(),
             ui: *ui,
         })
@@ -118,7 +118,7 @@ pub(crate) fn monitor(address: SocketAddr, interrupt: &Interrupt, ui: &Ui) -> Re
     Remote {
         base: format!("http://{address}"),
         key: None,
-        agent: agent_with(Vec::new()),
+        agent: direct_agent(Vec::new()),
         interrupt: interrupt.clone(),
         ui: *ui,
     }
