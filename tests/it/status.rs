@@ -30,6 +30,10 @@ fn status_says_how_the_daemon_is_and_that_there_is_none() {
     }
     let status = sandbox.run(&["status", "--metrics", &at, "--json"]);
     assert_eq!(status.expect(0).json()["state"], "ready");
+    // What listens at all addresses is asked at loopback, whose name it answers to.
+    let port = at.rsplit_once(':').unwrap().1;
+    let everywhere = format!("0.0.0.0:{port}");
+    sandbox.run(&["status", "--metrics", &everywhere]).expect(0);
     // Where the settings say another port, that one is asked.
     std::fs::write(
         sandbox.home().join("serve.toml"),

@@ -1,7 +1,7 @@
 //! `tussah status`: how this machine's daemon is, from its own port for that.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -31,8 +31,7 @@ It asks the port of health and metrics, which is for this machine alone. Exit co
 daemon answered, whatever it said. Exit code 5: none runs there.";
 
 /// The port where nobody says another.
-const USUAL: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8898);
+const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8898);
 /// Between two looks with `--watch`.
 const EVERY: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(50);
@@ -57,10 +56,10 @@ pub(crate) struct Arguments {
 impl Arguments {
     pub(super) fn run(self, ui: &Ui) -> Result<Exit, Failure> {
         let interrupt = Interrupt::install()?;
-        let address = match self.metrics {
+        let address = reached(match self.metrics {
             Some(address) => address,
             None => configured()?,
-        };
+        });
         let remote = option::monitor(address, &interrupt, ui);
         loop {
             let status = ask(&remote, address)?;
@@ -95,6 +94,17 @@ fn configured() -> Result<SocketAddr, Failure> {
     let config = Config::read(&path)?;
     let place = config.and_then(|config| config.listen.metrics);
     Ok(place.map_or(USUAL, |place| place.0))
+}
+
+/// Where something that listens at this address is reached from here: at loopback, if it listens
+/// at all addresses.
+fn reached(mut address: SocketAddr) -> SocketAddr {
+    address.set_ip(match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    });
+    address
 }
 
 fn ask(remote: &Remote, address: SocketAddr) -> Result<Value, Failure> {
