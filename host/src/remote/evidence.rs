@@ -5,9 +5,11 @@
 //! its request, its input's digest in that, its salt, the bytes of output it got.
 
 use tussah_manifest::{
-    Digest, Document as _, Domain, ExitStatus, Manifest, Opening, OpeningError, PublicKey, Receipt,
-    ReceiptError, Request,
+    Digest, Document as _, Domain, ExitStatus, Manifest, Nanograms, Opening, OpeningError,
+    PublicKey, Receipt, ReceiptError, Request,
 };
+
+use crate::grams::grams;
 
 /// What does not fit.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +24,10 @@ pub(crate) enum EvidenceError {
     },
     #[error("the receipt says that the job costs {price}, and at most {max} was offered")]
     Price { price: String, max: String },
+    #[error(
+        "the receipt says `{exit}`, a failure of the provider's own, and charges {price} for it"
+    )]
+    Charged { exit: &'static str, price: String },
     #[error("the output that came is not the output in the receipt ({bytes} bytes came)")]
     Output { bytes: usize },
     #[error("the error that the provider tells is not the one in the receipt")]
@@ -68,6 +74,16 @@ impl Expected<'_> {
             return Err(EvidenceError::Price {
                 price: consensus.price_nanograms.to_string(),
                 max: body.price_nanograms_max.to_string(),
+            });
+        }
+        let is_theirs = matches!(
+            consensus.exit,
+            ExitStatus::HostFailure | ExitStatus::DeviceLost
+        );
+        if is_theirs && consensus.price_nanograms != Nanograms::ZERO {
+            return Err(EvidenceError::Charged {
+                exit: consensus.exit.name(),
+                price: grams(consensus.price_nanograms),
             });
         }
         let digest = Digest::salted(&body.nonce.derive_salt(), Domain::Output, output);
@@ -128,4 +144,90 @@ fn same<T: PartialEq + std::fmt::Display>(
         expected: expected.to_string(),
         found: found.to_string(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tussah_manifest::{
+        Channel, Consensus, Determinism, Evidence, Label, Nonce, RequestBody, SigningKey, Version,
+    };
+
+    use super::*;
+
+    /// What the client makes of a receipt with this end and this price, of a job that may cost 9.
+    fn checked(exit: ExitStatus, price: u64) -> Result<Receipt, EvidenceError> {
+        let (client, provider) = (
+            SigningKey::from_bytes(&[1; 32]),
+            SigningKey::from_bytes(&[2; 32]),
+        );
+        let nanograms = |amount| Nanograms::new(amount).unwrap();
+        let zero = Digest::from_bytes([0; 32]);
+        let nonce = Nonce::from_bytes([3; 32]);
+        let salt = nonce.derive_salt();
+        let body = RequestBody {
+            version: Version::V1,
+            manifest: zero,
+            module: zero,
+            input: RequestBody::input_digest(&nonce, b"input"),
+            nonce,
+            price_nanograms_max: nanograms(9),
+            channel: Channel::Local,
+            deadline_unix_ms: None,
+            client_key: client.public_key(),
+        };
+        let consensus = Consensus {
+            version: Version::V1,
+            job: body.job_id(),
+            module: zero,
+            manifest: zero,
+            models: BTreeMap::new(),
+            output: Digest::salted(&salt, Domain::Output, b""),
+            exit,
+            determinism: Determinism::NotRerunnable,
+            profile: zero,
+            fuel_used: 0,
+            inference_units_used: 0,
+            price_nanograms: nanograms(price),
+            channel: Channel::Local,
+        };
+        let none = Label::new("none").unwrap();
+        let evidence = Evidence {
+            host_build: none.clone(),
+            wasm_engine: none.clone(),
+            inference_engine: none,
+            kernels: None,
+            adapter: None,
+            driver: None,
+            threads: 0,
+            wall_ns: 0,
+            gpu_ns: None,
+            transcript: zero,
+        };
+        let receipt = Receipt::sign(consensus, evidence, &provider).unwrap();
+        let expected = Expected {
+            request: &body.sign(&client).unwrap(),
+            manifest: None,
+            provider_key: &provider.public_key(),
+        };
+        expected.check(&receipt.to_bytes(), b"")
+    }
+
+    #[test]
+    fn who_failed_by_its_own_word_and_charges_for_it_lies() {
+        for exit in [ExitStatus::HostFailure, ExitStatus::DeviceLost] {
+            checked(exit.clone(), 0).unwrap();
+            let error = checked(exit.clone(), 1).unwrap_err();
+            let said = error.to_string();
+            assert!(said.contains(exit.name()), "{said}");
+            assert!(said.contains("charges 0.000000001 GRAM"), "{said}");
+        }
+        // Work until a deadline or a cancellation is paid for, up to what was offered.
+        for exit in [ExitStatus::DeadlineExceeded, ExitStatus::Cancelled] {
+            checked(exit.clone(), 9).unwrap();
+            let error = checked(exit, 10).unwrap_err();
+            assert!(matches!(error, EvidenceError::Price { .. }), "{error}");
+        }
+    }
 }
