@@ -202,7 +202,8 @@ pub(crate) fn run_failure(error: RunError) -> Failure {
         RunError::Prepare(
             PrepareError::Compile(_) | PrepareError::World(_) | PrepareError::Command(_),
         ) => Failure::usage(error).help("build the module with `tussah build`"),
-        RunError::Prepare(PrepareError::CompilerLost) | RunError::Sign(_) => Failure::host(error),
+        RunError::Prepare(PrepareError::CompilerLost | PrepareError::CheckLost)
+        | RunError::Sign(_) => Failure::host(error),
     }
 }
 

@@ -111,7 +111,8 @@ impl Events for NoEvents {
 
 /// Where models come from: the host's store, with the models that are loaded already.
 pub trait ModelSource: Send + Sync {
-    /// Whether the model can be loaded, without loading it; its format is the manifest's word.
+    /// Whether the model can be loaded, if possible without loading it; its format is the
+    /// manifest's word. Called on a thread for blocking work.
     ///
     /// # Errors
     /// [`ModelSourceError`] if it cannot.
@@ -227,6 +228,9 @@ pub enum PrepareError {
     /// The compiler died: a mistake of ours or the engine's.
     #[error("the compiler stopped without an answer")]
     CompilerLost,
+    /// Whoever looks whether models are here died: a mistake of ours.
+    #[error("the look for the job's models stopped without an answer")]
+    CheckLost,
 }
 
 impl PrepareError {
@@ -234,7 +238,7 @@ impl PrepareError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Compile(_) | Self::World(_) | Self::Command(_) => Fault::Developer,
-            Self::Model { .. } | Self::CompilerLost => Fault::Provider,
+            Self::Model { .. } | Self::CompilerLost | Self::CheckLost => Fault::Provider,
         }
     }
 }
@@ -367,14 +371,7 @@ impl Runtime {
             module,
             input,
         } = job;
-        for (name, model) in &manifest.job.models {
-            run.models
-                .check(model)
-                .map_err(|reason| PrepareError::Model {
-                    name: name.to_string(),
-                    reason,
-                })?;
-        }
+        check_models(&manifest, &run.models).await?;
         let key = (manifest.module.digest, manifest.job.abi);
         let preparation = match self.prepared.get(key) {
             Some(preparation) => preparation,
@@ -434,6 +431,24 @@ impl Runtime {
             }
         }
     }
+}
+
+/// Looks whether a job's models are here. Some are known only once they are loaded: the executor's
+/// other tasks go on meanwhile.
+async fn check_models(
+    manifest: &Manifest,
+    source: &Arc<dyn ModelSource>,
+) -> Result<(), PrepareError> {
+    for (name, model) in &manifest.job.models {
+        let (source, model) = (Arc::clone(source), *model);
+        let checked = tokio::task::spawn_blocking(move || source.check(&model));
+        let checked = checked.await.map_err(|_| PrepareError::CheckLost)?;
+        checked.map_err(|reason| PrepareError::Model {
+            name: name.to_string(),
+            reason,
+        })?;
+    }
+    Ok(())
 }
 
 impl SandboxedJob {

@@ -1,8 +1,12 @@
 //! What is refused before anything is compiled.
 
+use std::sync::{Arc, Mutex, mpsc};
+
 use expect_test::{Expect, expect};
 use tussah_manifest::{Limits, ModelName, ModelRef, ModuleRef};
-use tussah_runtime::SubmittedJob;
+use tussah_runtime::{
+    Events, LoadedModel, ModelSource, ModelSourceError, Run, SubmittedJob, run_job,
+};
 
 use crate::fixture::{self, LIMITS};
 
@@ -163,4 +167,52 @@ fn a_model_that_is_not_here_is_named() {
             "Provider: the manifest's model `tiny` is missing: model blake3:57f93c1570ad6f41a1a8ea92b14d7ba32c7e91f0cd8acfdcbc0ac8500daee363 cannot be used: there are no models here"
         ],
     );
+}
+
+/// Says that a model is here once somebody else has gone on meanwhile.
+struct Slow {
+    others: Mutex<mpsc::Receiver<()>>,
+}
+
+impl ModelSource for Slow {
+    fn check(&self, model: &ModelRef) -> Result<(), ModelSourceError> {
+        let others = self.others.lock().expect("one looks at a time");
+        let went_on = others.recv_timeout(std::time::Duration::from_secs(20));
+        went_on.map_err(|_| ModelSourceError {
+            digest: model.digest,
+            reason: "everybody waits for this".into(),
+        })
+    }
+
+    fn threads(&self) -> u32 {
+        1
+    }
+
+    fn load(&self, model: &ModelRef, _: &dyn Events) -> Result<LoadedModel, ModelSourceError> {
+        Err(ModelSourceError {
+            digest: model.digest,
+            reason: "no guest asks for it".into(),
+        })
+    }
+}
+
+#[test]
+fn a_look_for_models_that_takes_its_time_keeps_nobody_waiting() {
+    let mut job = fixture::submit(fixture::component(NULL), LIMITS, b"input");
+    fixture::RandomModels::new().name_in(&mut job, "tiny");
+    let (sender, others) = mpsc::channel();
+    let others = Mutex::new(others);
+    let run = Run {
+        models: Arc::new(Slow { others }),
+        ..fixture::run_with(Arc::new(tussah_runtime::NoEvents))
+    };
+    let (runtime, key) = (fixture::runtime(), fixture::key(2));
+    let result = fixture::block_on(async {
+        // Both on one thread: the job is polled first, and has to let the other have its turn.
+        let (result, ()) = tokio::join!(run_job(&runtime, job, run, &key), async {
+            sender.send(()).expect("the look is not over");
+        });
+        result
+    });
+    expect![[r#"done [exact] """#]].assert_eq(&fixture::ended(result));
 }
