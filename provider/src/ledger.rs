@@ -8,6 +8,7 @@
 
 mod accounts;
 mod check;
+mod content;
 mod earnings;
 mod jobs;
 mod limits;

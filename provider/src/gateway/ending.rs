@@ -182,7 +182,12 @@ impl Gateway {
             };
             // First the ledger, then the map, then the news: whoever looks finds it in one.
             gateway.lock().live.remove(&live.id);
-            live.feed.end(Arc::new(end));
+            let end = Arc::new(end);
+            if matches!(*end, JobEnd::Receipt { .. }) {
+                live.feed.end_in(&gateway.inner.ledger, live.id, end);
+            } else {
+                live.feed.end(end);
+            }
             drop(ending);
         });
     }

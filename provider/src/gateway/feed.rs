@@ -2,19 +2,23 @@
 //!
 //! In: output, progress, the end. Out: the same to each listener, at its own pace and from the
 //! start, however late it came. The output is kept once, bounded by the job's own limit, so a slow
-//! listener costs nothing and stalls nobody.
+//! listener stalls nobody; once the ledger has it, who is far behind gets the rest from there, and
+//! holds no more than a piece of it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::watch;
-use tussah_manifest::Receipt;
+use tussah_manifest::{Digest, Receipt};
 
-use crate::ledger::{Fault, JobState, JobSummary};
+use crate::ledger::{Fault, JobState, JobSummary, Ledger};
 use crate::wire::WhoseFault;
 
 /// The most bytes of output that a listener gets at a time.
 const PIECE_BYTES_MAX: usize = 64 << 10;
+/// The most bytes of output that a listener keeps in memory once its job has ended: what an ended
+/// job's feed has, or what was read from the ledger at a time.
+const LATE_BYTES_MAX: u32 = 1 << 20;
 
 /// How far a job is, in its own words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,10 +87,20 @@ pub enum JobEvent {
     Ended(Arc<JobEnd>),
 }
 
+/// An output in the ledger.
+#[derive(Debug, Clone)]
+struct Kept {
+    ledger: Arc<Ledger>,
+    job: Digest,
+    bytes: usize,
+}
+
 #[derive(Debug, Default)]
 struct State {
     started: bool,
     output: Vec<u8>,
+    /// Where all the output is, if it is not above.
+    kept: Option<Kept>,
     /// How many there were, and the last.
     progress: (u64, Option<Progress>),
     end: Option<Arc<JobEnd>>,
@@ -141,6 +155,24 @@ impl Feed {
         self.change(|state| state.end = Some(end));
     }
 
+    /// The same for a job whose output the ledger has by now: much of it is not kept here too.
+    pub(crate) fn end_in(&self, ledger: &Arc<Ledger>, job: Digest, end: Arc<JobEnd>) {
+        self.change(|state| {
+            let bytes = state.output.len();
+            if u32::try_from(bytes).is_ok_and(|bytes| bytes <= LATE_BYTES_MAX) {
+                state.end = Some(end);
+                return;
+            }
+            state.output = Vec::new();
+            state.kept = Some(Kept {
+                ledger: Arc::clone(ledger),
+                job,
+                bytes,
+            });
+            state.end = Some(end);
+        });
+    }
+
     /// All the output so far.
     pub(crate) fn output_so_far(&self) -> Vec<u8> {
         self.lock().output.clone()
@@ -156,6 +188,7 @@ impl Feed {
             feed: Arc::clone(self),
             started: false,
             at: 0,
+            late: Bytes::new(),
             progress: 0,
             ended: false,
         }
@@ -169,8 +202,17 @@ pub struct Listener {
     changed: watch::Receiver<()>,
     started: bool,
     at: usize,
+    /// What was read of the ledger from there on.
+    late: Bytes,
     progress: u64,
     ended: bool,
+}
+
+/// What there is for a listener.
+enum Ready {
+    Event(JobEvent),
+    InLedger(Kept),
+    Nothing,
 }
 
 impl Listener {
@@ -184,15 +226,20 @@ impl Listener {
         self.at
     }
 
-    /// What comes next; `None` after the end. Can be dropped and asked again without loss.
+    /// What comes next; `None` after the end, and where output that was not heard yet is gone. Can be dropped and asked again without loss.
     pub async fn next(&mut self) -> Option<JobEvent> {
         loop {
             if self.ended {
                 return None;
             }
             self.changed.mark_unchanged();
-            if let Some(event) = self.ready() {
-                return Some(event);
+            match self.ready() {
+                Ready::Event(event) => return Some(event),
+                Ready::InLedger(kept) => {
+                    self.late = self.read(kept).await?;
+                    continue;
+                }
+                Ready::Nothing => {}
             }
             // The feed is ours to keep, so its sender is there.
             self.changed.changed().await.ok()?;
@@ -209,27 +256,54 @@ impl Listener {
         }
     }
 
-    fn ready(&mut self) -> Option<JobEvent> {
+    /// More of the output, from the ledger.
+    async fn read(&self, kept: Kept) -> Option<Bytes> {
+        let read = kept.ledger.output_from(kept.job, self.at, LATE_BYTES_MAX);
+        match read.await {
+            // Removed for its age: who asks again is told so.
+            Ok(bytes) if bytes.is_empty() => None,
+            Ok(bytes) => Some(bytes.into()),
+            Err(error) => {
+                let error = crate::with_causes(&error);
+                tracing::error!(job = %kept.job, error, "an output cannot be read");
+                None
+            }
+        }
+    }
+
+    fn ready(&mut self) -> Ready {
         let state = self.feed.lock();
         if state.started && !self.started {
             self.started = true;
-            return Some(JobEvent::Started);
+            return Ready::Event(JobEvent::Started);
+        }
+        if !self.late.is_empty() {
+            let piece = self.late.split_to(self.late.len().min(PIECE_BYTES_MAX));
+            self.at += piece.len();
+            return Ready::Event(JobEvent::Output(piece));
+        }
+        if let Some(kept) = state.kept.as_ref().filter(|kept| self.at < kept.bytes) {
+            return Ready::InLedger(kept.clone());
         }
         let rest = state.output.get(self.at..).unwrap_or_default();
         if !rest.is_empty() {
             let piece = &rest[..rest.len().min(PIECE_BYTES_MAX)];
             self.at += piece.len();
-            return Some(JobEvent::Output(Bytes::copy_from_slice(piece)));
+            return Ready::Event(JobEvent::Output(Bytes::copy_from_slice(piece)));
         }
         if let (count, Some(progress)) = &state.progress
             && *count > self.progress
         {
             self.progress = *count;
-            return Some(JobEvent::Progress(progress.clone()));
+            return Ready::Event(JobEvent::Progress(progress.clone()));
         }
-        let end = state.end.clone()?;
-        self.ended = true;
-        Some(JobEvent::Ended(end))
+        match state.end.clone() {
+            Some(end) => {
+                self.ended = true;
+                Ready::Event(JobEvent::Ended(end))
+            }
+            None => Ready::Nothing,
+        }
     }
 }
 
@@ -307,6 +381,29 @@ mod tests {
         assert_eq!(wait(early.next()), Some(JobEvent::Started));
         let rest = JobEvent::Output(Bytes::from_static(b"hree"));
         assert_eq!(wait(early.next()), Some(rest));
+    }
+
+    #[test]
+    fn an_output_that_the_ledger_has_is_not_kept_for_who_is_late() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Arc::new(Ledger::open(&folder.path().join("l.sqlite")).unwrap());
+        let end = Arc::new(JobEnd::Unrecorded);
+        let limit = usize::try_from(LATE_BYTES_MAX).unwrap();
+        for (bytes, is_kept) in [(limit, true), (limit + 1, false)] {
+            let feed = Feed::new();
+            let early = feed.listen();
+            assert!(feed.output(&vec![7; bytes], u64::MAX));
+            feed.end_in(&ledger, Digest::of(b"none"), Arc::clone(&end));
+            assert_eq!(!feed.output_so_far().is_empty(), is_kept, "{bytes}");
+            // Of this job the ledger has nothing (any more): the end would say that this was all.
+            let heard = wait(all(early));
+            let has_end = heard.contains(&JobEvent::Ended(Arc::clone(&end)));
+            assert_eq!(has_end, is_kept, "{bytes}");
+            // Who has heard everything needs nothing more.
+            let mut done = feed.listen();
+            done.skip_output(bytes);
+            assert_eq!(wait(all(done)), [JobEvent::Ended(Arc::clone(&end))]);
+        }
     }
 
     #[test]

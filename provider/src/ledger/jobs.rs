@@ -121,7 +121,7 @@ pub enum JobPart {
 }
 
 impl JobPart {
-    const fn sql(self) -> &'static str {
+    pub(super) const fn sql(self) -> &'static str {
         match self {
             Self::Output => "SELECT output FROM jobs WHERE id = ?1",
             Self::Log => "SELECT log FROM jobs WHERE id = ?1",
@@ -289,20 +289,6 @@ impl Ledger {
     /// [`LedgerError::Store`].
     pub fn job(&self, id: &Digest) -> Result<Option<JobSummary>, LedgerError> {
         self.store.look(|connection| summary(connection, id))
-    }
-
-    /// A part of a job's content; `None` of a job that has none: it is not there, has not ended,
-    /// ended without a run, or the part was removed.
-    ///
-    /// # Errors
-    /// [`LedgerError::Store`].
-    pub async fn content(&self, id: Digest, part: JobPart) -> Result<Option<Vec<u8>>, LedgerError> {
-        let read = move |connection: &Connection| {
-            let mut statement = connection.prepare_cached(part.sql())?;
-            let found = statement.query_row([id.as_bytes()], |row| row.get(0));
-            Ok(found.optional()?.flatten())
-        };
-        self.store.look_at_content(read).await
     }
 
     /// The jobs that were accepted last, newest first: of one account, or of all.
@@ -513,7 +499,7 @@ fn accepted_of(row: &Row<'_>) -> Result<Accepted, LedgerError> {
 }
 
 /// The columns that [`summary_of`] reads.
-const SUMMARY: &str = "id, state, account, manifest, deployment, accepted, finished, price, \
+pub(super) const SUMMARY: &str = "id, state, account, manifest, deployment, accepted, finished, price, \
                        error_code, fault, error, receipt, coalesce(length(output), 0), pruned";
 
 fn summary(connection: &Connection, id: &Digest) -> Result<Option<JobSummary>, LedgerError> {
@@ -525,7 +511,7 @@ fn summary(connection: &Connection, id: &Digest) -> Result<Option<JobSummary>, L
     found.transpose()
 }
 
-fn summary_of(row: &Row<'_>) -> Result<JobSummary, LedgerError> {
+pub(super) fn summary_of(row: &Row<'_>) -> Result<JobSummary, LedgerError> {
     let damaged = |what: String| LedgerError::from(StoreError::Damaged(what));
     let code: i64 = row.get(1)?;
     let mut states = JobState::ALL.into_iter();

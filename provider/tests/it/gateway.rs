@@ -70,6 +70,42 @@ pub(crate) fn check(gateway: &Gateway) {
 }
 
 #[test]
+fn who_is_far_behind_gets_the_rest_of_a_large_output_from_the_ledger() {
+    let folder = tempfile::tempdir().unwrap();
+    wait(async {
+        let gateway = peer::gateway(folder.path(), |_| ()).await;
+        drop(peer::attach(&gateway));
+        let input: String = (0..300_000).map(|n| format!("{n:07} ")).collect();
+        let mut submission = house(&gateway, &input, None);
+        let limits = &mut submission.manifest.job.limits;
+        (limits.input_bytes_max, limits.output_bytes_max) = (4 << 20, 4 << 20);
+        let mut ticket = gateway.submit(submission).await.unwrap();
+        let mut quick = gateway.listen(&ticket.id).unwrap();
+        assert!(matches!(
+            &*quick.end().await.unwrap(),
+            JobEnd::Receipt { .. }
+        ));
+        // Nothing of it was heard here when it ended.
+        let News::Live(listener) = &mut ticket.news else {
+            panic!("ended before it was accepted");
+        };
+        let mut heard = Vec::new();
+        loop {
+            match listener.next().await.unwrap() {
+                JobEvent::Output(bytes) => {
+                    heard.extend_from_slice(&bytes);
+                    assert_eq!(listener.output_heard(), heard.len());
+                }
+                JobEvent::Ended(_) => break,
+                JobEvent::Started | JobEvent::Progress(_) => {}
+            }
+        }
+        assert!(heard == input.as_bytes(), "{} bytes came", heard.len());
+        check(&gateway);
+    });
+}
+
+#[test]
 fn a_job_is_on_the_disk_with_all_that_was_streamed() {
     let folder = tempfile::tempdir().unwrap();
     wait(async {
