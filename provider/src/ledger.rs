@@ -10,6 +10,7 @@ mod accounts;
 mod check;
 mod content;
 mod earnings;
+mod export;
 mod jobs;
 mod limits;
 mod owner;
@@ -26,6 +27,7 @@ use tussah_manifest::{Digest, Nanograms};
 pub use accounts::{Account, ApiKey, ApiKeySecret, Deployment, NameError, Shape, check_name};
 pub use check::{CheckReport, Finding};
 pub use earnings::{Earnings, EarningsBy, EarningsSpan};
+pub use export::EndedJob;
 pub use jobs::{
     Acceptance, Accepted, Ending, Fault, JobPart, JobState, JobSummary, NewJob, Unfinished,
 };

@@ -106,3 +106,69 @@ fn earnings_say_what_was_done_and_who_owes_for_it() {
         .expect(2)
         .says("neither a time back");
 }
+
+#[test]
+fn an_export_has_a_line_for_each_job_that_ended() {
+    let sandbox = Sandbox::new();
+    let export = |more: &[&str]| sandbox.run(&[&["ledger", "export"], more].concat());
+    export(&[]).expect(2).says("there is no ledger");
+    deploy(&sandbox, "echo", ECHO);
+    let daemon = Daemon::start_with(&sandbox, "alice", &["--price-base", "7000000"]);
+    assert_eq!(export(&[]).expect(0).stdout, "");
+    let jobs: Vec<String> = ["one", "two"]
+        .map(|input| daemon.submit(&json!({"model": "echo", "input": input})))
+        .into();
+    for job in &jobs {
+        daemon.wait_for(job);
+    }
+    // Beside the daemon that has it open.
+    let lines = export(&[]).expect(0).stdout;
+    let lines: Vec<serde_json::Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    for (line, job) in lines.iter().zip(&jobs) {
+        assert_eq!(
+            (&line["job"], &line["account"]),
+            (&json!(job), &json!("shop"))
+        );
+        assert_eq!(
+            (&line["model"], &line["status"]),
+            (&json!("echo"), &json!("done"))
+        );
+        let money = (&line["price_nanograms"], &line["owed"]);
+        assert_eq!(money, (&json!("7000000"), &json!("credit")));
+        let receipt = &line["receipt"]["consensus"];
+        assert_eq!(receipt["job"], *job);
+        assert_eq!(receipt["price_nanograms"], "7000000");
+        let view = daemon.get(&format!("/v1/jobs/{job}")).expect(200).json();
+        assert_eq!(line["receipt_digest"], view["receipt"]);
+    }
+    let table = export(&["--format", "csv"]).expect(0).stdout;
+    let rows: Vec<Vec<&str>> = table
+        .split_terminator("\r\n")
+        .map(|row| row.split(',').collect())
+        .collect();
+    assert_eq!(rows.len(), 3, "{table}");
+    let column = |name: &str| rows[0].iter().position(|each| *each == name).unwrap();
+    for (row, job) in rows[1..].iter().zip(&jobs) {
+        assert_eq!(row.len(), rows[0].len(), "{table}");
+        for (name, expected) in [
+            ("job", job.as_str()),
+            ("account", "shop"),
+            ("owed", "credit"),
+            ("price_nanograms", "7000000"),
+            ("price_gram", "0.007"),
+        ] {
+            assert_eq!(row[column(name)], expected, "{table}");
+        }
+        assert!(row[column("finished_utc")].ends_with('Z'), "{table}");
+    }
+    // What is before, and what is after.
+    let before = ["--since", "2026-01-01", "--until", "2026-01-02"];
+    assert_eq!(export(&before).expect(0).stdout, "");
+    assert_eq!(export(&["--until", "1h"]).expect(0).stdout, "");
+    export(&["--since", "soon"]).expect(2);
+    daemon.terminate().expect(0);
+}

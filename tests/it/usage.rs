@@ -15,6 +15,7 @@ fn help_teaches_by_example() {
         &["earnings", "--help"],
         &["status", "--help"],
         &["ledger", "check", "--help"],
+        &["ledger", "export", "--help"],
         &["logs", "--help"],
         &["doctor", "--help"],
         &["receipt", "show", "--help"],

@@ -77,15 +77,25 @@ impl From<By> for EarningsBy {
 
 /// `--since`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Since {
+pub(super) enum Since {
     /// So many milliseconds back.
     Back(u64),
     /// A moment, in milliseconds since 1970.
     At(u64),
 }
 
+impl Since {
+    /// The moment that it names, in milliseconds since 1970.
+    pub(super) const fn moment(self, now_ms: u64) -> u64 {
+        match self {
+            Self::Back(milliseconds) => now_ms.saturating_sub(milliseconds),
+            Self::At(moment) => moment,
+        }
+    }
+}
+
 /// For clap.
-fn since(text: &str) -> Result<Since, String> {
+pub(super) fn since(text: &str) -> Result<Since, String> {
     let wrong = || format!("`{text}` is neither a time back, such as 7d or 12h, nor a date");
     for (unit, milliseconds) in [('d', DAY_MS), ('h', HOUR_MS)] {
         if let Some(count) = text.strip_suffix(unit) {
@@ -168,12 +178,8 @@ impl SumsView {
 impl Arguments {
     pub(super) fn run(self, ui: &Ui) -> Result<Exit, Failure> {
         let now = clock::milliseconds();
-        let from = match self.since {
-            Since::Back(milliseconds) => now.saturating_sub(milliseconds),
-            Since::At(moment) => moment,
-        };
         let span = EarningsSpan {
-            from_unix_ms: from,
+            from_unix_ms: self.since.moment(now),
             to_unix_ms: now.saturating_add(1),
         };
         let mut ledger = open(&Home::open()?)?;

@@ -1,4 +1,6 @@
-//! `tussah ledger`: whether the ledger of this machine's provider holds, and its receipts.
+//! `tussah ledger`: whether the ledger of this machine's provider holds, and what it has of jobs.
+
+mod export;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -20,6 +22,7 @@ const PLACE: &str = "serve/ledger.sqlite";
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Check(CheckArguments),
+    Export(export::ExportArguments),
 }
 
 const CHECK_EXAMPLES: &str = "\
@@ -61,12 +64,15 @@ impl Command {
     pub(super) fn json(&self) -> bool {
         match self {
             Self::Check(arguments) => arguments.json,
+            // Its lines are for programs, what it says besides is for people.
+            Self::Export(_) => false,
         }
     }
 
     pub(super) fn run(self, ui: &Ui) -> Result<Exit, Failure> {
         match self {
             Self::Check(_) => check(ui),
+            Self::Export(arguments) => arguments.run(ui),
         }
     }
 }
