@@ -86,7 +86,7 @@ const nanograms = (shown) => {
 };
 const verified = (file, ...more) =>
   execFileSync(given.TUSSAH_BIN, ["receipt", "verify", file, ...more], { encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
-/** Nothing lies beside the window, and what can be pressed has room for a finger or is in the text. */
+/** Nothing lies beside the window but what a table of its own width is pushed for. */
 const fits = async (tab, width) => {
   const [page, outside] = await tab.evaluate(() => {
     const hidden = (element) => element.closest(".scroll") && !element.matches(".scroll");
