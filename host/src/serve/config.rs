@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 use tussah_manifest::Nanograms;
 
 use crate::{
+    chain_option::{Recipient, recipient},
     device::DeviceArgument,
     exit_code::Exit,
     failure::{Failure, file_failure},
@@ -192,6 +193,12 @@ pub(crate) struct Channels {
     pub(crate) chain: Option<String>,
     /// The file whose first line is the key that the chain's server knows us by.
     pub(crate) api_key_file: Option<PathBuf>,
+    /// The provider's account, which every channel that is taken in has to belong to.
+    pub(crate) owner: Option<Account>,
+    /// The account that they have to pay, if it is another one.
+    pub(crate) payout: Option<Account>,
+    /// The fewest hours that a one-sided close may leave.
+    pub(crate) challenge_hours_min: Option<Whole<1, 720>>,
 }
 
 /// `[worker]`: how jobs are run.
@@ -228,6 +235,10 @@ pub(crate) struct Origin(pub(crate) String);
 /// An amount of money.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Amount(pub(crate) Nanograms);
+
+/// An account on the chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Account(pub(crate) Recipient);
 
 /// Where inference runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -320,6 +331,15 @@ impl<'de> Deserialize<'de> for Origin {
         let expected =
             format_args!("an origin without a path, such as \"https://app.example.org\",");
         value(deserializer, expected, |found| found.as_str()?.parse().ok())
+    }
+}
+
+impl<'de> Deserialize<'de> for Account {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected = format_args!("an account's address in quotes, 48 characters or 0: and hex");
+        value(deserializer, expected, |found| {
+            recipient(found.as_str()?).ok().map(Self)
+        })
     }
 }
 
@@ -424,7 +444,8 @@ mod tests {
         let config = Config::parse(&set.join("\n")).unwrap();
         // With graphs there is one more, which the template of every build leaves out.
         if cfg!(not(feature = "onnx")) {
-            let shown = format!("{config:?}");
+            // Addresses have one, whatever was set.
+            let shown = format!("{config:?}").replace("anycast: None", "");
             assert!(!shown.contains("None"), "the template lacks one: {shown}");
         }
         // What it says the defaults are, they are.
@@ -498,6 +519,12 @@ mod tests {
                 "from 0 to 5000000000000000000",
             ),
             ("[prices]\nbase_nanograms = 99999999999999999999", 2, ""),
+            (
+                "[channels]\nowner = \"me\"",
+                2,
+                "an account's address in quotes",
+            ),
+            ("[channels]\nchallenge_hours_min = 0", 2, "from 1 to 720"),
             ("[worker]\ndevice = \"\"", 2, "\"auto\", \"cpu\", \"gpu\""),
             ("[worker]\nrequire_isolation = 1", 2, "expected a boolean"),
             ("[worker]\nthreads = 1\nthreads = 2", 3, "duplicate key"),

@@ -16,7 +16,7 @@ use tussah_settlement::{
 
 use super::{Answer, Daemon, signal};
 use crate::{
-    bank::Bank,
+    bank::{Bank, GRAM},
     fixture::Sandbox,
     worker::{ECHO, SPIN},
 };
@@ -225,7 +225,14 @@ fn a_client_pays_through_its_channel_and_the_chain_credits_the_provider() {
         "does not take jobs",
     );
     // The client's terms are taken in beside the daemon.
-    our_bank.json(&["serve", "channel", "add", terms.to_str().unwrap()]);
+    add_refuses_what_does_not_pay_its_operator(&our_bank, terms.to_str().unwrap(), &owner);
+    let add = ["serve", "channel", "add", terms.to_str().unwrap()];
+    let added = our_bank.json(&[&add[..], &["--owner", &owner]].concat());
+    assert_eq!(added["channel"], address);
+    assert_eq!(added["owner"], added["payout"]);
+    assert_eq!(added["challenge_seconds"], 24 * 3_600);
+    assert_eq!(added["capacity_nanograms"], (5 * GRAM).to_string());
+    assert_eq!(added["in_flight_max_nanograms"], (2 * PRICE).to_string());
     let mut client = Client::new(&theirs, &provider, &address, &daemon);
 
     for (index, input) in [(0, "one"), (1, "two")] {
@@ -313,6 +320,27 @@ fn a_client_pays_through_its_channel_and_the_chain_credits_the_provider() {
     let root = client.tree.commitment().root.to_string();
     assert_eq!(redeemed["posted_root"], root);
     daemon.terminate().expect(0);
+}
+
+/// The terms are the client's file: whom they pay, and how long a close leaves, is for the operator
+/// to say.
+fn add_refuses_what_does_not_pay_its_operator(bank: &Bank<'_>, terms: &str, owner: &str) {
+    let add = |more: &[&str]| bank.run(&[&["serve", "channel", "add", terms], more].concat());
+    let other = bank.wallet("other");
+    let settings = bank.sandbox.home().join("serve.toml");
+    add(&[]).expect(2).says("--owner");
+    let refused = add(&["--owner", &other]).expect(2);
+    refused.says("as the provider's owner").says("--owner");
+    let refused = add(&["--owner", owner, "--payout", &other]).expect(2);
+    refused.says("as the account that is paid").says("--payout");
+    let refused = add(&["--owner", owner, "--challenge-hours-min", "25"]).expect(2);
+    refused.says("25 hours are wanted");
+    fs::write(&settings, format!("[channels]\nowner = \"{other}\"\n")).unwrap();
+    add(&[]).expect(2).says("as the provider's owner");
+    // What was refused is not kept.
+    let listed = bank.json(&["channel", "status"]);
+    assert_eq!(listed, json!([]));
+    fs::remove_file(&settings).unwrap();
 }
 
 /// Requests and vouchers that are somebody else's, or for something else.
