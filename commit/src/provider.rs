@@ -266,6 +266,18 @@ impl ProviderBook {
             .write(move |connection| steps::admit(connection, &id, &request, rules, now))
     }
 
+    /// Takes the place back from a request that was admitted and, after all, not accepted: as if it
+    /// had never been admitted. Only the last place is taken back, since others would leave a hole;
+    /// whether it was. Never to be called where anything of the job may be known to anybody.
+    ///
+    /// # Errors
+    /// [`ProviderError::Unknown`] if the book does not have the channel.
+    pub fn release(&self, id: &ChannelId, request: &Request) -> Result<bool, ProviderError> {
+        let (id, channel, job) = (id.clone(), request.body.channel, request.body.job_id());
+        self.store
+            .write(move |connection| steps::release(connection, &id, channel, job))
+    }
+
     /// Raises what the job at `index` may cost to `granted`, or to its price cap if that is less.
     ///
     /// # Errors

@@ -124,6 +124,8 @@ struct Inner {
     set_aside: usize,
     /// Something ended, or a deadline came closer.
     changed: Notify,
+    /// Whose turn it is to take a place in a channel.
+    turns: paid::Turns,
 }
 
 #[derive(Debug)]
@@ -235,6 +237,7 @@ impl Gateway {
                 stuck: AtomicUsize::new(0),
                 set_aside: unfinished.set_aside.len(),
                 changed: Notify::new(),
+                turns: paid::Turns::default(),
             }),
         };
         for live in fleeting {

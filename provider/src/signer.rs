@@ -46,6 +46,8 @@ pub struct KnownJob {
     pub finished: bool,
     /// The canonical bytes of its receipt.
     pub receipt: Option<Vec<u8>>,
+    /// In which opening of its channel its place is, if that was written down.
+    pub opening: Option<Opening>,
 }
 
 /// Signs, with the provider's key, that a receipt is the one at a place of one opening of a
@@ -205,6 +207,11 @@ impl<J: Jobs> Signer<J> {
             return Err(Denial::OtherThanRequested { field });
         }
         check(&body, &receipt.consensus)?;
+        // Two openings have a place of the same number each.
+        if known.opening.is_some_and(|own| own != *opening) {
+            let field = "opening".to_owned();
+            return Err(Denial::OtherThanRequested { field });
+        }
         let Channel::Ton { address, index } = body.channel else {
             return Err(Denial::NoChannel);
         };

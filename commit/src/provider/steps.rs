@@ -131,6 +131,27 @@ pub(super) fn admit(
     })
 }
 
+pub(super) fn release(
+    connection: &Connection,
+    id: &ChannelId,
+    channel: tussah_manifest::Channel,
+    job: Digest,
+) -> Result<bool, ProviderError> {
+    let entry = entry(connection, id)?;
+    let tussah_manifest::Channel::Ton { index, .. } = channel else {
+        return Err(ProviderError::OtherChannel("a local request".to_owned()));
+    };
+    let is_last = next_index(connection, &entry)?.checked_sub(1) == Some(index);
+    if channel != place(id, index) || !is_last {
+        return Ok(false);
+    }
+    let released = connection.execute(
+        "DELETE FROM request WHERE channel = ?1 AND idx = ?2 AND job = ?3",
+        (entry.number, int(index)?, job.as_bytes()),
+    )?;
+    Ok(released > 0)
+}
+
 fn stop_at(view: &ChannelView, rules: AdmitRules) -> u32 {
     view.deadline.saturating_sub(rules.stop_before_seconds)
 }

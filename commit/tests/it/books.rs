@@ -84,6 +84,32 @@ fn both_books_are_there_after_they_were_closed() {
 }
 
 #[test]
+fn a_place_that_came_to_nothing_is_free_for_another_request() {
+    let (world, folder) = (World::open(), tempfile::tempdir().unwrap());
+    let provider = world.provider(folder.path());
+    let id = world.id();
+    let [first, second] = [0, 1].map(|index| world.request(index, 0, 1_000));
+    provider.admit(id, &first, RULES).unwrap();
+    provider.admit(id, &second, RULES).unwrap();
+    // What stands before others would leave a hole, and what is another job's is not given back.
+    assert!(!provider.release(id, &first).unwrap());
+    assert!(!provider.release(id, &world.request(1, 7, 1_000)).unwrap());
+    assert_eq!(provider.next_index(id).unwrap(), 2);
+    assert!(provider.release(id, &second).unwrap());
+    assert!(!provider.release(id, &second).unwrap());
+    assert_eq!(provider.view(id).unwrap().promised, nano(1_000));
+    let other = world.request(1, 8, 2_000);
+    assert_eq!(provider.admit(id, &other, RULES).unwrap().index, 1);
+    // A place with its receipt is nobody's to give back.
+    for request in [&first, &other] {
+        let receipt = world.receipt(request, 10);
+        provider.finish(id, &receipt, &world.provider_key).unwrap();
+        assert!(!provider.release(id, request).unwrap());
+    }
+    assert_eq!(provider.view(id).unwrap().commitment.receipts, 2);
+}
+
+#[test]
 fn receipts_wait_for_those_before_them() {
     let (world, folder) = (World::open(), tempfile::tempdir().unwrap());
     let (client, provider) = (world.client(folder.path()), world.provider(folder.path()));

@@ -83,13 +83,28 @@ impl Books {
 
     /// The newest opening of a channel whose receipts this provider signs.
     fn view(&self, address: &ChannelAddress) -> Result<ChannelView, PayError> {
+        self.find(address, |_| true)
+    }
+
+    /// A certain one.
+    fn view_of(&self, address: &ChannelAddress, of: &Opening) -> Result<ChannelView, PayError> {
+        self.find(address, |view| opening(&view.record.id) == *of)
+    }
+
+    fn find(
+        &self,
+        address: &ChannelAddress,
+        fits: impl Fn(&ChannelView) -> bool,
+    ) -> Result<ChannelView, PayError> {
         let views = self
             .book
             .channels()
             .map_err(|error| refused(address, error))?;
         let found = views.into_iter().rev().find(|view| {
             let found = &view.record.id.address;
-            i32::from(found.workchain) == address.workchain && found.address.0 == address.account
+            i32::from(found.workchain) == address.workchain
+                && found.address.0 == address.account
+                && fits(view)
         });
         found
             .filter(|view| view.provider_key == self.provider)
@@ -216,9 +231,20 @@ impl Paymaster for Books {
         let granted = self.book.admit(&id, request, RULES);
         let granted = granted.map_err(|error| refused(&address, error))?;
         Ok(PlaceGrant {
+            opening: opening(&id),
             granted: granted.granted,
             stop_at_unix_s: granted.stop_at,
         })
+    }
+
+    fn release(&self, request: &Request, of: &Opening) -> Result<(), PayError> {
+        let (address, index) = place(request.body.channel)?;
+        let id = self.view_of(&address, of)?.record.id;
+        let released = self.book.release(&id, request);
+        match released.map_err(|error| refused(&address, error))? {
+            true => Ok(()),
+            false => Err(PayError::Failed(format!("place {index} is not the last"))),
+        }
     }
 
     fn opening(&self, channel: &ChannelAddress) -> Result<Opening, PayError> {
@@ -227,11 +253,7 @@ impl Paymaster for Books {
 
     fn finish(&self, receipt: &Receipt, claim: &PlaceClaim) -> Result<(), PayError> {
         let (address, _) = place(receipt.consensus.channel)?;
-        let id = self.view(&address)?.record.id;
-        if opening(&id) != claim.opening {
-            let message = "the channel was opened anew meanwhile".to_owned();
-            return Err(PayError::Failed(message));
-        }
+        let id = self.view_of(&address, &claim.opening)?.record.id;
         // A job from before a restart: nobody has asked for the channel since.
         self.hold(&address, &id.address)?;
         let claim = Claim {
@@ -250,8 +272,13 @@ impl Paymaster for Books {
             })
     }
 
-    fn claim(&self, channel: &ChannelAddress, index: u64) -> Result<Option<PlaceClaim>, PayError> {
-        let id = self.view(channel)?.record.id;
+    fn claim(
+        &self,
+        channel: &ChannelAddress,
+        of: &Opening,
+        index: u64,
+    ) -> Result<Option<PlaceClaim>, PayError> {
+        let id = self.view_of(channel, of)?.record.id;
         let kept = self.book.finished(&id, index);
         let kept = kept.map_err(|error| refused(channel, error))?;
         Ok(kept.map(|(_, claim)| PlaceClaim {

@@ -8,17 +8,20 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tussah_manifest::{
     Channel, ChannelAddress, Digest, Nanograms, Receipt, Request, Signature, TreeHash,
 };
 
-use super::{Gateway, SignerError};
-use crate::ledger::{JobState, LedgerError};
+use super::{Gateway, SignerError, SubmitError};
+use crate::ledger::{JobState, LedgerError, NewJob, StoreError};
 use crate::wire::Opening;
 
 /// Leave to run, in a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlaceGrant {
+    /// In which opening of it.
+    pub opening: Opening,
     /// What the job may cost.
     pub granted: Nanograms,
     /// When it has to have ended, in seconds since 1970: a voucher over it has to be redeemed yet.
@@ -108,6 +111,12 @@ pub trait Paymaster: Debug + Send + Sync {
     /// [`PayError`]; nothing was taken.
     fn admit(&self, request: &Request) -> Result<PlaceGrant, PayError>;
 
+    /// Takes a place back from a request that got it and was not accepted after all.
+    ///
+    /// # Errors
+    /// [`PayError`]; the place is the request's as before.
+    fn release(&self, request: &Request, opening: &Opening) -> Result<(), PayError>;
+
     /// Which opening of the channel receipts are for now.
     ///
     /// # Errors
@@ -120,11 +129,16 @@ pub trait Paymaster: Debug + Send + Sync {
     /// [`PayError`].
     fn finish(&self, receipt: &Receipt, claim: &PlaceClaim) -> Result<(), PayError>;
 
-    /// The claim to what is at a place; `None` while nothing is.
+    /// The claim to what is at a place of an opening; `None` while nothing is.
     ///
     /// # Errors
     /// [`PayError`].
-    fn claim(&self, channel: &ChannelAddress, index: u64) -> Result<Option<PlaceClaim>, PayError>;
+    fn claim(
+        &self,
+        channel: &ChannelAddress,
+        opening: &Opening,
+        index: u64,
+    ) -> Result<Option<PlaceClaim>, PayError>;
 
     /// The jobs that have places and no receipts there.
     ///
@@ -161,9 +175,39 @@ pub enum ClaimError {
     /// The job has no receipt, or is not paid through a channel.
     #[error("the job has no receipt that is paid through a channel")]
     NoReceipt,
+    /// The book is not the ledger's.
+    #[error("the channel's book has another receipt at place {index} than that of job {job}")]
+    OtherReceipt {
+        /// The job.
+        job: Digest,
+        /// Its place.
+        index: u64,
+    },
     /// A task of ours failed.
     #[error("the provider failed: {0}")]
     Internal(String),
+}
+
+/// One submission at a time takes a place in a channel, from the book until the ledger has the job
+/// or has refused it: so what is given back is the last place, and nobody else's. Channels share
+/// turns, so that there are not more of them than these.
+#[derive(Debug, Default)]
+pub(super) struct Turns([Arc<Mutex<()>>; 32]);
+
+/// A place that the book has given, and the ledger has not taken yet.
+#[derive(Debug)]
+pub(super) struct TakenPlace {
+    address: ChannelAddress,
+    request: Request,
+    opening: Opening,
+    _turn: OwnedMutexGuard<()>,
+}
+
+impl Turns {
+    pub(super) async fn wait(&self, channel: &ChannelAddress) -> OwnedMutexGuard<()> {
+        let turn = usize::from(channel.account[0]) % self.0.len();
+        Arc::clone(&self.0[turn]).lock_owned().await
+    }
 }
 
 impl Gateway {
@@ -187,33 +231,87 @@ impl Gateway {
         asked.map_err(|error| PayError::Failed(error.to_string()))?
     }
 
+    /// Gives a job its place in the book, once the ledger has none there. The job has to have
+    /// stopped before the channel ends.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; nothing was taken.
+    pub(super) async fn take_place(
+        &self,
+        new: &mut NewJob,
+        address: ChannelAddress,
+        turn: OwnedMutexGuard<()>,
+    ) -> Result<TakenPlace, SubmitError> {
+        let channel = new.request.body.channel;
+        let opening = self.ask_books(address, move |books| books.opening(&address));
+        self.inner.ledger.require_free(channel, &opening.await?)?;
+        let request = new.request.clone();
+        let admitted = self.ask_books(address, move |books| books.admit(&request));
+        let grant = admitted.await?;
+        let stop_at = u64::from(grant.stop_at_unix_s).saturating_mul(1000);
+        let deadline = new.deadline_unix_ms.unwrap_or(u64::MAX);
+        new.deadline_unix_ms = Some(deadline.min(stop_at));
+        new.opening = Some(grant.opening);
+        Ok(TakenPlace {
+            address,
+            request: new.request.clone(),
+            opening: grant.opening,
+            _turn: turn,
+        })
+    }
+
+    /// Gives the place back of a job that the ledger refused. Where nobody knows whether it did,
+    /// as when the disk failed in the middle, the place stays the request's, which its client
+    /// sends again.
+    pub(super) async fn give_back(&self, place: TakenPlace, refused: &LedgerError) {
+        if let LedgerError::Store(StoreError::Commit(_) | StoreError::Closed) = refused {
+            return;
+        }
+        let TakenPlace {
+            address,
+            request,
+            opening,
+            _turn,
+        } = place;
+        let job = request.body.job_id();
+        let released = self.ask_books(address, move |books| books.release(&request, &opening));
+        if let Err(error) = released.await {
+            tracing::error!(%job, %error, "its place in the channel could not be given back");
+        }
+    }
+
     /// The provider's word for a job's receipt. What is missing of it, because the process ended in
     /// between, is made up for.
     ///
     /// # Errors
     /// [`ClaimError`].
     pub async fn claim(&self, job: &Digest) -> Result<PlaceClaim, ClaimError> {
-        let summary = self.inner.ledger.job(job)?;
-        let receipt = summary.and_then(|job| job.receipt);
+        let summary = self.inner.ledger.job(job)?.ok_or(ClaimError::NoReceipt)?;
+        let (receipt, kept_opening) = (summary.receipt, summary.opening);
         let receipt = receipt.ok_or(ClaimError::NoReceipt)?;
+        let digest = receipt.digest();
         let Channel::Ton { address, index } = receipt.consensus.channel else {
             return Err(ClaimError::NoReceipt);
         };
-        let kept = self
-            .ask_books(address, move |books| books.claim(&address, index))
-            .await?;
-        if let Some(claim) = kept {
-            return Ok(claim);
+        let asked = self.ask_books(address, move |books| {
+            let opening = match kept_opening {
+                Some(opening) => opening,
+                None => books.opening(&address)?,
+            };
+            Ok((opening, books.claim(&address, &opening, index)?))
+        });
+        let (opening, kept) = asked.await?;
+        match kept {
+            Some(claim) if claim.receipt == digest => return Ok(claim),
+            Some(_) => return Err(ClaimError::OtherReceipt { job: *job, index }),
+            None => {}
         }
-        let opening = self
-            .ask_books(address, move |books| books.opening(&address))
-            .await?;
         let signature = self.inner.signer.sign_claim(job, opening).await?;
         let claim = PlaceClaim {
             opening,
             address,
             index,
-            receipt: receipt.digest(),
+            receipt: digest,
             signature,
         };
         self.ask_books(address, move |books| books.finish(&receipt, &claim))

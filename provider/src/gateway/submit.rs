@@ -401,6 +401,7 @@ impl Gateway {
             deadline_unix_ms,
             time_max_ms: submission.time_max_ms,
             keep: submission.keep,
+            opening: None,
         };
         self.take(submission, new, place, now).await
     }
@@ -415,19 +416,18 @@ impl Gateway {
     ) -> Result<Ticket, SubmitError> {
         let id = new.request.body.job_id();
         let limits = queue_limits(&submission.account);
+        let mut taken = None;
         if let Channel::Ton { address, .. } = new.request.body.channel {
+            let turn = self.inner.turns.wait(&address).await;
             // A job that has ended has its place in the channel: to ask for it again would be
             // refused.
             if self.inner.ledger.job(&id)?.is_some() {
+                drop(turn);
                 return self.known(&id, submission).await;
             }
             // What the ledger would refuse must not get a place, where no receipt would ever come.
             new.check()?;
-            let request = new.request.clone();
-            let admitted = self.ask_books(address, move |books| books.admit(&request));
-            let stop_at = u64::from(admitted.await?.stop_at_unix_s).saturating_mul(1000);
-            let deadline = new.deadline_unix_ms.unwrap_or(u64::MAX);
-            new.deadline_unix_ms = Some(deadline.min(stop_at));
+            taken = Some(self.take_place(&mut new, address, turn).await?);
         }
         let accepted = Accepted {
             request: new.request.clone(),
@@ -442,7 +442,11 @@ impl Gateway {
             keep: new.keep,
         };
         let live = Arc::new(Live::of(accepted, limits));
-        match self.inner.ledger.accept(new, now).await? {
+        let accepted = self.inner.ledger.accept(new, now).await;
+        if let (Err(error), Some(place)) = (&accepted, taken) {
+            self.give_back(place, error).await;
+        }
+        match accepted? {
             Acceptance::New => {
                 place.take();
                 let mut state = self.lock();

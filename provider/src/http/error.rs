@@ -129,6 +129,9 @@ impl From<LedgerError> for ApiError {
                 "upload_quota_exceeded",
                 error.to_string(),
             ),
+            LedgerError::PlaceTaken(_) => {
+                Self::new(StatusCode::CONFLICT, "place_taken", error.to_string())
+            }
             LedgerError::Mismatch(_) => Self::bad("documents_differ", error.to_string()),
             other => Self::internal(&other),
         }

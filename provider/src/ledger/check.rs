@@ -153,8 +153,8 @@ fn check_jobs(
     report: &mut CheckReport,
 ) -> Result<BTreeMap<i64, Sum>, LedgerError> {
     let sql = "SELECT id, state, account, manifest, reserved, finished, price, error_code, fault, \
-               error, request, input, receipt, opening, output, accepted, pruned, place \
-               FROM jobs";
+               error, request, input, receipt, opening, output, accepted, pruned, place, \
+               network, incarnation FROM jobs";
     let mut statement = connection.prepare(sql)?;
     let mut rows = statement.query([])?;
     let mut sums: BTreeMap<i64, Sum> = BTreeMap::new();
@@ -210,6 +210,11 @@ fn check_job(
     hold(
         place_of(body.channel) == place,
         "the request names another place in a channel",
+    );
+    let opening: (Option<i32>, Option<[u8; 32]>) = (row.get(18)?, row.get(19)?);
+    hold(
+        opening.0.is_some() == opening.1.is_some() && (opening.0.is_none() || place.is_some()),
+        "the opening of its channel does not fit its place",
     );
     let manifest: [u8; 32] = row.get(3)?;
     hold(

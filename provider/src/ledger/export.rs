@@ -52,8 +52,8 @@ impl LedgerView {
             while let Some(row) = rows.next()? {
                 jobs.push(EndedJob {
                     sequence: unsigned(row.get("sequence")?, "jobs.sequence")?,
-                    account: row.get(15)?,
-                    finished_utc: row.get(16)?,
+                    account: row.get(17)?,
+                    finished_utc: row.get(18)?,
                     job: summary_of(row)?,
                 });
             }

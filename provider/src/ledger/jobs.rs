@@ -6,10 +6,10 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 use tussah_manifest::{Digest, Document as _, Manifest, Nanograms, Receipt, Request};
 
 use super::accounts::{manifest_of, put_manifest};
-use super::places::place_of;
+use super::places::{opening_of, place_of, require_free};
 use super::{AccountId, Finding, Ledger, LedgerError, StoreError, amount, signed, unsigned};
 use crate::signer::KnownJob;
-use crate::wire::WhoseFault;
+use crate::wire::{Opening, WhoseFault};
 
 /// Where a job is on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,6 +64,8 @@ pub struct NewJob {
     pub time_max_ms: Option<u64>,
     /// Whether it runs when nobody waits for it: also after a crash.
     pub keep: bool,
+    /// In which opening of its channel its place is; none of a job on credit.
+    pub opening: Option<Opening>,
 }
 
 /// What accepting came to.
@@ -202,6 +204,9 @@ pub struct JobSummary {
     pub output_bytes: u64,
     /// When its input, output and log were removed, if they were.
     pub pruned_unix_ms: Option<u64>,
+    /// In which opening of its channel its place is; none of a job on credit, or from before
+    /// openings were written down.
+    pub opening: Option<Opening>,
 }
 
 impl Ledger {
@@ -324,10 +329,12 @@ fn accept(
     }
     let reserve = signed(job.reserve.get(), "what is reserved")?;
     let place = place_of(job.request.body.channel);
-    if let Some(place) = &place {
-        let sql = "SELECT count(*) FROM jobs WHERE place = ?1";
-        if connection.query_row(sql, [place], |row| row.get::<_, i64>(0))? > 0 {
-            return Err(LedgerError::PlaceTaken(place.clone()));
+    match (&place, &job.opening) {
+        (Some(place), Some(opening)) => require_free(connection, place.clone(), opening)?,
+        (None, None) => {}
+        _ => {
+            let text = "a place is one in an opening of a channel".to_owned();
+            return Err(LedgerError::Mismatch(text));
         }
     }
     // What is paid through a channel is not on credit.
@@ -344,8 +351,8 @@ fn accept(
     put_manifest(connection, &digest, &job.manifest.to_bytes())?;
     let time = |ms: Option<u64>, what| ms.map(|ms| signed(ms, what)).transpose();
     let sql = "INSERT INTO jobs (id, state, account, manifest, deployment, accepted, deadline, \
-               time_max_ms, reserved, request, input, keep, place) \
-               VALUES (?1, 0, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+               time_max_ms, reserved, request, input, keep, place, network, incarnation) \
+               VALUES (?1, 0, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
     connection.prepare_cached(sql)?.execute((
         id.as_bytes(),
         job.account.0,
@@ -359,6 +366,8 @@ fn accept(
         &job.input,
         job.keep,
         place,
+        job.opening.map(|opening| opening.network),
+        job.opening.map(|opening| opening.incarnation),
     ))?;
     Ok(Acceptance::New)
 }
@@ -459,16 +468,19 @@ fn finish(
 
 /// A job as the signer wants it: it checks the request itself.
 pub(super) fn known(connection: &Connection, id: &Digest) -> Result<Option<KnownJob>, LedgerError> {
-    let sql = "SELECT state, request, receipt FROM jobs WHERE id = ?1";
+    let sql = "SELECT state, request, receipt, network, incarnation FROM jobs WHERE id = ?1";
     let mut statement = connection.prepare_cached(sql)?;
     let known = statement.query_row([id.as_bytes()], |row| {
-        Ok(KnownJob {
-            finished: row.get::<_, i64>(0)? != JobState::Accepted.code(),
-            request: row.get(1)?,
-            receipt: row.get(2)?,
-        })
+        Ok((|| {
+            Ok(KnownJob {
+                finished: row.get::<_, i64>(0)? != JobState::Accepted.code(),
+                request: row.get(1)?,
+                receipt: row.get(2)?,
+                opening: opening_of(row, 3)?,
+            })
+        })())
     });
-    Ok(known.optional()?)
+    known.optional()?.transpose()
 }
 
 pub(super) fn request_of(bytes: &[u8]) -> Result<Request, LedgerError> {
@@ -500,7 +512,8 @@ fn accepted_of(row: &Row<'_>) -> Result<Accepted, LedgerError> {
 
 /// The columns that [`summary_of`] reads.
 pub(super) const SUMMARY: &str = "id, state, account, manifest, deployment, accepted, finished, price, \
-                       error_code, fault, error, receipt, coalesce(length(output), 0), pruned";
+                       error_code, fault, error, receipt, coalesce(length(output), 0), pruned, \
+                       network, incarnation";
 
 fn summary(connection: &Connection, id: &Digest) -> Result<Option<JobSummary>, LedgerError> {
     let sql = format!("SELECT {SUMMARY} FROM jobs WHERE id = ?1");
@@ -553,6 +566,7 @@ pub(super) fn summary_of(row: &Row<'_>) -> Result<JobSummary, LedgerError> {
         receipt,
         output_bytes: unsigned(row.get(12)?, "jobs.output")?,
         pruned_unix_ms: pruned.map(|ms| unsigned(ms, "jobs.pruned")).transpose()?,
+        opening: opening_of(row, 14)?,
     })
 }
 

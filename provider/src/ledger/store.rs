@@ -21,6 +21,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("0002.sql"),
     include_str!("0003.sql"),
     include_str!("0004.sql"),
+    include_str!("0005.sql"),
 ];
 /// "TusL": another program's database is not written to.
 const APPLICATION_ID: i32 = 0x5475_734c;

@@ -51,6 +51,7 @@ impl Paper {
                 request,
                 finished: false,
                 receipt: None,
+                opening: None,
             };
             (body.job_id(), known)
         });
@@ -340,6 +341,16 @@ fn a_claim_is_signed_for_the_receipt_that_the_ledger_has_and_no_other() {
     let signed = signer.sign_claim(&job, &opening).unwrap();
     let expected = test_claim(&address, 7, &opening, &digest, &key(2)).unwrap();
     assert_eq!(signed, expected.as_bytes());
+    assert_eq!(signer.sign_claim(&job, &opening).unwrap(), signed);
+    // A place of another opening is another place, which may be another job's.
+    let other = Opening {
+        incarnation: [6; 32],
+        ..opening
+    };
+    paper.change(&job, |known| known.opening = Some(opening));
+    let field = "opening".to_owned();
+    let denied = Denial::OtherThanRequested { field };
+    assert_eq!(signer.sign_claim(&job, &other), Err(denied));
     assert_eq!(signer.sign_claim(&job, &opening).unwrap(), signed);
     // What is on credit has no place.
     let (_, bytes) = receipt_of(&local, 2);

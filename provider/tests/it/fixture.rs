@@ -73,6 +73,7 @@ pub(crate) fn job(number: u64, account: AccountId, price_max: u64) -> NewJob {
         deadline_unix_ms: None,
         time_max_ms: None,
         keep: true,
+        opening: None,
     }
 }
 

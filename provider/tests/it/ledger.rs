@@ -12,7 +12,7 @@ use tussah_provider::ledger::{
     Ending, Fault, JobPart, JobState, Ledger, LedgerError, LedgerView, LimitChanges, NewJob, Shape,
 };
 use tussah_provider::signer::Jobs as _;
-use tussah_provider::wire::WhoseFault;
+use tussah_provider::wire::{Opening as ChannelOpening, WhoseFault};
 
 use crate::fixture::*;
 
@@ -179,6 +179,15 @@ fn credit_changes_by_what_is_named_and_never_past_what_there_is() {
     assert_eq!(world.findings(), [""; 0]);
 }
 
+const fn channel_opening(number: u8) -> ChannelOpening {
+    ChannelOpening {
+        network: -3,
+        incarnation: [number; 32],
+    }
+}
+
+const OPENING: ChannelOpening = channel_opening(5);
+
 /// A job at a place in a channel, whatever the account's credit is.
 #[test]
 fn what_is_paid_through_a_channel_is_not_on_credit_and_has_its_place_alone() {
@@ -194,8 +203,15 @@ fn what_is_paid_through_a_channel_is_not_on_credit_and_has_its_place_alone() {
         let mut body = job.request.body.clone();
         body.channel = Channel::Ton { address, index };
         job.request = body.sign(&client_key()).unwrap();
+        job.opening = Some(OPENING);
         job
     };
+    let nowhere = NewJob {
+        opening: None,
+        ..at(2, 0)
+    };
+    let refused = world.accept(&nowhere).unwrap_err();
+    assert!(matches!(refused, LedgerError::Mismatch(_)), "{refused}");
     assert!(matches!(
         world.accept(&job(1, world.account, 10)),
         Err(LedgerError::Credit { .. })
@@ -211,6 +227,21 @@ fn what_is_paid_through_a_channel_is_not_on_credit_and_has_its_place_alone() {
     assert!(matches!(taken, LedgerError::PlaceTaken(_)), "{taken}");
     world.finish(&first, ending(&first, 7)).unwrap();
     let taken = world.accept(&at(5, 0)).unwrap_err();
+    assert!(matches!(taken, LedgerError::PlaceTaken(_)), "{taken}");
+    // The same place of another opening is another one, unless it is not known of which it was.
+    let anew = |number, index| NewJob {
+        opening: Some(channel_opening(6)),
+        ..at(number, index)
+    };
+    world.accept(&anew(6, 0)).unwrap();
+    let id = first.request.body.job_id();
+    let kept = world.ledger.job(&id).unwrap().unwrap();
+    assert_eq!(kept.opening, Some(OPENING));
+    let old = Connection::open(&world.path).unwrap();
+    let sql = "UPDATE jobs SET network = NULL, incarnation = NULL WHERE id = ?1";
+    let second = second.request.body.job_id();
+    old.execute(sql, [second.as_bytes()]).unwrap();
+    let taken = world.accept(&anew(7, 1)).unwrap_err();
     assert!(matches!(taken, LedgerError::PlaceTaken(_)), "{taken}");
     let account = &world.ledger.accounts().unwrap()[0];
     assert_eq!((account.spent, account.reserved), (nano(0), nano(0)));

@@ -9,6 +9,7 @@ use tussah_provider::gateway::{
     Ask, ClaimError, Gateway, JobEnd, PayError, Paymaster, PlaceClaim, PlaceGrant, PriceSheet,
     Standing, Submission, SubmitError, VoucherForm,
 };
+use tussah_provider::ledger::LedgerError;
 use tussah_provider::wire::Opening;
 
 use crate::fixture::*;
@@ -20,11 +21,16 @@ const OPENING: Opening = Opening {
     incarnation: [5; 32],
 };
 
+/// An opening of the channel, and a place in it.
+type Place = ([u8; 32], u64);
+
 /// A book that is not kept.
 #[derive(Debug, Default)]
 struct Paper {
-    places: Mutex<BTreeMap<u64, Digest>>,
-    claims: Mutex<BTreeMap<u64, PlaceClaim>>,
+    places: Mutex<BTreeMap<Place, Digest>>,
+    claims: Mutex<BTreeMap<Place, PlaceClaim>>,
+    /// How often the channel was opened anew.
+    openings: Mutex<u8>,
     /// What every request is answered.
     refusal: Mutex<Option<PayError>>,
     /// Whether receipts are not written down.
@@ -39,22 +45,44 @@ fn index_of(channel: Channel) -> u64 {
     }
 }
 
+impl Paper {
+    fn now(&self) -> Opening {
+        let openings = *self.openings.lock().unwrap();
+        Opening {
+            incarnation: [5 + openings; 32],
+            ..OPENING
+        }
+    }
+}
+
 impl Paymaster for Paper {
     fn admit(&self, request: &Request) -> Result<PlaceGrant, PayError> {
         if let Some(refusal) = self.refusal.lock().unwrap().clone() {
             return Err(refusal);
         }
         let index = index_of(request.body.channel);
+        let (opening, job) = (self.now(), request.body.job_id());
         let mut places = self.places.lock().unwrap();
-        places.insert(index, request.body.job_id());
+        let at = places.entry((opening.incarnation, index)).or_insert(job);
+        if *at != job {
+            return Err(PayError::Refused("the place is taken".to_owned()));
+        }
         Ok(PlaceGrant {
+            opening,
             granted: request.body.price_nanograms_max,
             stop_at_unix_s: u32::MAX,
         })
     }
 
+    fn release(&self, request: &Request, opening: &Opening) -> Result<(), PayError> {
+        let place = (opening.incarnation, index_of(request.body.channel));
+        let job = self.places.lock().unwrap().remove(&place);
+        assert_eq!(job, Some(request.body.job_id()));
+        Ok(())
+    }
+
     fn opening(&self, _: &ChannelAddress) -> Result<Opening, PayError> {
-        Ok(OPENING)
+        Ok(self.now())
     }
 
     fn finish(&self, receipt: &Receipt, claim: &PlaceClaim) -> Result<(), PayError> {
@@ -62,13 +90,20 @@ impl Paymaster for Paper {
             return Err(PayError::Failed("no disk".to_owned()));
         }
         assert_eq!(claim.receipt, receipt.digest());
-        self.claims.lock().unwrap().insert(claim.index, *claim);
+        let place = (claim.opening.incarnation, claim.index);
+        self.claims.lock().unwrap().insert(place, *claim);
         self.written.notify_one();
         Ok(())
     }
 
-    fn claim(&self, _: &ChannelAddress, index: u64) -> Result<Option<PlaceClaim>, PayError> {
-        Ok(self.claims.lock().unwrap().get(&index).copied())
+    fn claim(
+        &self,
+        _: &ChannelAddress,
+        opening: &Opening,
+        index: u64,
+    ) -> Result<Option<PlaceClaim>, PayError> {
+        let claims = self.claims.lock().unwrap();
+        Ok(claims.get(&(opening.incarnation, index)).copied())
     }
 
     fn unfinished(&self) -> Result<Vec<Digest>, PayError> {
@@ -76,7 +111,7 @@ impl Paymaster for Paper {
         let places = self.places.lock().unwrap();
         let missing = places
             .iter()
-            .filter(|(index, _)| !claims.contains_key(index));
+            .filter(|(place, _)| !claims.contains_key(place));
         Ok(missing.map(|(_, job)| *job).collect())
     }
 
@@ -104,7 +139,11 @@ async fn gateway(folder: &std::path::Path, book: &Arc<Paper>) -> Gateway {
 
 /// A job at a place, by a client with a key.
 fn at(gateway: &Gateway, index: u64) -> Submission {
-    let local = house(gateway, "hello", None);
+    saying(gateway, index, "hello")
+}
+
+fn saying(gateway: &Gateway, index: u64, input: &str) -> Submission {
+    let local = house(gateway, input, None);
     let mut body = request(index, &local.manifest, &local.input, 1_000).body;
     let address = format!("0:{}", "11".repeat(32)).parse().unwrap();
     body.channel = Channel::Ton { address, index };
@@ -206,5 +245,86 @@ fn a_job_that_never_ran_has_a_receipt_at_its_place_that_costs_nothing() {
         assert_eq!(claim.receipt, receipt.digest());
         assert_eq!(book.unfinished().unwrap(), []);
         check(&gateway);
+    });
+}
+
+#[test]
+fn a_place_is_free_again_where_the_ledger_refused_its_job() {
+    let folder = tempfile::tempdir().unwrap();
+    wait(async {
+        let book = Arc::new(Paper::default());
+        let gateway = gateway(folder.path(), &book).await;
+        let ledger = rusqlite::Connection::open(folder.path().join("ledger.sqlite")).unwrap();
+        let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON jobs \
+                      BEGIN SELECT RAISE(ABORT, 'no'); END";
+        ledger.execute_batch(refuse).unwrap();
+        let error = gateway.submit(at(&gateway, 0)).await.unwrap_err();
+        assert!(matches!(error, SubmitError::Ledger(_)), "{error}");
+        assert!(book.places.lock().unwrap().is_empty());
+        ledger.execute_batch("DROP TRIGGER refuse").unwrap();
+        let other = saying(&gateway, 0, "another job");
+        let accepted = gateway.submit(other).await.unwrap();
+        let job = accepted.id;
+        accepted.leave();
+        assert_eq!(book.unfinished().unwrap(), [job]);
+        check(&gateway);
+    });
+}
+
+#[test]
+fn a_channel_that_was_opened_anew_has_its_places_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    wait(async {
+        let book = Arc::new(Paper::default());
+        let gateway = gateway(folder.path(), &book).await;
+        drop(peer::attach(&gateway));
+        let mut claims = Vec::new();
+        for (opening, input) in [(0, "first"), (1, "second")] {
+            *book.openings.lock().unwrap() = opening;
+            let mut ticket = gateway.submit(saying(&gateway, 0, input)).await.unwrap();
+            end_of(&mut ticket).await;
+            let claim = gateway.claim(&ticket.id).await.unwrap();
+            assert_eq!(claim.opening, book.now());
+            claims.push((ticket.id, claim));
+            ticket.leave();
+        }
+        // Each job's claim is to its own receipt, also when its opening is over.
+        for (job, claim) in &claims {
+            assert_eq!(gateway.claim(job).await.unwrap(), *claim);
+        }
+        assert_ne!(claims[0].1.receipt, claims[1].1.receipt);
+        // Within an opening a place is one job's, and the ledger says so before the book is asked.
+        book.places.lock().unwrap().clear();
+        let again = gateway.submit(saying(&gateway, 0, "third")).await;
+        let again = again.unwrap_err();
+        let is_taken = matches!(&again, SubmitError::Ledger(LedgerError::PlaceTaken(_)));
+        assert!(is_taken, "{again}");
+        assert!(book.places.lock().unwrap().is_empty());
+        check(&gateway);
+    });
+}
+
+#[test]
+fn a_claim_to_another_receipt_is_not_given_out() {
+    let folder = tempfile::tempdir().unwrap();
+    wait(async {
+        let book = Arc::new(Paper::default());
+        let gateway = gateway(folder.path(), &book).await;
+        drop(peer::attach(&gateway));
+        let mut ticket = gateway.submit(at(&gateway, 0)).await.unwrap();
+        end_of(&mut ticket).await;
+        let claim = gateway.claim(&ticket.id).await.unwrap();
+        let other = PlaceClaim {
+            receipt: Digest::of(b"another receipt"),
+            ..claim
+        };
+        let place = (OPENING.incarnation, 0);
+        book.claims.lock().unwrap().insert(place, other);
+        let error = gateway.claim(&ticket.id).await.unwrap_err();
+        assert!(
+            matches!(error, ClaimError::OtherReceipt { index: 0, .. }),
+            "{error}"
+        );
+        ticket.leave();
     });
 }
