@@ -101,6 +101,21 @@ impl ProviderBook {
         Ok(self.look(chain, id).await?.0)
     }
 
+    /// The same, and that all that is posted is in the book, as [`ProviderBook::check_posted`]
+    /// says.
+    ///
+    /// # Errors
+    /// [`RedeemError`]; [`ProviderError::Posted`] in it if the chain has what the book lacks.
+    pub async fn compare<C: Chain>(
+        &self,
+        chain: &C,
+        id: &ChannelId,
+    ) -> Result<ChannelView, RedeemError> {
+        let (view, look) = self.look(chain, id).await?;
+        self.check_posted(id, &look.state.commitment)?;
+        Ok(view)
+    }
+
     /// The same, and the answer itself.
     async fn look<C: Chain>(
         &self,

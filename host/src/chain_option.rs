@@ -114,16 +114,18 @@ impl ChainOption {
         Self { chain, key }
     }
 
-    /// Opens the chain, and asks it which network it is.
+    /// That it names a chain, as far as that shows without asking one.
     ///
     /// # Errors
-    /// A usage failure if this names no chain, or one on another network; a host failure if it
-    /// does not answer.
-    pub(crate) async fn open(&self) -> Result<OpenChain, Failure> {
-        if let Some(folder) = self.chain.strip_prefix("embedded:") {
-            let network = embedded(Path::new(folder), IfNone::Refuse)?;
-            return Ok(OpenChain::Embedded(Box::new(Mutex::new(network))));
+    /// A usage failure if it does not, or the key's file cannot be read.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        match self.chain.strip_prefix("embedded:") {
+            Some(folder) => require_chain_in(Path::new(folder)),
+            None => self.server().map(drop),
         }
+    }
+
+    fn server(&self) -> Result<ToncenterConfig, Failure> {
         let (url, network) = match self.chain.as_str() {
             "mainnet" => (ToncenterConfig::MAINNET, Some(NetworkId::MAINNET)),
             "testnet" => (ToncenterConfig::TESTNET, Some(NetworkId::TESTNET)),
@@ -135,7 +137,20 @@ impl ChainOption {
         };
         let mut config = ToncenterConfig::new(url, self.key.read(url)?);
         config.network = network;
-        let chain = Toncenter::connect(config).await;
+        Ok(config)
+    }
+
+    /// Opens the chain, and asks it which network it is.
+    ///
+    /// # Errors
+    /// A usage failure if this names no chain, or one on another network; a host failure if it
+    /// does not answer.
+    pub(crate) async fn open(&self) -> Result<OpenChain, Failure> {
+        if let Some(folder) = self.chain.strip_prefix("embedded:") {
+            let network = embedded(Path::new(folder), IfNone::Refuse)?;
+            return Ok(OpenChain::Embedded(Box::new(Mutex::new(network))));
+        }
+        let chain = Toncenter::connect(self.server()?).await;
         Ok(OpenChain::Toncenter(Box::new(
             chain.map_err(chain_failure)?,
         )))
@@ -159,12 +174,8 @@ pub(crate) fn embedded(folder: &Path, if_none: IfNone) -> Result<Network, Failur
     if folder.as_os_str().is_empty() {
         return Err(Failure::usage("`embedded:` names no folder").help(NAME_ONE));
     }
-    if if_none == IfNone::Refuse && !Network::is_in(folder) {
-        let folder = folder.display();
-        let message = format!("there is no chain in {folder}");
-        return Err(Failure::usage(message).help(format!(
-            "`tussah chain faucet ADDRESS GRAM --chain embedded:{folder}` makes one"
-        )));
+    if if_none == IfNone::Refuse {
+        require_chain_in(folder)?;
     }
     std::fs::create_dir_all(folder).map_err(|error| file_failure("make", folder, error))?;
     Network::open(folder, Box::new(clock::seconds)).map_err(|error| match error {
@@ -173,6 +184,17 @@ pub(crate) fn embedded(folder: &Path, if_none: IfNone) -> Result<Network, Failur
         }
         error => Failure::host(error),
     })
+}
+
+fn require_chain_in(folder: &Path) -> Result<(), Failure> {
+    if Network::is_in(folder) {
+        return Ok(());
+    }
+    let folder = folder.display();
+    let message = format!("there is no chain in {folder}");
+    Err(Failure::usage(message).help(format!(
+        "`tussah chain faucet ADDRESS GRAM --chain embedded:{folder}` makes one"
+    )))
 }
 
 fn in_process(error: LocalnetError) -> ChainError {

@@ -174,7 +174,7 @@ impl Channels {
     /// # Errors
     /// A usage failure if both sides have signed the channel's close.
     pub(crate) fn require_unsigned_close(&self, address: &Address) -> Result<(), Failure> {
-        if !self.path(address, CLOSE_SUFFIX).exists() {
+        if !is_close_signed(&self.folder, address) {
             return Ok(());
         }
         let message = format!("both sides have signed the close of channel {address}");
@@ -388,6 +388,11 @@ pub(crate) fn hold(folder: &Path, address: &Address) -> Result<Held, Failure> {
         }
         Err(TryLockError::Error(error)) => Err(failed(error)),
     }
+}
+
+/// Whether both sides have signed the channel's close, so that nothing is to be earned in it.
+pub(crate) fn is_close_signed(folder: &Path, address: &Address) -> bool {
+    file_of(folder, address, CLOSE_SUFFIX).exists()
 }
 
 fn file_of(folder: &Path, address: &Address, suffix: &str) -> PathBuf {

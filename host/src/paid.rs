@@ -84,7 +84,7 @@ impl Payment {
             chain,
             held,
         };
-        payment.books().recover()?;
+        payment.books().recover(home)?;
         Ok(payment)
     }
 

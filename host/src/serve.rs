@@ -38,7 +38,7 @@ use tussah_provider::{
     wire::Secret,
 };
 
-use books::{Books, Told};
+use books::Books;
 use child::Process;
 pub(crate) use child::child_socket;
 use config::{Amount, Config, Place, Whole};
@@ -276,7 +276,7 @@ async fn serve(
     let clients = bind(settings.listen).await?;
     let monitors = bind(settings.metrics_listen).await?;
     let (mut signer, link) = start_signer(*ui).await?;
-    let books = open_books(settings, home, &link, ui).await?;
+    let (books, mut chain) = open_books(settings, home, &link, ui)?.unzip();
     let blobs = home.folder("blobs")?;
     let cache_key = Secret(*keys::load_or_create(home, KeyName::ServeCache)?);
     let config = GatewayConfig {
@@ -286,7 +286,7 @@ async fn serve(
         admission,
         supervision: Supervision::silent(settings.silence),
         keep: settings.keep,
-        paymaster: books,
+        paymaster: books.map(|books| books as Arc<dyn Paymaster>),
         ..GatewayConfig::new(blobs.clone(), cache_key)
     };
     let gateway = Gateway::new(config, ledger, link).map_err(Failure::host)?;
@@ -335,6 +335,7 @@ async fn serve(
         ended = &mut answering => Some(port_lost(address, ended)),
         ended = &mut watching => Some(port_lost(monitored, ended)),
         ended = &mut worker => Some(worker_unusable(ended)),
+        failure = unwatched(&mut chain) => Some(failure),
         () = signer.gone() => Some(Failure::host("the signer has ended")),
     };
     if let Some(failure) = ended {
@@ -384,23 +385,34 @@ async fn drain(gateway: &Gateway, time_max: Duration, ui: &Ui) -> bool {
     false
 }
 
-/// The book of channels, and a task that watches their chain, where one was named.
-async fn open_books(
+/// A task that ends where nothing more can be done of it.
+type Watch = tokio::task::JoinHandle<Failure>;
+
+/// The book of channels, and a task that watches their chain, where one was named. The chain is not
+/// waited for: jobs on credit do not need it.
+fn open_books(
     settings: &Settings,
     home: &Home,
     signer: &SignerLink,
     ui: &Ui,
-) -> Result<Option<Arc<dyn Paymaster>>, Failure> {
+) -> Result<Option<(Arc<Books>, Watch)>, Failure> {
     let Some(chain) = &settings.chain else {
         return Ok(None);
     };
     let key = ApiKeyOption::of_file(settings.chain_key_file.clone());
-    let chain = ChainOption::new(chain.clone(), key).open().await?;
+    let chain = ChainOption::new(chain.clone(), key);
+    chain.check()?;
     let books = Arc::new(Books::open(home, signer.provider_key)?);
-    let mut told = Told::new();
-    books.look_at_all(&chain, ui, &mut told).await;
-    tokio::spawn(Arc::clone(&books).watch(chain, *ui, told));
-    Ok(Some(books))
+    let watch = tokio::spawn(Arc::clone(&books).watch(chain, *ui));
+    Ok(Some((books, watch)))
+}
+
+/// Why the chain can be watched no more; never, where there is none.
+async fn unwatched(watch: &mut Option<Watch>) -> Failure {
+    match watch {
+        None => std::future::pending().await,
+        Some(watch) => watch.await.unwrap_or_else(Failure::host),
+    }
 }
 
 /// Reads the certificate again at each SIGHUP, for as long as what this gives is kept.

@@ -37,7 +37,9 @@ use crate::wire::{Isolation, Secret, WhoseFault};
 pub use admission::{Admission, LimitTooHigh, ModelNotOffered};
 pub use feed::{JobEnd, JobEvent, Listener, Progress};
 pub use metrics::{Gauge, Held, Metrics};
-pub use paid::{ClaimError, PayError, Paymaster, PlaceClaim, PlaceGrant, Standing, VoucherForm};
+pub use paid::{
+    ChannelCounts, ClaimError, PayError, Paymaster, PlaceClaim, PlaceGrant, Standing, VoucherForm,
+};
 pub use prices::PriceSheet;
 pub use rate::TooOften;
 pub use signer_link::{SignerError, SignerLink};

@@ -5,15 +5,19 @@
 
 use std::collections::BTreeMap;
 
+use tussah_commit::Unfinished;
 use tussah_manifest::{
     Consensus, Determinism, Digest, Domain, Evidence, ExitStatus, Label, Nanograms, Receipt,
     Request, Version,
 };
+use tussah_provider::{ledger::LedgerView, signer::Jobs as _};
 use tussah_settlement::voucher::ChannelId;
 
 use crate::{
     channels::{Channels, Held, Known, client_failure, provider_failure},
     failure::Failure,
+    home::Home,
+    serve,
 };
 
 /// The books of a channel that is held.
@@ -65,13 +69,16 @@ impl<'a> Books<'a> {
         Ok(voucher.voucher.amount)
     }
 
-    /// Fills the places of runs that were cut off.
+    /// Fills the places of runs that were cut off. Those of jobs that the daemon has accepted are
+    /// its own: it runs them when it starts again, and a second receipt for a place costs the bond.
     ///
     /// # Errors
-    /// A host failure if a book cannot be written.
-    pub(crate) fn recover(&self) -> Result<(), Failure> {
+    /// A host failure if a book cannot be written, or the daemon has to start first; then nothing
+    /// was filled.
+    pub(crate) fn recover(&self, home: &Home) -> Result<(), Failure> {
         let provider = &self.channels.provider;
         let unfinished = provider.unfinished(self.id()).map_err(provider_failure)?;
+        require_none_of_the_daemon(home, &unfinished)?;
         for job in unfinished {
             let receipt = self.failed(&job.request)?;
             let finished = provider.finish(self.id(), &receipt, &self.channels.provider_key);
@@ -121,4 +128,35 @@ impl<'a> Books<'a> {
         };
         Receipt::sign(consensus, evidence, &self.channels.provider_key).map_err(Failure::host)
     }
+}
+
+/// That the daemon's ledger has none of these jobs.
+fn require_none_of_the_daemon(home: &Home, unfinished: &[Unfinished]) -> Result<(), Failure> {
+    let path = home.root().join(serve::FOLDER).join(serve::LEDGER);
+    if unfinished.is_empty() || !path.is_file() {
+        return Ok(());
+    }
+    let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
+        Failure::host(error)
+            .context("cannot tell whose jobs have places in the channel")
+            .help("start `tussah serve` once: it brings its ledger up to date")
+    };
+    let mut ledger = LedgerView::open(&path).map_err(|error| failed(error.into()))?;
+    for Unfinished { index, job, .. } in unfinished {
+        if ledger
+            .job(job)
+            .map_err(|error| failed(error.into()))?
+            .is_some()
+        {
+            let message = format!(
+                "place {index} of the channel is that of job {job}, which `tussah serve` has \
+                 accepted and not ended"
+            );
+            return Err(Failure::host(message).help(
+                "start `tussah serve`, and run the command again when its jobs have ended and it \
+                 has",
+            ));
+        }
+    }
+    Ok(())
 }

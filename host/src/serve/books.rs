@@ -5,41 +5,35 @@
 //! from its first job until the daemon ends, so that no other command of this host takes a job that
 //! goes on for one that was cut off.
 
+mod sights;
+mod watch;
+
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     path::PathBuf,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU32},
 };
 
-use tussah_commit::{ChannelView, Look, ProviderBook, ProviderError};
+use tokio::sync::Notify;
+use tussah_commit::{ChannelView, ProviderBook, ProviderError};
 use tussah_manifest::{Channel, ChannelAddress, Commitment, Digest, PublicKey, Receipt, Request};
 use tussah_provider::{
-    gateway::{PayError, Paymaster, PlaceClaim, PlaceGrant, Standing, VoucherForm},
+    gateway::{ChannelCounts, PayError, Paymaster, PlaceClaim, PlaceGrant, Standing, VoucherForm},
     wire::Opening,
 };
 use tussah_settlement::{
-    Address, Chain as _,
+    Address,
     channel::ChannelStatus,
     voucher::{ChannelId, Claim, SignedVoucher, Voucher},
 };
 
+use sights::{Moment, Sights, Unseen};
+
 use crate::{
-    chain_option::{OpenChain, chain_failure},
-    channels::{Held, RULES, chain_clock, hold, provider_failure, store_failure},
+    channels::{Held, RULES, chain_clock, hold, is_close_signed, provider_failure, store_failure},
     failure::Failure,
     home::Home,
-    ui::Ui,
 };
-
-/// What was said last of each channel.
-pub(super) type Told = HashMap<Address, String>;
-
-/// Between two looks at the chain: a close is seen well within its window of challenge.
-const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The book, and the channels that are held.
 pub(super) struct Books {
@@ -47,9 +41,11 @@ pub(super) struct Books {
     book: ProviderBook,
     provider: PublicKey,
     held: Mutex<HashMap<Address, Held>>,
-    /// Channels from before the start whose chain has not borne the book out yet: one that was
-    /// brought back from an older copy would give a place that is taken to another receipt.
-    unchecked: Mutex<HashSet<Address>>,
+    /// Channels whose chain has borne the book out, and when: one that was brought back from an
+    /// older copy would give a place that is taken to another receipt.
+    sights: Sights,
+    /// Somebody asks for a channel that was not seen of late.
+    wanted: Notify,
     chain_time: Arc<AtomicU32>,
 }
 
@@ -69,16 +65,18 @@ impl Books {
         let chain_time = Arc::default();
         let path = folder.join("provider.sqlite");
         let book = ProviderBook::open(&path, chain_clock(&chain_time)).map_err(store_failure)?;
-        let views = book.channels().map_err(provider_failure)?;
-        let addresses = views.into_iter().map(|view| view.record.id.address);
-        Ok(Self {
-            unchecked: Mutex::new(addresses.collect()),
+        let books = Self {
+            sights: Sights::default(),
+            wanted: Notify::new(),
             folder,
             book,
             provider,
             held: Mutex::default(),
             chain_time,
-        })
+        };
+        books.book.channels().map_err(provider_failure)?;
+        books.sights.keep(books.to_watch().iter());
+        Ok(books)
     }
 
     /// The newest opening of a channel whose receipts this provider signs.
@@ -120,78 +118,26 @@ impl Books {
         Ok(())
     }
 
-    /// Looks at every channel that is not over, again and again, from a while after now on.
-    pub(super) async fn watch(self: Arc<Self>, chain: OpenChain, ui: Ui, mut told: Told) {
-        loop {
-            tokio::time::sleep(LOOK_INTERVAL).await;
-            self.look_at_all(&chain, &ui, &mut told).await;
-        }
+    /// The channels that are watched: those of this provider that are not over.
+    fn to_watch(&self) -> Vec<ChannelView> {
+        let mut views = self.book.channels().unwrap_or_default();
+        views.retain(|view| view.provider_key == self.provider);
+        sights::to_watch(views)
     }
 
-    /// Looks at every channel that is not over, and warns of what its provider has to know: once,
-    /// as long as it stays the same.
-    pub(super) async fn look_at_all(&self, chain: &OpenChain, ui: &Ui, told: &mut Told) {
-        for view in self.book.channels().unwrap_or_default() {
-            if view.provider_key != self.provider || view.status == ChannelStatus::Closed {
-                continue;
+    /// Whether the channel was seen of late; if not, it is looked at next.
+    fn require_seen(&self, address: &ChannelAddress, id: &ChannelId) -> Result<(), PayError> {
+        let seen = self.sights.require(id, Moment::now());
+        seen.map_err(|unseen| {
+            self.wanted.notify_one();
+            match unseen {
+                Unseen::Never => PayError::Unchecked(*address),
+                Unseen::Since(age) => PayError::Unseen {
+                    channel: *address,
+                    seconds: age.as_secs(),
+                },
             }
-            let said = self.look(chain, &view.record.id).await.unwrap_or_default();
-            let address = view.record.id.address;
-            if !said.is_empty() && told.get(&address) != Some(&said) {
-                ui.warn(&said);
-            }
-            told.insert(address, said);
-        }
-    }
-
-    /// What its provider has to know of a channel.
-    async fn look(&self, chain: &OpenChain, id: &ChannelId) -> Option<String> {
-        if let Ok(time) = chain.time().await {
-            self.chain_time.fetch_max(time, Ordering::Relaxed);
-        }
-        let address = &id.address;
-        if let Err(failure) = self.check(chain, id).await {
-            let reason = failure.chain().join(": ");
-            return Some(format!(
-                "no job is taken through channel {address}: {reason}"
-            ));
-        }
-        match self.book.see(chain, id).await {
-            Ok(view) if view.status == ChannelStatus::Closing => Some(format!(
-                "channel {address} is being closed: `tussah channel redeem {address}` before \
-                 second {} posts what is owed",
-                view.deadline
-            )),
-            Ok(_) => None,
-            Err(error) => {
-                let reason = Failure::host(error).chain().join(": ");
-                Some(format!(
-                    "channel {address} could not be looked at: {reason}"
-                ))
-            }
-        }
-    }
-}
-
-impl Books {
-    /// Whether the book has what the chain has, of a channel that nothing was taken through since
-    /// the start.
-    async fn check(&self, chain: &OpenChain, id: &ChannelId) -> Result<(), Failure> {
-        if !self.unchecked().contains(&id.address) {
-            return Ok(());
-        }
-        let look = Look::at(chain, &id.address).await;
-        let posted = look.map_err(chain_failure)?.state.commitment;
-        let checked = self.book.check_posted(id, &posted);
-        checked.map_err(provider_failure)?;
-        self.unchecked().remove(&id.address);
-        Ok(())
-    }
-
-    fn unchecked(&self) -> MutexGuard<'_, HashSet<Address>> {
-        self.unchecked
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        })
     }
 }
 
@@ -224,10 +170,13 @@ impl Paymaster for Books {
     fn admit(&self, request: &Request) -> Result<PlaceGrant, PayError> {
         let (address, _) = place(request.body.channel)?;
         let id = self.view(&address)?.record.id;
-        if self.unchecked().contains(&id.address) {
-            return Err(PayError::Unchecked(address));
-        }
+        self.require_seen(&address, &id)?;
         self.hold(&address, &id.address)?;
+        // The channel is held, so none is signed from now on.
+        if is_close_signed(&self.folder, &id.address) {
+            let message = format!("both sides have signed the close of channel {address}");
+            return Err(PayError::Refused(message));
+        }
         let granted = self.book.admit(&id, request, RULES);
         let granted = granted.map_err(|error| refused(&address, error))?;
         Ok(PlaceGrant {
@@ -317,7 +266,14 @@ impl Paymaster for Books {
             capacity: view.capacity,
             deadline_unix_s: view.deadline,
             is_open: view.status == ChannelStatus::Open,
+            takes_jobs: view.status == ChannelStatus::Open
+                && !is_close_signed(&self.folder, &view.record.id.address)
+                && self.require_seen(channel, &view.record.id).is_ok(),
         })
+    }
+
+    fn counts(&self) -> ChannelCounts {
+        self.sights.counts(Moment::now())
     }
 
     fn accept(&self, channel: &ChannelAddress, voucher: &VoucherForm) -> Result<(), PayError> {
@@ -335,5 +291,121 @@ impl Paymaster for Books {
         };
         let accepted = self.book.accept(&id, &signed);
         accepted.map(drop).map_err(|error| refused(channel, error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tussah_commit::{ChannelRecord, Look};
+    use tussah_manifest::{Nanograms, Nonce, RequestBody, SigningKey, TreeHash, Version};
+    use tussah_settlement::{
+        channel::{self, ChannelState, ProviderSide, Terms},
+        voucher::NetworkId,
+    };
+
+    use super::{sights::Sight, *};
+
+    const WINDOW: u32 = 4 * 3_600;
+
+    fn key(byte: u8) -> SigningKey {
+        SigningKey::from_bytes(&[byte; 32])
+    }
+
+    /// A channel with a deposit of a GRAM, as an open one is seen.
+    fn open_channel() -> (ChannelRecord, Look) {
+        let gram = Nanograms::new(1_000_000_000).unwrap();
+        let [client, owner] = [1, 2].map(|byte| Address::new(0, [byte; 32].into()));
+        let terms = Terms {
+            client,
+            owner: owner.clone(),
+            client_key: key(1).public_key(),
+            challenge_seconds: WINDOW,
+            redeem_step_min: Nanograms::ZERO,
+            salt: 7,
+        };
+        let side = ProviderSide {
+            key: key(2).public_key(),
+            payout: owner,
+        };
+        let id = ChannelId {
+            network: NetworkId::LOCALNET,
+            address: channel::address(&terms, &side),
+            incarnation: [5; 32],
+        };
+        let state = ChannelState {
+            status: ChannelStatus::Open,
+            payout_bounced: false,
+            deadline: u32::MAX,
+            rent_reserve: Nanograms::ZERO,
+            redeemed: Nanograms::ZERO,
+            owed: Nanograms::ZERO,
+            commitment: Commitment {
+                receipts: 0,
+                root: TreeHash::empty_root(),
+            },
+            incarnation: id.incarnation,
+        };
+        let record = ChannelRecord {
+            id,
+            terms,
+            side,
+            in_flight_max: gram,
+        };
+        let capacity = gram;
+        (record, Look { state, capacity })
+    }
+
+    fn request(address: ChannelAddress) -> Request {
+        let nonce = Nonce::from_bytes([3; 32]);
+        let body = RequestBody {
+            version: Version::V1,
+            manifest: Digest::of(b"manifest"),
+            module: Digest::of(b"module"),
+            input: RequestBody::input_digest(&nonce, b"input"),
+            nonce,
+            price_nanograms_max: Nanograms::new(7).unwrap(),
+            channel: Channel::Ton { address, index: 0 },
+            deadline_unix_ms: None,
+            client_key: key(1).public_key(),
+        };
+        body.sign(&key(1)).unwrap()
+    }
+
+    #[test]
+    fn a_job_is_taken_through_a_channel_that_was_seen_of_late_alone() {
+        let temporary = tempfile::tempdir().unwrap();
+        let home = Home::at(temporary.path().to_owned()).unwrap();
+        let books = Books::open(&home, key(2).public_key()).unwrap();
+        let (record, look) = open_channel();
+        books.book.add(&record, &look).unwrap();
+        books.sights.keep(books.to_watch().iter());
+        let id = &record.id;
+        let address = ChannelAddress {
+            workchain: 0,
+            account: id.address.address.0,
+        };
+        let request = request(address);
+        assert_eq!(books.admit(&request), Err(PayError::Unchecked(address)));
+        let taken = |sight| {
+            books.sights.saw(id, sight);
+            let counts = books.counts();
+            assert_eq!(counts.watched, 1);
+            (books.admit(&request).map(drop), counts.unseen)
+        };
+        let seen = |seconds_ago| {
+            let now = crate::clock::seconds();
+            Sight::new(Moment::now(), now - seconds_ago)
+        };
+        let (refused, unseen) = taken(seen(WINDOW / 4 + 5));
+        let channel = address;
+        assert!(
+            matches!(refused, Err(PayError::Unseen { channel: of, .. }) if of == channel),
+            "{refused:?}"
+        );
+        assert_eq!(unseen, 1);
+        assert_eq!(taken(seen(WINDOW / 4 - 60)), (Ok(()), 0));
+        // What the chain has and the book lacks is no sight.
+        books.sights.doubt(id);
+        assert_eq!(books.admit(&request), Err(PayError::Unchecked(address)));
     }
 }

@@ -81,6 +81,17 @@ pub struct Standing {
     pub deadline_unix_s: u32,
     /// Whether the chain showed it open when it was last looked at.
     pub is_open: bool,
+    /// Whether that was of late, so that jobs are taken through it.
+    pub takes_jobs: bool,
+}
+
+/// How many channels there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ChannelCounts {
+    /// Those that are not over.
+    pub watched: usize,
+    /// Those of them that the chain has not shown of late: no job is taken through them.
+    pub unseen: usize,
 }
 
 /// Why a book did not do what was asked.
@@ -98,6 +109,18 @@ pub enum PayError {
     /// The book has not been held against the chain since the start.
     #[error("the provider has not compared its book of channel {0} with the chain yet")]
     Unchecked(ChannelAddress),
+    /// The chain has not shown the channel for so long that a close could be over before what is
+    /// owed is posted.
+    #[error(
+        "the provider has not seen channel {channel} on the chain for {seconds} s, and takes no \
+         job through it until it does"
+    )]
+    Unseen {
+        /// Which one.
+        channel: ChannelAddress,
+        /// Since the last look that showed it.
+        seconds: u64,
+    },
     /// The provider's own.
     #[error("the provider's book failed: {0}")]
     Failed(String),
@@ -151,6 +174,9 @@ pub trait Paymaster: Debug + Send + Sync {
     /// # Errors
     /// [`PayError`].
     fn standing(&self, channel: &ChannelAddress) -> Result<Standing, PayError>;
+
+    /// How many channels there are; from memory, at once.
+    fn counts(&self) -> ChannelCounts;
 
     /// Takes a voucher.
     ///

@@ -104,6 +104,7 @@ fn standing_view(address: &ChannelAddress, standing: &Standing) -> Value {
         "network": standing.opening.network,
         "incarnation": hex(&standing.opening.incarnation),
         "open": standing.is_open,
+        "takes_jobs": standing.takes_jobs,
         "deadline_unix_s": standing.deadline_unix_s,
         "next_index": standing.next_index.to_string(),
         "receipts": standing.receipts.to_string(),

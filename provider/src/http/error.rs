@@ -187,7 +187,11 @@ impl From<PayError> for ApiError {
             PayError::Busy(_) => Self::new(StatusCode::CONFLICT, "channel_busy", message),
             PayError::Unchecked(_) => {
                 let status = StatusCode::SERVICE_UNAVAILABLE;
-                Self::new(status, "channel_unchecked", message).retry_after(30)
+                Self::new(status, "channel_unchecked", message).retry_after(5)
+            }
+            PayError::Unseen { .. } => {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                Self::new(status, "channel_unseen", message).retry_after(30)
             }
             PayError::Failed(_) => Self::internal(&error),
         }

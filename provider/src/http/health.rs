@@ -30,6 +30,10 @@ pub(super) async fn readyz(State(gateway): State<Gateway>) -> Response {
         "waiting": waiting,
         "running": running,
         "set_aside": gateway.set_aside(),
+        "channels": gateway.paymaster().map(|books| {
+            let counts = books.counts();
+            json!({"watched": counts.watched, "unseen": counts.unseen})
+        }),
     });
     json_response(status, &body)
 }

@@ -69,7 +69,8 @@ pub(super) fn require_free(
 
 /// The opening in two columns from `at` on.
 pub(super) fn opening_of(row: &Row<'_>, at: usize) -> Result<Option<Opening>, LedgerError> {
-    let (network, incarnation) = (row.get(at)?, row.get(at + 1)?);
+    let network: Option<i32> = row.get(at)?;
+    let incarnation: Option<[u8; 32]> = row.get(at + 1)?;
     match (network, incarnation) {
         (Some(network), Some(incarnation)) => Ok(Some(Opening {
             network,

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 use tussah_manifest::{Channel, ChannelAddress, Digest, ExitStatus, Receipt, Request};
 use tussah_provider::gateway::{
-    Ask, ClaimError, Gateway, JobEnd, PayError, Paymaster, PlaceClaim, PlaceGrant, PriceSheet,
-    Standing, Submission, SubmitError, VoucherForm,
+    Ask, ChannelCounts, ClaimError, Gateway, JobEnd, PayError, Paymaster, PlaceClaim, PlaceGrant,
+    PriceSheet, Standing, Submission, SubmitError, VoucherForm,
 };
 use tussah_provider::ledger::LedgerError;
 use tussah_provider::wire::Opening;
@@ -117,6 +117,10 @@ impl Paymaster for Paper {
 
     fn standing(&self, channel: &ChannelAddress) -> Result<Standing, PayError> {
         Err(PayError::NoChannel(*channel))
+    }
+
+    fn counts(&self) -> ChannelCounts {
+        ChannelCounts::default()
     }
 
     fn accept(&self, channel: &ChannelAddress, _: &VoucherForm) -> Result<(), PayError> {

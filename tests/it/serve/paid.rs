@@ -1,6 +1,9 @@
 //! Jobs that a client with its own key pays for through a payment channel, from the deposit to what
 //! the chain credits: two homes, a daemon, and a localnet.
 
+mod away;
+mod both;
+
 use std::{fs, io::BufRead as _};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
@@ -16,7 +19,7 @@ use tussah_settlement::{
 
 use super::{Answer, Daemon, signal};
 use crate::{
-    bank::{Bank, GRAM},
+    bank::{Bank, GRAM, nanograms},
     fixture::Sandbox,
     worker::{ECHO, SPIN},
 };
@@ -161,6 +164,52 @@ fn refused(answer: Answer, status: u16, code: &str, words: &str) {
     );
 }
 
+/// A channel of a client's, towards a provider.
+struct Opened {
+    provider: String,
+    owner: String,
+    terms: String,
+    address: String,
+}
+
+fn open(bank: &Bank<'_>, our_bank: &Bank<'_>) -> Opened {
+    let provider = our_bank.json(&["provider", "key"])["key"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let owner = our_bank.wallet("cold");
+    bank.funded("main", "20");
+    let open = [
+        "channel",
+        "open",
+        "main",
+        "--deposit",
+        "5",
+        "--in-flight",
+        "0.2",
+    ];
+    bank.json(&[&open[..], &["--provider", &provider, "--owner", &owner]].concat());
+    let mut terms = fs::read_dir(bank.sandbox.home().join("channels")).unwrap();
+    let terms = terms.find_map(|entry| {
+        let path = entry.unwrap().path();
+        (path.extension()? == "json").then_some(path)
+    });
+    let terms = terms.unwrap();
+    let address = terms.file_stem().unwrap().to_str().unwrap();
+    Opened {
+        provider,
+        owner,
+        address: address.replace('_', ":"),
+        terms: terms.to_str().unwrap().to_owned(),
+    }
+}
+
+/// Returns once the daemon has seen the channel on its chain.
+fn wait_until_seen(daemon: &Daemon, address: &str) {
+    let path = format!("/v1/channels/{address}");
+    while daemon.get(&path).expect(200).json()["takes_jobs"] != true {}
+}
+
 #[test]
 fn a_client_pays_through_its_channel_and_the_chain_credits_the_provider() {
     let (ours, theirs) = (Sandbox::new(), Sandbox::new());
@@ -179,34 +228,12 @@ fn a_client_pays_through_its_channel_and_the_chain_credits_the_provider() {
         ours.run(&deploy).expect(0).json()
     };
     let (echo, spin) = (shown("echo"), shown("spin"));
-    let provider = our_bank.json(&["provider", "key"])["key"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    let owner = our_bank.wallet("cold");
-    bank.funded("main", "20");
-    let open = [
-        "channel",
-        "open",
-        "main",
-        "--deposit",
-        "5",
-        "--in-flight",
-        "0.2",
-    ];
-    bank.json(&[&open[..], &["--provider", &provider, "--owner", &owner]].concat());
-    let mut terms = fs::read_dir(theirs.home().join("channels")).unwrap();
-    let terms = terms.find_map(|entry| {
-        let path = entry.unwrap().path();
-        (path.extension()? == "json").then_some(path)
-    });
-    let terms = terms.unwrap();
-    let address = terms
-        .file_stem()
-        .unwrap()
-        .to_str()
-        .unwrap()
-        .replace('_', ":");
+    let Opened {
+        provider,
+        owner,
+        terms,
+        address,
+    } = open(&bank, &our_bank);
 
     let options = [
         "--chain",
@@ -225,14 +252,15 @@ fn a_client_pays_through_its_channel_and_the_chain_credits_the_provider() {
         "does not take jobs",
     );
     // The client's terms are taken in beside the daemon.
-    add_refuses_what_does_not_pay_its_operator(&our_bank, terms.to_str().unwrap(), &owner);
-    let add = ["serve", "channel", "add", terms.to_str().unwrap()];
+    add_refuses_what_does_not_pay_its_operator(&our_bank, &terms, &owner);
+    let add = ["serve", "channel", "add", &terms];
     let added = our_bank.json(&[&add[..], &["--owner", &owner]].concat());
     assert_eq!(added["channel"], address);
     assert_eq!(added["owner"], added["payout"]);
     assert_eq!(added["challenge_seconds"], 24 * 3_600);
-    assert_eq!(added["capacity_nanograms"], (5 * GRAM).to_string());
+    assert!(nanograms(&added["capacity_nanograms"]) >= 5 * GRAM);
     assert_eq!(added["in_flight_max_nanograms"], (2 * PRICE).to_string());
+    wait_until_seen(&daemon, &address);
     let mut client = Client::new(&theirs, &provider, &address, &daemon);
 
     for (index, input) in [(0, "one"), (1, "two")] {
@@ -302,6 +330,7 @@ fn a_client_pays_through_its_channel_and_the_chain_credits_the_provider() {
     signal("-KILL", daemon.child.id());
     drop(daemon);
     let daemon = Daemon::start_with(&ours, "two", &options);
+    wait_until_seen(&daemon, &address);
     let standing = daemon.get(&path).expect(200).json();
     let root = client.tree.commitment().root.to_string();
     assert_eq!(standing["root"], root);

@@ -74,7 +74,7 @@ impl Arguments {
                 vec![channel::refund(1)]
             } else if both {
                 let held = held.insert(channels.hold(&self.address)?);
-                vec![agreed(channels, known, held)?, channel::refund(2)]
+                vec![agreed(home, channels, known, held)?, channel::refund(2)]
             } else {
                 vec![channel::start_close(1)]
             };
@@ -101,13 +101,13 @@ impl Arguments {
 }
 
 /// The close on the newest voucher that the client signed, by both.
-fn agreed(channels: &Channels, known: &Known, held: &Held) -> Result<Cell, Failure> {
+fn agreed(home: &Home, channels: &Channels, known: &Known, held: &Held) -> Result<Cell, Failure> {
     let one_sided = "or close with --one-sided, which needs no book";
     channels.require_current(known).map_err(|failure| {
         let help = failure.help.clone().unwrap_or_default();
         failure.help(format!("{help}, {one_sided}"))
     })?;
-    Books::new(channels, known, held).recover()?;
+    Books::new(channels, known, held).recover(home)?;
     let view = channels.client.view(&known.id).map_err(client_failure)?;
     let voucher = match view.voucher {
         Some(signed) => signed.voucher,
