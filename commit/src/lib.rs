@@ -21,6 +21,6 @@ pub use channel::{ChannelRecord, ChannelView, Look, PostedError};
 pub use client::{ClientBook, ClientError, Conflict, Delivery};
 pub use clock::Clock;
 pub use provider::{AdmitRules, Grant, ProviderBook, ProviderError, Unfinished};
-pub use redeem::{RedeemError, RedeemPolicy, Tended};
+pub use redeem::{Due, RedeemError, RedeemPolicy, Tended, Weighed};
 pub use store::StoreError;
 pub use tree::TreeError;

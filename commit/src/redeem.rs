@@ -6,7 +6,7 @@
 //! then it is sent again. It can be repeated, lost, late or out of order, and the process can end
 //! anywhere between: the contract credits what a voucher gains and no more, so nothing is paid twice.
 
-use tussah_manifest::{Nanograms, SigningKey};
+use tussah_manifest::{Nanograms, Signature, SigningKey};
 use tussah_settlement::chain::embedded::external_message;
 use tussah_settlement::chain::external_hash;
 use tussah_settlement::channel::ChannelStatus;
@@ -67,6 +67,26 @@ pub enum Tended {
     },
 }
 
+/// A voucher that is to be posted now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Due {
+    /// The newest one.
+    pub signed: SignedVoucher,
+    /// What it would be credited.
+    pub gain: Nanograms,
+    /// The least that the channel redeems for an external message.
+    pub step_min: Nanograms,
+}
+
+/// Whether it is time to post a voucher.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Weighed {
+    /// It is not.
+    Rests(Tended),
+    /// It is.
+    Due(Box<Due>),
+}
+
 /// Why a step could not be taken. What was written down stays, and the next one goes on from there.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -99,21 +119,6 @@ impl ProviderBook {
         id: &ChannelId,
     ) -> Result<ChannelView, RedeemError> {
         Ok(self.look(chain, id).await?.0)
-    }
-
-    /// The same, and that all that is posted is in the book, as [`ProviderBook::check_posted`]
-    /// says.
-    ///
-    /// # Errors
-    /// [`RedeemError`]; [`ProviderError::Posted`] in it if the chain has what the book lacks.
-    pub async fn compare<C: Chain>(
-        &self,
-        chain: &C,
-        id: &ChannelId,
-    ) -> Result<ChannelView, RedeemError> {
-        let (view, look) = self.look(chain, id).await?;
-        self.check_posted(id, &look.state.commitment)?;
-        Ok(view)
     }
 
     /// The same, and the answer itself.
@@ -165,34 +170,57 @@ impl ProviderBook {
         if key.public_key() != view.provider_key {
             return Err(RedeemError::Key);
         }
-        let now = self.clock.now();
-        let Some(signed) = &view.voucher else {
-            return Ok(Tended::Idle);
-        };
-        // What the chain says now: an answer that once said otherwise may have been wrong, and to
-        // send a voucher in vain costs nothing.
-        let gain = gain(&look, signed);
-        if look.state.status == ChannelStatus::Closed || now >= look.state.deadline {
-            let lost = less(signed.voucher.amount, look.state.redeemed);
-            return Ok(match lost {
-                Nanograms::ZERO => Tended::Idle,
-                lost => Tended::Late { lost },
-            });
+        match weigh(&view, &look, self.clock.now(), policy) {
+            Weighed::Rests(tended) => Ok(tended),
+            Weighed::Due(due) => {
+                let consent = due.signed.voucher.consent(key);
+                self.post(chain, id, &due, &consent, policy).await
+            }
         }
-        let is_closing = [view.status, look.state.status].contains(&ChannelStatus::Closing);
-        let deadline = view.deadline.min(look.state.deadline);
-        let urgent = is_closing || now.saturating_add(policy.before_deadline_seconds) >= deadline;
-        let old = now.saturating_sub(view.voucher_since) >= policy.age_seconds_max;
-        if gain == Nanograms::ZERO || !(urgent || old || gain >= policy.value_min) {
-            return Ok(Tended::Idle);
-        }
-        let body = signed.redeem_message(key);
-        if gain < view.record.terms.redeem_step_min {
+    }
+
+    /// As [`ProviderBook::see`], where all that is posted is in the book; and whether it is time to
+    /// post the newest voucher: for whoever has to ask another process for the provider's consent,
+    /// and then [`ProviderBook::post`]s it.
+    ///
+    /// # Errors
+    /// [`RedeemError`]; [`ProviderError::Posted`] in it if the chain has what the book lacks.
+    pub async fn weigh<C: Chain>(
+        &self,
+        chain: &C,
+        id: &ChannelId,
+        policy: RedeemPolicy,
+    ) -> Result<(ChannelView, Weighed), RedeemError> {
+        let (view, look) = self.look(chain, id).await?;
+        self.check_posted(id, &look.state.commitment)?;
+        let weighed = weigh(&view, &look, self.clock.now(), policy);
+        Ok((view, weighed))
+    }
+
+    /// Posts a voucher that is due, with the provider's consent.
+    ///
+    /// # Errors
+    /// [`RedeemError`]; what was decided before it is kept.
+    pub async fn post<C: Chain>(
+        &self,
+        chain: &C,
+        id: &ChannelId,
+        due: &Due,
+        consent: &Signature,
+        policy: RedeemPolicy,
+    ) -> Result<Tended, RedeemError> {
+        let Due {
+            signed,
+            gain,
+            step_min,
+        } = due;
+        let (gain, body) = (*gain, signed.redeem_message_with(consent));
+        if gain < *step_min {
             return Ok(Tended::Small { body, gain });
         }
         let message = external_message(&id.address, None, &body)?;
         let hash = external_hash(&message)?.ok_or_else(outside)?;
-        if !self.plan(id, signed, hash, now, policy)? {
+        if !self.plan(id, signed, hash, self.clock.now(), policy)? {
             return Ok(Tended::Waiting);
         }
         match chain.send_boc(message).await {
@@ -271,6 +299,34 @@ impl ProviderBook {
             Ok(posted)
         })
     }
+}
+
+/// Whether it is time, by what the chain says now: an answer that once said otherwise may have been
+/// wrong, and to send a voucher in vain costs nothing.
+fn weigh(view: &ChannelView, look: &Look, now: u32, policy: RedeemPolicy) -> Weighed {
+    let Some(signed) = &view.voucher else {
+        return Weighed::Rests(Tended::Idle);
+    };
+    let gain = gain(look, signed);
+    if look.state.status == ChannelStatus::Closed || now >= look.state.deadline {
+        let lost = less(signed.voucher.amount, look.state.redeemed);
+        return Weighed::Rests(match lost {
+            Nanograms::ZERO => Tended::Idle,
+            lost => Tended::Late { lost },
+        });
+    }
+    let is_closing = [view.status, look.state.status].contains(&ChannelStatus::Closing);
+    let deadline = view.deadline.min(look.state.deadline);
+    let urgent = is_closing || now.saturating_add(policy.before_deadline_seconds) >= deadline;
+    let old = now.saturating_sub(view.voucher_since) >= policy.age_seconds_max;
+    if gain == Nanograms::ZERO || !(urgent || old || gain >= policy.value_min) {
+        return Weighed::Rests(Tended::Idle);
+    }
+    Weighed::Due(Box::new(Due {
+        signed: signed.clone(),
+        gain,
+        step_min: view.record.terms.redeem_step_min,
+    }))
 }
 
 /// What the newest voucher would be credited now.

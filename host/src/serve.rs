@@ -46,6 +46,7 @@ pub(crate) use tls::Certificate;
 
 use crate::{
     chain_option::{ApiKeyOption, ChainOption},
+    channels::BY_ITSELF,
     exit_code::Exit,
     failure::Failure,
     home::Home,
@@ -104,6 +105,8 @@ pub(crate) struct Settings {
     pub(crate) chain: Option<String>,
     /// The file with the key for its server.
     pub(crate) chain_key_file: Option<PathBuf>,
+    /// From how much on a voucher is posted at once.
+    pub(crate) redeem_from: Nanograms,
     /// What the worker's command is given.
     pub(crate) worker: Vec<OsString>,
 }
@@ -148,6 +151,8 @@ impl Settings {
             silence: seconds(config.worker.hung_s.map_or(30, |Whole(time)| time)),
             chain: config.channels.chain.clone(),
             chain_key_file: config.channels.api_key_file.clone(),
+            redeem_from: (config.channels.redeem_nanograms)
+                .map_or(BY_ITSELF.value_min, |Amount(amount)| amount),
             worker: config.worker_arguments(),
         }
     }
@@ -276,7 +281,7 @@ async fn serve(
     let clients = bind(settings.listen).await?;
     let monitors = bind(settings.metrics_listen).await?;
     let (mut signer, link) = start_signer(*ui).await?;
-    let (books, mut chain) = open_books(settings, home, &link, ui)?.unzip();
+    let channels = open_books(settings, home, &link)?;
     let blobs = home.folder("blobs")?;
     let cache_key = Secret(*keys::load_or_create(home, KeyName::ServeCache)?);
     let config = GatewayConfig {
@@ -286,10 +291,14 @@ async fn serve(
         admission,
         supervision: Supervision::silent(settings.silence),
         keep: settings.keep,
-        paymaster: books.map(|books| books as Arc<dyn Paymaster>),
+        paymaster: (channels.as_ref()).map(|(books, _)| Arc::clone(books) as Arc<dyn Paymaster>),
         ..GatewayConfig::new(blobs.clone(), cache_key)
     };
     let gateway = Gateway::new(config, ledger, link).map_err(Failure::host)?;
+    let mut chain = channels.map(|(books, chain)| {
+        let signer = gateway.clone();
+        tokio::spawn(books.watch(chain, signer, *ui))
+    });
     let uploads = Uploads::new(
         blobs,
         BlobRules {
@@ -388,23 +397,21 @@ async fn drain(gateway: &Gateway, time_max: Duration, ui: &Ui) -> bool {
 /// A task that ends where nothing more can be done of it.
 type Watch = tokio::task::JoinHandle<Failure>;
 
-/// The book of channels, and a task that watches their chain, where one was named. The chain is not
-/// waited for: jobs on credit do not need it.
+/// The book of channels, and their chain, where one was named. It is not waited for: jobs on credit
+/// do not need it.
 fn open_books(
     settings: &Settings,
     home: &Home,
     signer: &SignerLink,
-    ui: &Ui,
-) -> Result<Option<(Arc<Books>, Watch)>, Failure> {
+) -> Result<Option<(Arc<Books>, ChainOption)>, Failure> {
     let Some(chain) = &settings.chain else {
         return Ok(None);
     };
     let key = ApiKeyOption::of_file(settings.chain_key_file.clone());
     let chain = ChainOption::new(chain.clone(), key);
     chain.check()?;
-    let books = Arc::new(Books::open(home, signer.provider_key)?);
-    let watch = tokio::spawn(Arc::clone(&books).watch(chain, *ui));
-    Ok(Some((books, watch)))
+    let books = Books::open(home, signer.provider_key, settings.redeem_from)?;
+    Ok(Some((Arc::new(books), chain)))
 }
 
 /// Why the chain can be watched no more; never, where there is none.

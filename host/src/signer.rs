@@ -6,16 +6,18 @@
 
 use std::path::Path;
 
-use tussah_manifest::{ChannelAddress, Digest, Signature, SigningKey};
+use tussah_manifest::{
+    ChannelAddress, Commitment, Digest, Nanograms, Signature, SigningKey, TreeHash,
+};
 use tussah_provider::{
     isolation::{self, Reach},
     ledger::LedgerView,
     signer::Signer,
-    wire::Opening,
+    wire::{Opening, Posting},
 };
 use tussah_settlement::{
     Address,
-    voucher::{ChannelId, NetworkId},
+    voucher::{ChannelId, NetworkId, Voucher},
 };
 
 use crate::{
@@ -52,7 +54,9 @@ pub(crate) fn serve() -> Result<Exit, Failure> {
         let socket = tokio::net::UnixStream::from_std(socket).map_err(Failure::host)?;
         let (reader, writer) = socket.into_split();
         let reader = tokio::io::BufReader::new(reader);
-        let signer = Signer::new(provider, client, view).with_claims(sign_claim);
+        let signer = Signer::new(provider, client, view)
+            .with_claims(sign_claim)
+            .with_postings(sign_posting);
         signer.serve(reader, writer).await.map_err(Failure::host)
     })?;
     Ok(Exit::DONE)
@@ -66,13 +70,27 @@ fn sign_claim(
     receipt: &Digest,
     key: &SigningKey,
 ) -> Option<Signature> {
-    let id = ChannelId {
-        network: NetworkId(opening.network),
-        address: Address::new(
-            i8::try_from(address.workchain).ok()?,
-            address.account.into(),
-        ),
-        incarnation: opening.incarnation,
-    };
+    let id = channel_id(address.workchain, address.account, opening)?;
     Some(id.claim(index, receipt, key).signature)
+}
+
+/// The provider's consent to a voucher's being posted, as the channel's contract reads it.
+fn sign_posting(posting: &Posting, key: &SigningKey) -> Option<Signature> {
+    let voucher = Voucher {
+        channel: channel_id(posting.workchain, posting.account, &posting.opening)?,
+        amount: Nanograms::new(posting.amount)?,
+        commitment: Commitment {
+            receipts: posting.receipts,
+            root: TreeHash::from_bytes(posting.root),
+        },
+    };
+    Some(voucher.consent(key))
+}
+
+fn channel_id(workchain: i32, account: [u8; 32], opening: &Opening) -> Option<ChannelId> {
+    Some(ChannelId {
+        network: NetworkId(opening.network),
+        address: Address::new(i8::try_from(workchain).ok()?, account.into()),
+        incarnation: opening.incarnation,
+    })
 }

@@ -3,7 +3,7 @@
 //! In: keys as values, requests to sign over a socket, and the ledger to read. Out: signed requests
 //! of clients without a key of their own, and signed receipts of jobs that the ledger knows as
 //! accepted and not finished, as they were requested and within their price cap, and claims of such
-//! receipts to their places in channels; or a typed denial.
+//! receipts to their places in channels, and consents to post clients' vouchers; or a typed denial.
 //! It believes neither the gateway nor the worker more than that, runs nothing, and writes nothing.
 //!
 //! A job gets one receipt. While this process lives, a second account of a job is denied, and the
@@ -19,7 +19,7 @@ use tussah_manifest::{
 };
 
 use crate::wire::{
-    Content, Denial, FrameReader, FrameWriter, FromSigner, Opening, SignerHello, ToSigner,
+    Content, Denial, FrameReader, FrameWriter, FromSigner, Opening, Posting, SignerHello, ToSigner,
     WireError,
 };
 
@@ -56,6 +56,10 @@ pub struct KnownJob {
 pub type SignClaim =
     fn(&ChannelAddress, u64, &Opening, receipt: &Digest, &SigningKey) -> Option<Signature>;
 
+/// Signs, with the provider's key, that a voucher may be posted; `None` for one that the network
+/// has none like. A voucher that is posted pays the provider, and never takes anything from it.
+pub type SignPosting = fn(&Posting, &SigningKey) -> Option<Signature>;
+
 /// The ledger cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
@@ -71,6 +75,7 @@ pub struct Signer<J> {
     client: SigningKey,
     jobs: J,
     claims: Option<SignClaim>,
+    postings: Option<SignPosting>,
     /// Digests of the accounts that were signed, by job.
     signed: BTreeMap<Digest, (Digest, Digest)>,
     /// The same jobs, those first that were signed first.
@@ -89,6 +94,7 @@ impl<J: Jobs> Signer<J> {
             client,
             jobs,
             claims: None,
+            postings: None,
             signed: BTreeMap::new(),
             order: VecDeque::new(),
             own: VecDeque::new(),
@@ -101,6 +107,15 @@ impl<J: Jobs> Signer<J> {
     pub fn with_claims(self, sign: SignClaim) -> Self {
         Self {
             claims: Some(sign),
+            ..self
+        }
+    }
+
+    /// Signs that vouchers may be posted, too.
+    #[must_use]
+    pub fn with_postings(self, sign: SignPosting) -> Self {
+        Self {
+            postings: Some(sign),
             ..self
         }
     }
@@ -139,6 +154,7 @@ impl<J: Jobs> Signer<J> {
             ToSigner::SignClaim { id, job, opening } => {
                 (id, self.sign_claim(&Digest::from_bytes(job), &opening))
             }
+            ToSigner::SignPosting { id, posting } => (id, self.sign_posting(&posting)),
         };
         match answer {
             Ok(document) => FromSigner::Signed {
@@ -217,6 +233,13 @@ impl<J: Jobs> Signer<J> {
         };
         let signature = sign(&address, index, opening, &receipt.digest(), &self.provider);
         let signature = signature.ok_or(Denial::NoChannel)?;
+        Ok(signature.as_bytes().to_vec())
+    }
+
+    /// Of any voucher: the contract credits what it gains, once, where its client signed it.
+    fn sign_posting(&self, posting: &Posting) -> Result<Vec<u8>, Denial> {
+        let sign = self.postings.ok_or(Denial::NoChannel)?;
+        let signature = sign(posting, &self.provider).ok_or(Denial::NoChannel)?;
         Ok(signature.as_bytes().to_vec())
     }
 

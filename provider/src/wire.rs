@@ -14,8 +14,8 @@ use minicbor::{Decode, Encode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 pub use messages::{
-    Content, Denial, FromSigner, FromWorker, GuestFault, Hello, Isolation, Opening, Ready, RunDone,
-    RunRefused, RunRequest, Secret, SignerHello, ToSigner, ToWorker, WhoseFault,
+    Content, Denial, FromSigner, FromWorker, GuestFault, Hello, Isolation, Opening, Posting, Ready,
+    RunDone, RunRefused, RunRequest, Secret, SignerHello, ToSigner, ToWorker, WhoseFault,
 };
 
 /// The most bytes a message may take in its frame. The largest are a run's input and its opening;

@@ -113,6 +113,16 @@ impl Voucher {
     }
 
     /// `op provider_signature amount receipts root ^client_signature`: 928 bits and 512 beside.
+    /// The provider's consent to its being posted: nobody else posts it, or an older one.
+    pub fn consent(&self, provider: &SigningKey) -> Signature {
+        let hash = self.hash(VOUCHER_TAG);
+        let consent = cells::hash_of(|b| {
+            b.store_u32(REDEEM_TAG)?;
+            b.bytes(&hash)
+        });
+        signed::sign(provider, consent)
+    }
+
     fn message(&self, op: u32, client: &Signature, provider: &Signature) -> Cell {
         let client = cells::cell(|b| b.bytes(client.as_bytes()));
         cells::cell(|b| {
@@ -146,13 +156,12 @@ impl SignedVoucher {
 
     /// The message that redeems it, for an external or an internal message alike.
     pub fn redeem_message(&self, provider: &SigningKey) -> Cell {
-        let hash = self.voucher.hash(VOUCHER_TAG);
-        let consent = cells::hash_of(|b| {
-            b.store_u32(REDEEM_TAG)?;
-            b.bytes(&hash)
-        });
-        let consent = signed::sign(provider, consent);
-        self.voucher.message(0x5475_0103, &self.signature, &consent)
+        self.redeem_message_with(&self.voucher.consent(provider))
+    }
+
+    /// The same with a consent that another process signed, which has the provider's key.
+    pub fn redeem_message_with(&self, consent: &Signature) -> Cell {
+        self.voucher.message(0x5475_0103, &self.signature, consent)
     }
 }
 

@@ -9,14 +9,16 @@ mod sights;
 mod watch;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicU32},
 };
 
 use tokio::sync::Notify;
-use tussah_commit::{ChannelView, ProviderBook, ProviderError};
-use tussah_manifest::{Channel, ChannelAddress, Commitment, Digest, PublicKey, Receipt, Request};
+use tussah_commit::{ChannelView, ProviderBook, ProviderError, RedeemPolicy};
+use tussah_manifest::{
+    Channel, ChannelAddress, Commitment, Digest, Nanograms, PublicKey, Receipt, Request,
+};
 use tussah_provider::{
     gateway::{ChannelCounts, PayError, Paymaster, PlaceClaim, PlaceGrant, Standing, VoucherForm},
     wire::Opening,
@@ -30,7 +32,9 @@ use tussah_settlement::{
 use sights::{Moment, Sights, Unseen};
 
 use crate::{
-    channels::{Held, RULES, chain_clock, hold, is_close_signed, provider_failure, store_failure},
+    channels::{
+        BY_ITSELF, Held, RULES, chain_clock, hold, is_close_signed, provider_failure, store_failure,
+    },
     failure::Failure,
     home::Home,
 };
@@ -44,8 +48,12 @@ pub(super) struct Books {
     /// Channels whose chain has borne the book out, and when: one that was brought back from an
     /// older copy would give a place that is taken to another receipt.
     sights: Sights,
-    /// Somebody asks for a channel that was not seen of late.
+    /// Channels of which so much is owed by now that it is posted at once.
+    due: Mutex<HashSet<Address>>,
+    /// Somebody asks for a channel that was not seen of late, or there is one that is due.
     wanted: Notify,
+    /// When what is owed is posted without being asked for.
+    policy: RedeemPolicy,
     chain_time: Arc<AtomicU32>,
 }
 
@@ -56,18 +64,28 @@ impl std::fmt::Debug for Books {
 }
 
 impl Books {
-    /// Opens the provider's book of this home. `provider` is the signer's key.
+    /// Opens the provider's book of this home. `provider` is the signer's key; from `redeem_from` on
+    /// what is owed is posted at once.
     ///
     /// # Errors
     /// A host failure if it cannot be used.
-    pub(super) fn open(home: &Home, provider: PublicKey) -> Result<Self, Failure> {
+    pub(super) fn open(
+        home: &Home,
+        provider: PublicKey,
+        redeem_from: Nanograms,
+    ) -> Result<Self, Failure> {
         let folder = home.folder("channels")?;
         let chain_time = Arc::default();
         let path = folder.join("provider.sqlite");
         let book = ProviderBook::open(&path, chain_clock(&chain_time)).map_err(store_failure)?;
         let books = Self {
             sights: Sights::default(),
+            due: Mutex::default(),
             wanted: Notify::new(),
+            policy: RedeemPolicy {
+                value_min: redeem_from,
+                ..BY_ITSELF
+            },
             folder,
             book,
             provider,
@@ -277,7 +295,8 @@ impl Paymaster for Books {
     }
 
     fn accept(&self, channel: &ChannelAddress, voucher: &VoucherForm) -> Result<(), PayError> {
-        let id = self.view(channel)?.record.id;
+        let before = self.view(channel)?;
+        let id = before.record.id.clone();
         let signed = SignedVoucher {
             voucher: Voucher {
                 channel: id.clone(),
@@ -290,14 +309,26 @@ impl Paymaster for Books {
             signature: voucher.signature,
         };
         let accepted = self.book.accept(&id, &signed);
-        accepted.map(drop).map_err(|error| refused(channel, error))
+        accepted.map_err(|error| refused(channel, error))?;
+        let due = before
+            .redeemed
+            .get()
+            .saturating_add(self.policy.value_min.get());
+        // Once, when it comes to so much; the watch sees it in its own time from then on.
+        if before.vouchered().get() < due && voucher.amount.get() >= due {
+            let mut all = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+            all.insert(id.address);
+            drop(all);
+            self.wanted.notify_one();
+        }
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use tussah_commit::{ChannelRecord, Look};
-    use tussah_manifest::{Nanograms, Nonce, RequestBody, SigningKey, TreeHash, Version};
+    use tussah_manifest::{Nonce, RequestBody, SigningKey, TreeHash, Version};
     use tussah_settlement::{
         channel::{self, ChannelState, ProviderSide, Terms},
         voucher::NetworkId,
@@ -375,7 +406,7 @@ mod tests {
     fn a_job_is_taken_through_a_channel_that_was_seen_of_late_alone() {
         let temporary = tempfile::tempdir().unwrap();
         let home = Home::at(temporary.path().to_owned()).unwrap();
-        let books = Books::open(&home, key(2).public_key()).unwrap();
+        let books = Books::open(&home, key(2).public_key(), Nanograms::MAX).unwrap();
         let (record, look) = open_channel();
         books.book.add(&record, &look).unwrap();
         books.sights.keep(books.to_watch().iter());

@@ -199,6 +199,8 @@ pub(crate) struct Channels {
     pub(crate) payout: Option<Account>,
     /// The fewest hours that a one-sided close may leave.
     pub(crate) challenge_hours_min: Option<Whole<1, 720>>,
+    /// From how much on a voucher is posted at once.
+    pub(crate) redeem_nanograms: Option<Amount>,
 }
 
 /// `[worker]`: how jobs are run.

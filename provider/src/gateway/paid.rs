@@ -15,7 +15,7 @@ use tussah_manifest::{
 
 use super::{Gateway, SignerError, SubmitError};
 use crate::ledger::{JobState, LedgerError, NewJob, StoreError};
-use crate::wire::Opening;
+use crate::wire::{Opening, Posting};
 
 /// Leave to run, in a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -343,6 +343,14 @@ impl Gateway {
         self.ask_books(address, move |books| books.finish(&receipt, &claim))
             .await?;
         Ok(claim)
+    }
+
+    /// The provider's consent to a voucher's being posted, by the signer.
+    ///
+    /// # Errors
+    /// [`SignerError`].
+    pub async fn consent(&self, posting: Posting) -> Result<Signature, SignerError> {
+        self.inner.signer.sign_posting(posting).await
     }
 
     /// Puts the receipts into the books that the ledger has and they lack.

@@ -15,7 +15,7 @@ use tussah_manifest::{
 };
 
 use crate::wire::{
-    Content, Denial, FrameReader, FrameWriter, FromSigner, Opening, ToSigner, WireError,
+    Content, Denial, FrameReader, FrameWriter, FromSigner, Opening, Posting, ToSigner, WireError,
 };
 
 /// Questions that wait to be sent: bounds memory where the signer is slow.
@@ -175,12 +175,16 @@ impl SignerLink {
     ) -> Result<Signature, SignerError> {
         let job = *job.as_bytes();
         let ask = |id| ToSigner::SignClaim { id, job, opening };
-        let bytes: [u8; 64] = self
-            .ask(ask)
-            .await?
-            .try_into()
-            .map_err(|_| SignerError::Short)?;
-        Ok(Signature::from_bytes(bytes))
+        signature(self.ask(ask).await?)
+    }
+
+    /// Has it signed that a voucher may be posted.
+    ///
+    /// # Errors
+    /// [`SignerError`].
+    pub async fn sign_posting(&self, posting: Posting) -> Result<Signature, SignerError> {
+        let ask = |id| ToSigner::SignPosting { id, posting };
+        signature(self.ask(ask).await?)
     }
 
     async fn ask(&self, question: impl FnOnce(u64) -> ToSigner) -> Answer {
@@ -195,6 +199,11 @@ impl SignerLink {
         }
         receiver.await.unwrap_or(Err(SignerError::Gone))
     }
+}
+
+fn signature(bytes: Vec<u8>) -> Result<Signature, SignerError> {
+    let bytes: [u8; 64] = bytes.try_into().map_err(|_| SignerError::Short)?;
+    Ok(Signature::from_bytes(bytes))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -367,6 +367,40 @@ pub enum ToSigner {
         #[n(2)]
         opening: Opening,
     },
+    /// Sign that a client's voucher may be posted.
+    #[n(3)]
+    SignPosting {
+        /// The gateway's number for this.
+        #[n(0)]
+        id: u64,
+        /// Which voucher.
+        #[n(1)]
+        posting: Posting,
+    },
+}
+
+/// A client's voucher, as it will be posted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Posting {
+    /// The channel's workchain.
+    #[n(0)]
+    pub workchain: i32,
+    /// The channel's account: 32 bytes.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub account: [u8; 32],
+    /// Which opening of the channel.
+    #[n(2)]
+    pub opening: Opening,
+    /// All that the client promises, in nanograms.
+    #[n(3)]
+    pub amount: u64,
+    /// How many receipts it is over.
+    #[n(4)]
+    pub receipts: u64,
+    /// The root over them: 32 bytes.
+    #[cbor(n(5), with = "minicbor::bytes")]
+    pub root: [u8; 32],
 }
 
 /// What tells one opening of a channel from every other; its address is the request's.
@@ -393,7 +427,7 @@ pub enum FromSigner {
         /// The number of what was asked.
         #[n(0)]
         id: u64,
-        /// A `Request` or a `Receipt`, or the 64 bytes of a claim's signature.
+        /// A `Request` or a `Receipt`, or the 64 bytes of the signature of a claim or a posting.
         #[n(1)]
         document: Content,
     },

@@ -165,6 +165,23 @@ fn to_signer() -> impl Strategy<Value = ToSigner> {
                 },
             }),
         (any::<u64>(), content()).prop_map(|(id, body)| ToSigner::SignRequest { id, body }),
+        (any::<[u64; 3]>(), any::<[i32; 2]>(), any::<[[u8; 32]; 3]>()).prop_map(
+            |([id, amount, receipts], [workchain, network], [account, incarnation, root])| {
+                let opening = Opening {
+                    network,
+                    incarnation,
+                };
+                let posting = Posting {
+                    workchain,
+                    account,
+                    opening,
+                    amount,
+                    receipts,
+                    root,
+                };
+                ToSigner::SignPosting { id, posting }
+            }
+        ),
         (any::<u64>(), content(), content()).prop_map(|(id, consensus, evidence)| {
             ToSigner::SignReceipt {
                 id,

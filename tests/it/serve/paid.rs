@@ -3,6 +3,7 @@
 
 mod away;
 mod both;
+mod redeem;
 
 use std::{fs, io::BufRead as _};
 
@@ -401,7 +402,7 @@ fn what_is_no_promise_is_refused(daemon: &Daemon, client: &Client, echo: &Value)
     refused(answer, 402, "channel_refused", "next index is 2");
     let taken = client.body(echo, 0, "another job for a place that is taken");
     let answer = post(daemon, "/v1/jobs", &taken);
-    refused(answer, 402, "channel_refused", "next index is 2");
+    refused(answer, 409, "place_taken", "is another job's");
     let mut other_input = client.body(echo, 2, "signed");
     other_input["input"] = json!("sent");
     let answer = post(daemon, "/v1/jobs", &other_input);

@@ -22,8 +22,8 @@ use crate::{
 
 /// More than the terms of a channel take.
 const TERMS_BYTES_MAX: u64 = 1 << 16;
-/// Hours that a close has to leave, where nobody says how many: a night, since the daemon does not
-/// redeem by itself.
+/// Hours that a close has to leave, where nobody says how many: a night, in which a daemon that is
+/// down can be started again.
 const CHALLENGE_HOURS_MIN: u32 = 12;
 /// What may be unpaid at a time where the operator does not say: half a GRAM, or less where the
 /// client proposes less.

@@ -1,26 +1,30 @@
 //! The watch over the channels: the chain is opened as soon as it answers, and looked at from then on.
 //!
-//! In: which chain, the book. Out: sights of channels, and words for their provider. A chain that
-//! does not answer keeps nothing but channels waiting.
+//! In: which chain, the book, the signer behind the gateway. Out: sights of channels, vouchers that
+//! are posted in time, and words for their provider. A chain that does not answer keeps nothing but
+//! channels waiting. What is posted earns the channel's own payout account; no wallet is opened.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
 use tokio::time::MissedTickBehavior;
-use tussah_commit::{ProviderError, RedeemError};
+use tussah_commit::{Due, ProviderError, RedeemError, Tended, Weighed};
+use tussah_provider::{gateway::Gateway, wire::Posting};
 use tussah_settlement::{Address, Chain as _, channel::ChannelStatus, voucher::ChannelId};
 
 use super::{
-    Books,
+    Books, opening,
     sights::{Moment, Sight},
 };
+
 use crate::{
     chain_option::{ChainOption, OpenChain},
     exit_code::Exit,
     failure::Failure,
+    grams::grams,
     ui::Ui,
 };
 
@@ -34,71 +38,87 @@ const LOOK_PAUSE: Duration = Duration::from_millis(500);
 /// Between two tries to reach the chain: twice as long each time, up to the second.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 
+/// What the watch works with.
+struct Watcher {
+    /// Reaches the signer, for the provider's consent.
+    signer: Gateway,
+    chain: OpenChain,
+    ui: Ui,
+}
+
 /// Which channels are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Which {
     All,
-    /// Those that were not seen of late.
-    Unseen,
+    /// Those that were not seen of late, and those that are due.
+    Wanted,
 }
 
 impl Books {
     /// Looks at the channels for as long as the daemon runs; ends only where the option names no
     /// chain, or one on another network.
-    pub(in crate::serve) async fn watch(self: Arc<Self>, option: ChainOption, ui: Ui) -> Failure {
-        let chain = match open(&option, &ui).await {
+    pub(in crate::serve) async fn watch(
+        self: Arc<Self>,
+        option: ChainOption,
+        signer: Gateway,
+        ui: Ui,
+    ) -> Failure {
+        let chain = match connect(&option, &ui).await {
             Ok(chain) => chain,
             Err(failure) => return failure,
         };
+        let watcher = Watcher { signer, chain, ui };
         let mut told = Told::new();
         let mut ticks = tokio::time::interval(LOOK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let which = tokio::select! {
                 _ = ticks.tick() => Which::All,
-                () = self.wanted.notified() => Which::Unseen,
+                () = self.wanted.notified() => Which::Wanted,
             };
-            self.look_at(&chain, which, &ui, &mut told).await;
+            self.look_at(&watcher, which, &mut told).await;
             tokio::time::sleep(LOOK_PAUSE).await;
         }
     }
 
     /// Warns of what the provider has to know of its channels: once, as long as it stays the same.
-    async fn look_at(&self, chain: &OpenChain, which: Which, ui: &Ui, told: &mut Told) {
+    async fn look_at(&self, watcher: &Watcher, which: Which, told: &mut Told) {
+        let due = std::mem::take(&mut *self.due.lock().unwrap_or_else(PoisonError::into_inner));
         let views = self.to_watch();
         self.sights.keep(views.iter());
         for view in views {
             let id = &view.record.id;
-            if which == Which::Unseen && self.sights.require(id, Moment::now()).is_ok() {
+            let is_seen = self.sights.require(id, Moment::now()).is_ok();
+            if which == Which::Wanted && is_seen && !due.contains(&id.address) {
                 continue;
             }
-            let said = self.look(chain, id).await.unwrap_or_default();
+            let said = self.look(watcher, id).await.unwrap_or_default();
             if !said.is_empty() && told.get(&id.address) != Some(&said) {
-                ui.warn(&said);
+                watcher.ui.warn(&said);
             }
             told.insert(id.address.clone(), said);
         }
     }
 
     /// What its provider has to know of a channel.
-    async fn look(&self, chain: &OpenChain, id: &ChannelId) -> Option<String> {
-        let (at, address) = (Moment::now(), &id.address);
+    async fn look(&self, watcher: &Watcher, id: &ChannelId) -> Option<String> {
+        let (at, address, chain) = (Moment::now(), &id.address, &watcher.chain);
         let seen = async {
             let time = chain.time().await?;
             self.chain_time.fetch_max(time, Ordering::Relaxed);
-            let view = self.book.compare(chain, id).await?;
-            Ok::<_, RedeemError>((view, time))
+            let (view, weighed) = self.book.weigh(chain, id, self.policy).await?;
+            Ok::<_, RedeemError>((view, weighed, time))
         };
         match seen.await {
-            Ok((view, time)) => {
+            Ok((view, weighed, time)) => {
                 self.sights.saw(id, Sight::new(at, time));
-                (view.status == ChannelStatus::Closing).then(|| {
-                    format!(
-                        "channel {address} is being closed: `tussah channel redeem {address}` \
-                         before second {} posts what is owed",
-                        view.deadline
-                    )
-                })
+                let posted = self.post(watcher, id, weighed).await;
+                let closing = (view.status == ChannelStatus::Closing).then(|| {
+                    let deadline = view.deadline;
+                    format!("channel {address} is being closed, until second {deadline}")
+                });
+                let said: Vec<String> = closing.into_iter().chain(posted).collect();
+                (!said.is_empty()).then(|| said.join("; "))
             }
             Err(error) => {
                 if let RedeemError::Book(ProviderError::Posted(_)) = &error {
@@ -117,8 +137,64 @@ impl Books {
     }
 }
 
+impl Books {
+    /// Posts the newest voucher where that is due; what its provider has to know of it.
+    async fn post(&self, watcher: &Watcher, id: &ChannelId, weighed: Weighed) -> Option<String> {
+        let address = &id.address;
+        let tended = match weighed {
+            Weighed::Rests(tended) => Ok(tended),
+            Weighed::Due(due) => self.post_due(watcher, id, &due).await,
+        };
+        match tended {
+            Ok(Tended::Idle | Tended::Waiting) => None,
+            Ok(Tended::Sent { amount, .. }) => {
+                let amount = grams(amount);
+                watcher.ui.note(&format!(
+                    "channel {address}: posted the voucher for {amount}"
+                ));
+                None
+            }
+            Ok(Tended::Small { gain, .. }) => Some(format!(
+                "channel {address} owes {}, which is less than it redeems at once: \
+                 `tussah channel redeem {address} --wallet NAME` has a wallet pay for it",
+                grams(gain)
+            )),
+            Ok(Tended::Late { lost }) => Some(format!(
+                "channel {address} has ended, and {} can be redeemed no more",
+                grams(lost)
+            )),
+            Err(failure) => Some(format!(
+                "the voucher of channel {address} is not posted yet: {}",
+                failure.chain().join(": ")
+            )),
+        }
+    }
+
+    async fn post_due(
+        &self,
+        watcher: &Watcher,
+        id: &ChannelId,
+        due: &Due,
+    ) -> Result<Tended, Failure> {
+        let voucher = &due.signed.voucher;
+        let posting = Posting {
+            workchain: i32::from(id.address.workchain),
+            account: id.address.address.0,
+            opening: opening(id),
+            amount: voucher.amount.get(),
+            receipts: voucher.commitment.receipts,
+            root: *voucher.commitment.root.as_bytes(),
+        };
+        let consent = watcher.signer.consent(posting).await;
+        let consent = consent.map_err(Failure::host)?;
+        let (book, chain) = (&self.book, &watcher.chain);
+        let posted = book.post(chain, id, due, &consent, self.policy).await;
+        posted.map_err(Failure::host)
+    }
+}
+
 /// Tries until the chain answers. What is wrong with the option shows at the first try.
-async fn open(option: &ChainOption, ui: &Ui) -> Result<OpenChain, Failure> {
+async fn connect(option: &ChainOption, ui: &Ui) -> Result<OpenChain, Failure> {
     let (mut pause, mut said) = (RETRY.0, None);
     loop {
         let failure = match option.open().await {

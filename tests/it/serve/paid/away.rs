@@ -105,8 +105,5 @@ fn a_daemon_whose_chain_is_away_starts_and_takes_channel_jobs_once_it_answers() 
         "channel_refused",
         words,
     );
-    daemon
-        .terminate()
-        .expect(0)
-        .says("no job is taken through any until the chain answers");
+    daemon.terminate().expect(0);
 }

@@ -33,8 +33,7 @@ fn a_run_leaves_the_places_of_jobs_that_the_daemon_accepted() {
     signal("-KILL", daemon.child.id());
     drop(daemon);
     // It was accepted, and runs again: another receipt at its place would be a second one.
-    let plain = sandbox.plain_job();
-    let run = ["run", plain.to_str().unwrap(), "--channel", address];
+    let run = ["run", module, "--channel", address];
     let run = [&run[..], &["--price-max", "0.1"]].concat();
     let close = ["channel", "close", address, "--wallet", "main"];
     for command in [&run[..], &close] {
@@ -43,6 +42,7 @@ fn a_run_leaves_the_places_of_jobs_that_the_daemon_accepted() {
     }
 
     let daemon = Daemon::start_with(&sandbox, "two", &options);
+    daemon.heard_of(&job);
     post(&daemon, &format!("/v1/jobs/{job}/cancel"), &json!({})).expect(202);
     daemon.wait_for(&job);
     let ended = ("cancelled".to_owned(), PRICE);
