@@ -217,15 +217,15 @@ mod tests {
     #[test]
     fn who_failed_by_its_own_word_and_charges_for_it_lies() {
         for exit in [ExitStatus::HostFailure, ExitStatus::DeviceLost] {
-            checked(exit.clone(), 0).unwrap();
-            let error = checked(exit.clone(), 1).unwrap_err();
+            checked(exit, 0).unwrap();
+            let error = checked(exit, 1).unwrap_err();
             let said = error.to_string();
             assert!(said.contains(exit.name()), "{said}");
             assert!(said.contains("charges 0.000000001 GRAM"), "{said}");
         }
         // Work until a deadline or a cancellation is paid for, up to what was offered.
         for exit in [ExitStatus::DeadlineExceeded, ExitStatus::Cancelled] {
-            checked(exit.clone(), 9).unwrap();
+            checked(exit, 9).unwrap();
             let error = checked(exit, 10).unwrap_err();
             assert!(matches!(error, EvidenceError::Price { .. }), "{error}");
         }
