@@ -12,6 +12,7 @@ mod ending;
 mod feed;
 mod metrics;
 mod paid;
+mod preparing;
 mod prices;
 mod rate;
 mod retention;
@@ -21,7 +22,7 @@ mod submit;
 mod supervise;
 mod worker;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -139,10 +140,8 @@ struct State {
     runs: HashMap<u64, worker::Running>,
     next_run: u64,
     worker: Option<worker::Handle>,
-    /// Runs that never began and were given up, which this worker may still be at.
-    given_up: BTreeSet<u64>,
-    /// Modules that took too long to prepare, and when that was.
-    slow: HashMap<Digest, Instant>,
+    /// What is known of how long modules take to prepare.
+    preparing: preparing::Preparing,
 }
 
 /// A job that was accepted and has not ended.
@@ -227,8 +226,7 @@ impl Gateway {
                     runs: HashMap::new(),
                     next_run: 0,
                     worker: None,
-                    given_up: BTreeSet::new(),
-                    slow: HashMap::new(),
+                    preparing: preparing::Preparing::default(),
                 }),
                 metrics: Metrics::default(),
                 samples: Mutex::new(status::Samples::new()),

@@ -264,6 +264,11 @@ impl Queue {
 
     /// The next job to run, which counts as running from now on.
     pub fn pop(&mut self) -> Option<Waiting> {
+        self.pop_where(|_| true)
+    }
+
+    /// The next of those jobs that may run now; the others keep their places.
+    pub fn pop_where(&mut self, may_run: impl Fn(&Waiting) -> bool) -> Option<Waiting> {
         if self.running >= self.limits.running_max {
             return None;
         }
@@ -278,7 +283,13 @@ impl Queue {
                 self.turns.push_back(account);
                 continue;
             }
-            let Some((_, job)) = line.waiting.pop_first() else {
+            if line.waiting.is_empty() {
+                continue;
+            }
+            let next = line.waiting.iter().find(|(_, job)| may_run(job));
+            let next = next.map(|(place, _)| *place);
+            let Some(job) = next.and_then(|place| line.waiting.remove(&place)) else {
+                self.turns.push_back(account);
                 continue;
             };
             line.running += 1;
@@ -434,6 +445,22 @@ mod tests {
         assert_eq!(queue.pop(), None);
         queue.finish(&running[0], None);
         assert_eq!(queue.pop().map(|job| job.account.0), Some(1));
+    }
+
+    #[test]
+    fn what_may_not_run_yet_keeps_its_place_and_holds_up_nobody() {
+        let mut queue = Queue::new(LIMITS);
+        for number in 0..3 {
+            add(&mut queue, job(number, 1, 0));
+        }
+        add(&mut queue, job(3, 2, 0));
+        let first = queue.pop_where(|job| job.job != Digest::of(&[0]));
+        assert_eq!(first.map(|job| job.job), Some(Digest::of(&[1])));
+        let second = queue.pop_where(|job| job.account.0 != 1);
+        assert_eq!(second.map(|job| job.job), Some(Digest::of(&[3])));
+        assert_eq!(queue.pop_where(|_| false), None);
+        assert_eq!(queue.pop().map(|job| job.job), Some(Digest::of(&[0])));
+        assert_eq!((queue.waiting(), queue.running()), (1, 3));
     }
 
     #[test]

@@ -14,14 +14,6 @@ use tussah_manifest::Digest;
 use super::{AboutToEnd, Gateway, Live, State, WorkerError};
 use crate::wire::{ToWorker, WhoseFault};
 
-/// Runs that were given up before they began, and that a worker may still be at: their threads
-/// cannot be stopped. One more, and the worker is started anew.
-pub(super) const GIVEN_UP_MAX: usize = 4;
-/// How long a module that took too long to prepare is not tried again.
-pub(super) const SLOW_PAUSE: Duration = Duration::from_secs(600);
-/// Modules that are remembered as too slow to prepare.
-const SLOW_MAX: usize = 1024;
-
 /// When a worker is taken for hung.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Supervision {
@@ -109,15 +101,16 @@ impl Gateway {
         }
     }
 
-    /// Takes out the runs that did not begin in time; whether the worker has to go.
+    /// Takes out the runs that did not begin in time, and what waits for the same modules; whether
+    /// the worker has to go.
     fn beat(&self, rules: &Supervision) -> (Vec<(Arc<Live>, AboutToEnd)>, Option<WorkerError>) {
         let mut state = self.lock();
         let State {
             worker,
             runs,
             queue,
-            given_up,
-            slow,
+            preparing,
+            live,
             ..
         } = &mut *state;
         let Some(worker) = worker else {
@@ -149,19 +142,24 @@ impl Gateway {
                 return (never_began, Some(WorkerError::Stuck { job }));
             }
             worker.cancel(run);
-            given_up.insert(run);
             let Some(running) = runs.remove(&run) else {
                 continue;
             };
+            let module = running.live.manifest.module.digest;
+            preparing.give_up(run, running.live.waiting.account, module);
             queue.finish(&running.live.waiting, None);
-            slow.retain(|_, since| since.elapsed() < SLOW_PAUSE);
-            if slow.len() < SLOW_MAX {
-                slow.insert(running.live.manifest.module.digest, Instant::now());
-            }
             never_began.push((running.live, self.about_to_end()));
+            let same = |job: &&Arc<Live>| job.manifest.module.digest == module;
+            for job in live.values().filter(same) {
+                if queue.remove(&job.id).is_some() {
+                    never_began.push((Arc::clone(job), self.about_to_end()));
+                }
+            }
         }
-        let error = (given_up.len() > GIVEN_UP_MAX).then_some(WorkerError::Busy {
-            runs: given_up.len(),
+        // Nobody's run ends for the modules of others: first what has begun comes to its end.
+        let is_idle = runs.values().all(|run| run.clock.started.is_none());
+        let error = (preparing.is_full() && is_idle).then_some(WorkerError::Busy {
+            runs: preparing.given_up(),
         });
         (never_began, error)
     }
@@ -182,8 +180,6 @@ impl Gateway {
 
     /// How long a module is not tried, because it took too long to prepare.
     pub(super) fn is_slow(&self, module: &Digest) -> Option<Duration> {
-        let state = self.lock();
-        let since = state.slow.get(module)?.elapsed();
-        SLOW_PAUSE.checked_sub(since).filter(|left| !left.is_zero())
+        self.lock().preparing.is_slow(module)
     }
 }

@@ -14,9 +14,11 @@ use tokio::sync::mpsc;
 use tussah_manifest::{Digest, Document as _, EncodingError, Evidence, Profile};
 
 use super::ending::Unsigned;
-use super::supervise::{Clock, GIVEN_UP_MAX};
-use super::{AboutToEnd, Gateway, Live, Progress, now_unix_ms};
+use super::preparing::GIVEN_UP_MAX;
+use super::supervise::Clock;
+use super::{AboutToEnd, Gateway, Live, Progress, State, now_unix_ms};
 use crate::ledger::Ending;
+use crate::queue::Waiting;
 use crate::wire::{
     Content, FrameReader, FrameWriter, FromWorker, Hello, Ready, RunDone, RunRequest, ToWorker,
     WhoseFault, WireError,
@@ -88,6 +90,11 @@ impl WorkerError {
             Self::GivenUp => "was ended before the job had: the provider shut down",
             _ => "ended",
         }
+    }
+
+    /// Whether any job that it had may have been the reason.
+    fn may_be_of_any_job(&self) -> bool {
+        !matches!(self, Self::Stuck { .. } | Self::Busy { .. } | Self::GivenUp)
     }
 }
 
@@ -193,7 +200,7 @@ impl Gateway {
         };
         sending.abort();
         let why = result.as_ref().err();
-        let runs = self.worker_is_gone(&ready, why.map_or("ended", WorkerError::in_receipts));
+        let runs = self.worker_is_gone(&ready, why);
         match result {
             Ok(()) if runs == 0 && self.is_draining() => Ok(()),
             Ok(()) => Err(WorkerError::Ended { runs }),
@@ -208,18 +215,42 @@ impl Gateway {
             return;
         }
         let mut state = self.lock();
-        let state = &mut *state;
-        let Some(worker) = &state.worker else {
+        let State {
+            worker,
+            queue,
+            runs,
+            live,
+            preparing,
+            next_run,
+            ..
+        } = &mut *state;
+        let Some(worker) = worker else {
             return;
         };
-        while let Some(waiting) = state.queue.pop() {
-            let Some(live) = state.live.get(&waiting.job) else {
+        // It has to go, and had time to come to a moment without runs: now it gets one.
+        let prepare_max = self.inner.config.supervision.prepare_max;
+        if (preparing.full_since()).is_some_and(|since| since.elapsed() > prepare_max) {
+            return;
+        }
+        // Runs that were given up hold their places in the worker for a while.
+        let places = self.inner.config.queue.running_max + GIVEN_UP_MAX;
+        while runs.len() + preparing.given_up() < places {
+            let may_begin = |waiting: &Waiting| {
+                let job = live.get(&waiting.job);
+                job.is_none_or(|job| {
+                    preparing.may_begin(runs, waiting.account, &job.manifest.module.digest)
+                })
+            };
+            let Some(waiting) = queue.pop_where(may_begin) else {
+                break;
+            };
+            let Some(live) = live.get(&waiting.job) else {
                 // It cannot be: what waits lives. The place is given back all the same.
-                state.queue.finish(&waiting, None);
+                queue.finish(&waiting, None);
                 continue;
             };
-            let run = state.next_run;
-            state.next_run += 1;
+            let run = *next_run;
+            *next_run += 1;
             // A worker that is just going leaves the run to `worker_is_gone`.
             worker.say(ToWorker::Run(run_request(run, live)));
             let running = Running {
@@ -229,7 +260,7 @@ impl Gateway {
                 clock: Clock::default(),
                 is_stuck: false,
             };
-            state.runs.insert(run, running);
+            runs.insert(run, running);
         }
     }
 
@@ -261,6 +292,13 @@ impl Gateway {
                 let running = running.ok_or_else(|| rules("it spoke of a run it has not"))?;
                 running.clock.started.get_or_insert_with(Instant::now);
                 running.live.feed.start();
+                let module = running.live.manifest.module.digest;
+                let is_news = state.preparing.began(module);
+                drop(state);
+                if is_news {
+                    // What waited for it may go on.
+                    self.dispatch();
+                }
             }
             FromWorker::Output { run, bytes } => {
                 let live = self.live_of(run)?;
@@ -340,12 +378,19 @@ impl Gateway {
             return false;
         };
         let mut state = self.lock();
-        match message {
-            FromWorker::Done(_) | FromWorker::Refused(_) | FromWorker::Lost { .. } => {
-                state.given_up.remove(&run)
-            }
-            _ => state.given_up.contains(&run),
+        if !state.preparing.is_given_up(run) {
+            return false;
         }
+        match message {
+            FromWorker::Started { .. } => state.preparing.began_late(run),
+            FromWorker::Done(_) | FromWorker::Refused(_) | FromWorker::Lost { .. } => {
+                state.preparing.ended(run);
+            }
+            _ => return true,
+        }
+        drop(state);
+        self.dispatch();
+        true
     }
 
     fn run_done(&self, done: RunDone) -> Result<(), WorkerError> {
@@ -415,10 +460,11 @@ impl Gateway {
     }
 
     /// Ends or queues again what a lost worker had; how many runs that were.
-    fn worker_is_gone(&self, ready: &Ready, how: &str) -> usize {
+    fn worker_is_gone(&self, ready: &Ready, why: Option<&WorkerError>) -> usize {
+        let how = why.map_or("ended", WorkerError::in_receipts);
         let mut state = self.lock();
         state.worker = None;
-        state.given_up.clear();
+        state.preparing.worker_is_gone();
         let _ending = self.about_to_end();
         let runs: Vec<_> = state.runs.drain().collect();
         for (_, running) in &runs {
@@ -441,20 +487,21 @@ impl Gateway {
             } else if live.cancelled.load(Ordering::Acquire) {
                 self.end_without_run(live, WhoseFault::Client, 130, "cancelled before it ran");
             } else {
-                self.wait_again(&live);
+                let may_be_it = why.is_none_or(WorkerError::may_be_of_any_job);
+                if may_be_it && live.lost.fetch_add(1, Ordering::AcqRel) + 1 >= LOST_MAX {
+                    let message = "workers failed with this job, twice";
+                    self.end_without_run(live, WhoseFault::Provider, 5, message);
+                } else {
+                    self.wait_again(&live);
+                }
             }
         }
         self.inner.changed.notify_waiters();
         count
     }
 
-    /// Puts a job that did not get to run back into the queue, unless it takes every worker down.
-    fn wait_again(&self, live: &Arc<Live>) {
-        if live.lost.fetch_add(1, Ordering::AcqRel) + 1 >= LOST_MAX {
-            let message = "workers failed with this job, twice";
-            self.end_without_run(Arc::clone(live), WhoseFault::Provider, 5, message);
-            return;
-        }
+    /// Puts a job that did not get to run back into the queue.
+    fn wait_again(&self, live: &Live) {
         let mut state = self.lock();
         let waiting = &live.waiting;
         state

@@ -16,7 +16,7 @@ use tussah_provider::wire::WhoseFault;
 use crate::fixture::*;
 use crate::peer;
 
-fn account(gateway: &Gateway, name: &str) -> Account {
+pub(crate) fn account(gateway: &Gateway, name: &str) -> Account {
     gateway.ledger().account_or_new(name, NOW).unwrap();
     let accounts = gateway.ledger().accounts().unwrap();
     accounts.into_iter().find(|a| a.name == name).unwrap()

@@ -1,14 +1,17 @@
 //! Workers that do not answer and runs that do not end: what becomes of them and of the others.
 
+use std::path::Path;
 use std::time::Duration;
 
-use tussah_manifest::ExitStatus;
-use tussah_provider::gateway::{Gateway, JobEnd, SubmitError, Supervision, WorkerError};
+use tussah_manifest::{Digest, ExitStatus, ModuleRef};
+use tussah_provider::gateway::{
+    Gateway, JobEnd, Submission, SubmitError, Supervision, Ticket, WorkerError,
+};
 use tussah_provider::ledger::JobState;
 use tussah_provider::wire::WhoseFault;
 
 use crate::fixture::*;
-use crate::gateway::{check, end_of, exit_of, house, run, started};
+use crate::gateway::{account, check, end_of, exit_of, house, run, started};
 use crate::peer;
 
 /// So short that a test ends soon, and nothing else is to be seen in it.
@@ -122,6 +125,107 @@ fn a_job_that_never_begins_is_given_up_and_its_module_left_alone_for_a_while() {
             matches!(refused, Err(SubmitError::Slow { .. })),
             "{refused:?}"
         );
+        check(&gateway);
+    });
+}
+
+/// A job of an account with a module of this number, which no other job has.
+async fn with_module(
+    gateway: &Gateway,
+    folder: &Path,
+    name: &str,
+    number: u8,
+    input: &str,
+) -> Ticket {
+    let module = [MODULE, &[number]].concat();
+    let digest = Digest::of(&module).to_hex();
+    let blobs = folder.join("blobs").join(&digest[..2]);
+    std::fs::create_dir_all(&blobs).unwrap();
+    std::fs::write(blobs.join(&digest), &module).unwrap();
+    let mut submission = Submission {
+        account: account(gateway, name),
+        ..house(gateway, input, None)
+    };
+    submission.manifest.module = ModuleRef::of(&module);
+    gateway.submit(submission).await.unwrap()
+}
+
+#[test]
+fn an_account_with_slow_modules_waits_for_them_and_nobody_else_does() {
+    let folder = tempfile::tempdir().unwrap();
+    wait(async {
+        let gateway = peer::gateway(folder.path(), |config| {
+            config.supervision = Supervision {
+                prepare_max: Duration::from_millis(250),
+                ..NOW_AT_ONCE
+            };
+        })
+        .await;
+        let worker = peer::attach(&gateway);
+        let mut other = gateway.submit(house(&gateway, "wait", None)).await.unwrap();
+        started(&mut other).await;
+        let mut slow = Vec::new();
+        for number in 0..8 {
+            let ticket = with_module(&gateway, folder.path(), "slow", number, "never begins");
+            slow.push(ticket.await);
+        }
+        // Two of them are tried; the worker is at them for as long as it lives.
+        for ticket in &mut slow[..2] {
+            let end = end_of(ticket).await;
+            assert!(reason(&end).contains("could not be made ready"), "{end:?}");
+        }
+        // Others run as ever, with modules that are new here too, of which one is slow.
+        for number in 10..14 {
+            let mut ticket = with_module(&gateway, folder.path(), "bot", number, "hello").await;
+            assert_eq!(exit_of(&end_of(&mut ticket).await), ExitStatus::Done);
+        }
+        let mut late = with_module(&gateway, folder.path(), "bot", 20, "never begins").await;
+        assert!(reason(&end_of(&mut late).await).contains("could not be made ready"));
+        let (_, end) = run(&gateway, "hello").await;
+        assert_eq!(exit_of(&end), ExitStatus::Done);
+        // The rest waits, and the first job has gone on all the while.
+        assert_eq!(gateway.load(), (6, 1));
+        assert!(gateway.is_running(&other.id) && !worker.is_finished());
+        gateway.cancel(&other.id);
+        assert_eq!(exit_of(&end_of(&mut other).await), ExitStatus::Cancelled);
+        check(&gateway);
+    });
+}
+
+#[test]
+fn a_worker_with_too_many_slow_modules_is_ended_once_no_job_runs_on_it() {
+    let folder = tempfile::tempdir().unwrap();
+    wait(async {
+        let gateway = peer::gateway(folder.path(), |config| {
+            config.supervision = Supervision {
+                prepare_max: Duration::from_secs(1),
+                ..NOW_AT_ONCE
+            };
+        })
+        .await;
+        let worker = peer::attach(&gateway);
+        let mut other = gateway.submit(house(&gateway, "wait", None)).await.unwrap();
+        started(&mut other).await;
+        let mut slow = Vec::new();
+        for number in 0..6 {
+            let name = format!("slow-{}", number / 2);
+            let ticket = with_module(&gateway, folder.path(), &name, number, "never begins");
+            slow.push(ticket.await);
+        }
+        for ticket in &mut slow {
+            assert!(reason(&end_of(ticket).await).contains("could not be made ready"));
+        }
+        // A module that has begun before runs, a new one waits for the next worker.
+        let (_, end) = run(&gateway, "hello").await;
+        assert_eq!(exit_of(&end), ExitStatus::Done);
+        let mut new = with_module(&gateway, folder.path(), "bot", 10, "hello").await;
+        assert!(gateway.is_running(&other.id) && !worker.is_finished());
+        gateway.cancel(&other.id);
+        assert_eq!(exit_of(&end_of(&mut other).await), ExitStatus::Cancelled);
+        let error = worker.await.unwrap().unwrap_err();
+        assert!(matches!(error, WorkerError::Busy { runs: 6 }), "{error}");
+        drop(peer::attach(&gateway));
+        assert_eq!(exit_of(&end_of(&mut new).await), ExitStatus::Done);
         check(&gateway);
     });
 }
