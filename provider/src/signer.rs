@@ -267,9 +267,10 @@ impl<J: Jobs> Signer<J> {
                 return Ok(());
             };
             let known = self.jobs.job(&oldest).map_err(ledger);
+            // One that is gone from the ledger was not signed for the last time: it stays.
             let is_open = known
                 .as_ref()
-                .is_ok_and(|job| job.as_ref().is_some_and(|job| !job.finished));
+                .is_ok_and(|job| job.as_ref().is_none_or(|job| !job.finished));
             if is_open || known.is_err() {
                 self.order.push_back(oldest);
             } else {
@@ -298,8 +299,8 @@ fn unverified_request_of(known: &KnownJob, job: &Digest) -> Result<RequestBody, 
 }
 
 fn damaged(job: &Digest, error: &dyn std::fmt::Display) -> Denial {
-    Denial::Ledger {
-        message: format!("the request of job {job} is damaged: {error}"),
+    Denial::Damaged {
+        message: format!("the request of {job}: {error}"),
     }
 }
 

@@ -496,8 +496,15 @@ fn accepted_of(row: &Row<'_>) -> Result<Accepted, LedgerError> {
     let digest = Digest::from_bytes(row.get(1)?);
     let bytes: Option<Vec<u8>> = row.get(8)?;
     let bytes = bytes.ok_or(LedgerError::NoManifest(digest))?;
+    let request = request_of(&row.get::<_, Vec<u8>>(0)?)?;
+    // What the signer would refuse at its end is not run first.
+    let id = Digest::from_bytes(row.get(11)?);
+    if request.verify().is_err() || request.body.job_id() != id {
+        let what = "jobs.request: its client did not sign it, or it is another job's";
+        return Err(StoreError::Damaged(what.to_owned()).into());
+    }
     Ok(Accepted {
-        request: request_of(&row.get::<_, Vec<u8>>(0)?)?,
+        request,
         manifest: manifest_of(&digest, &bytes)?,
         input: row.get(2)?,
         account: AccountId(row.get(3)?),

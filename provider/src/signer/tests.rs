@@ -246,13 +246,14 @@ fn a_ledger_that_cannot_be_believed_gives_no_receipt() {
     };
     let others = crate::fixture::body(2).sign(&key(1)).unwrap();
     for (request, expected) in [
-        (b"no request".to_vec(), "damaged"),
+        (b"no request".to_vec(), "the request of"),
         (forged.to_bytes(), "signature"),
         (others.to_bytes(), "another job's"),
     ] {
         let paper = Paper::knowing(&[&body]);
         paper.change(&body.job_id(), |job| job.request = request);
         let denial = sign(&mut signer(&paper), &account, &evidence(1)).unwrap_err();
+        assert!(matches!(denial, Denial::Damaged { .. }), "{denial:?}");
         assert!(denial.to_string().contains(expected), "{denial}");
     }
     let denial = sign(&mut signer(&Paper::default()), &account, &evidence(1)).unwrap_err();
@@ -284,6 +285,28 @@ fn what_has_finished_is_forgotten_and_what_has_not_is_kept() {
     // One that has finished made room for it.
     assert_eq!(signer.signed.len(), REMEMBERED_MAX);
     let again = sign(&mut signer, &consensus(&bodies[0]), &evidence(2));
+    assert_eq!(again, Err(Denial::OtherAccount));
+}
+
+#[test]
+fn a_job_that_vanishes_from_the_ledger_and_comes_back_gets_no_second_receipt() {
+    let bodies: Vec<RequestBody> = (0..=REMEMBERED_MAX)
+        .map(|at| RequestBody {
+            nonce: Nonce::from_bytes(*Digest::of(&at.to_le_bytes()).as_bytes()),
+            ..body(0)
+        })
+        .collect();
+    let paper = Paper::knowing(&bodies.iter().collect::<Vec<_>>());
+    let mut signer = signer(&paper);
+    let (first, id) = (&bodies[0], bodies[0].job_id());
+    for body in &bodies[..REMEMBERED_MAX] {
+        sign(&mut signer, &consensus(body), &evidence(1)).unwrap();
+    }
+    let row = paper.0.borrow_mut().as_mut().unwrap().remove(&id);
+    let last = &bodies[REMEMBERED_MAX];
+    sign(&mut signer, &consensus(last), &evidence(1)).unwrap();
+    (paper.0.borrow_mut().as_mut().unwrap()).insert(id, row.unwrap());
+    let again = sign(&mut signer, &consensus(first), &evidence(2));
     assert_eq!(again, Err(Denial::OtherAccount));
 }
 

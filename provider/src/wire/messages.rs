@@ -513,11 +513,19 @@ pub enum Denial {
     #[error("the job is not paid through a channel that this signer signs for")]
     #[n(10)]
     NoChannel,
-    /// The ledger cannot be read.
+    /// The ledger cannot be read; it may be later.
     #[error("the ledger cannot be read: {message}")]
     #[n(8)]
     Ledger {
         /// Why.
+        #[n(0)]
+        message: String,
+    },
+    /// The job's row in the ledger is damaged, and another try will find it so.
+    #[error("the ledger's row of the job is damaged: {message}")]
+    #[n(11)]
+    Damaged {
+        /// What is wrong with it.
         #[n(0)]
         message: String,
     },

@@ -135,6 +135,7 @@ fn from_signer() -> impl Strategy<Value = FromSigner> {
         Just(Denial::NoReceipt),
         Just(Denial::NoChannel),
         ".*".prop_map(|message| Denial::Ledger { message }),
+        ".*".prop_map(|message| Denial::Damaged { message }),
     ];
     prop_oneof![
         any::<([u8; 32], [u8; 32])>().prop_map(|(provider_key, client_key)| {

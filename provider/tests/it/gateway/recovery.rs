@@ -48,6 +48,44 @@ fn an_end_that_cannot_be_written_is_kept_and_written_later() {
 }
 
 #[test]
+fn a_job_whose_row_is_damaged_while_it_runs_holds_up_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.sqlite");
+    let id = wait(async {
+        let gateway = peer::gateway(folder.path(), |_| ()).await;
+        drop(peer::attach(&gateway));
+        // A client's own request: the signer has not seen it before.
+        let mut submission = house(&gateway, "wait", None);
+        let request = request(9, &submission.manifest, b"wait", 0);
+        submission.ask = Ask::Signed(Box::new(request.clone()));
+        let mut ticket = gateway.submit(submission).await.unwrap();
+        started(&mut ticket).await;
+        let mut forged = request;
+        forged.signature = key(7).sign(&ticket.id);
+        let other = rusqlite::Connection::open(&path).unwrap();
+        let sql = "UPDATE jobs SET request = ?1 WHERE id = ?2";
+        let row = (forged.to_bytes(), ticket.id.as_bytes());
+        other.execute(sql, row).unwrap();
+        gateway.cancel(&ticket.id);
+        assert_eq!(end_of(&mut ticket).await, JobEnd::Unrecorded);
+        // The others go on, and the ledger's check names it.
+        let (_, end) = run(&gateway, "hello").await;
+        assert_eq!(exit_of(&end), ExitStatus::Done);
+        assert_eq!(gateway.not_ready(), None);
+        let findings = gateway.ledger().check(None).unwrap().findings;
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        assert_eq!(findings[0].problem, "the client did not sign this request");
+        ticket.id
+    });
+    // Nor is it run again at each start.
+    wait(async {
+        let gateway = peer::gateway(folder.path(), |_| ()).await;
+        assert_eq!(gateway.set_aside(), 1);
+        assert!(gateway.listen(&id).is_none());
+    });
+}
+
+#[test]
 fn after_a_crash_what_nobody_waits_for_ends_and_the_rest_runs() {
     let folder = tempfile::tempdir().unwrap();
     let (mut ids, path) = (Vec::new(), folder.path().join("ledger.sqlite"));
