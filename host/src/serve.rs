@@ -274,6 +274,7 @@ async fn serve(
     ui: &Ui,
 ) -> Result<Exit, Failure> {
     let mut signals = Signals::install()?;
+    let hangups = taken_over(SignalKind::hangup())?;
     let certificate = match &settings.certificate {
         None => None,
         Some(certificate) => Some(certificate.load(home, &settings.http.hosts, ui)?),
@@ -332,9 +333,7 @@ async fn serve(
     } else {
         "http"
     };
-    let _renewing = certificate
-        .map(|loaded| renew_on_hangup(loaded, *ui))
-        .transpose()?;
+    let _renewing = renew_on_hangup(hangups, certificate, *ui);
     ui.note(&format!(
         "serving on {scheme}://{address}, health on http://{monitored}"
     ));
@@ -422,11 +421,15 @@ async fn unwatched(watch: &mut Option<Watch>) -> Failure {
     }
 }
 
-/// Reads the certificate again at each SIGHUP, for as long as what this gives is kept.
-fn renew_on_hangup(loaded: tls::Loaded, ui: Ui) -> Result<AbortOnDrop, Failure> {
-    let mut hangups = signal(SignalKind::hangup()).map_err(Failure::host)?;
+/// Reads the certificate again at each SIGHUP, for as long as what this gives is kept. Without one
+/// SIGHUP changes nothing.
+fn renew_on_hangup(mut hangups: Signal, loaded: Option<tls::Loaded>, ui: Ui) -> AbortOnDrop {
     let task = tokio::spawn(async move {
         while hangups.recv().await.is_some() {
+            let Some(loaded) = &loaded else {
+                ui.note("SIGHUP: there is no certificate to read again");
+                continue;
+            };
             match loaded.renew() {
                 Ok(()) => ui.note("the certificate was read again"),
                 Err(failure) => {
@@ -436,7 +439,7 @@ fn renew_on_hangup(loaded: tls::Loaded, ui: Ui) -> Result<AbortOnDrop, Failure> 
             }
         }
     });
-    Ok(AbortOnDrop(task))
+    AbortOnDrop(task)
 }
 
 /// A task that ends with its owner.
@@ -456,12 +459,9 @@ struct Signals {
 
 impl Signals {
     fn install() -> Result<Self, Failure> {
-        let install = |kind| {
-            signal(kind).map_err(|error| Failure::host(error).context("cannot take over signals"))
-        };
         Ok(Self {
-            terminate: install(SignalKind::terminate())?,
-            interrupt: install(SignalKind::interrupt())?,
+            terminate: taken_over(SignalKind::terminate())?,
+            interrupt: taken_over(SignalKind::interrupt())?,
         })
     }
 
@@ -471,6 +471,10 @@ impl Signals {
             _ = self.interrupt.recv() => {}
         }
     }
+}
+
+fn taken_over(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| Failure::host(error).context("cannot take over signals"))
 }
 
 /// A home has one daemon: two would run each other's jobs a second time.

@@ -230,6 +230,14 @@ impl Daemon {
         })
     }
 
+    /// SIGHUP to each of its processes, as to a service's whole group.
+    pub(crate) fn hang_up(&self) {
+        let children = ["serve-worker", "serve-signer"].map(|command| self.process(command));
+        for process in children.into_iter().flatten().chain([self.child.id()]) {
+            signal("-HUP", process);
+        }
+    }
+
     /// Asks it to end, and waits for that.
     pub(crate) fn terminate(mut self) -> Ended {
         signal("-TERM", self.child.id());

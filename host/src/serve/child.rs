@@ -15,7 +15,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::task::JoinHandle;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinHandle,
+};
 use tussah_provider::isolation;
 
 use super::retold;
@@ -166,5 +169,16 @@ pub(crate) fn child_socket() -> Result<UnixStream, Failure> {
     isolation::leave_session().map_err(|error| {
         Failure::host(error).context("cannot leave the session of the terminal")
     })?;
+    outlive_hangups().map_err(|error| Failure::host(error).context("cannot take over signals"))?;
     Ok(socket)
+}
+
+/// A SIGHUP to all processes of the service is for the gateway, and ends nothing here.
+fn outlive_hangups() -> std::io::Result<()> {
+    // The handler stays when its executor goes.
+    let executor = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
+    let _inside = executor.enter();
+    signal(SignalKind::hangup()).map(drop)
 }

@@ -64,7 +64,38 @@ fn certificates_of_its_own_and_of_files_are_trusted_by_their_file() {
     );
     one.terminate().expect(0);
 
-    daemon.terminate().expect(0);
+    // Another certificate comes into the same files.
+    for name in ["certificate.pem", "certificate-key.pem"] {
+        std::fs::remove_file(other.home().join("serve").join(name)).unwrap();
+    }
+    let next = Daemon::start_with(&other, "carol", &["--tls-self-signed"]);
+    next.terminate().expect(0);
+    copy(&other);
+    assert!(ask(&daemon, trusted, "").is_err());
+    daemon.hang_up();
+    let renewed = std::iter::repeat_with(|| ask(&daemon, trusted, "")).find_map(Result::ok);
+    assert_eq!(renewed.unwrap()["status"], 200);
+    let ended = daemon.terminate().expect(0);
+    ended.says("the certificate was read again");
+}
+
+#[test]
+fn sighup_to_all_processes_ends_none_of_them() {
+    let sandbox = Sandbox::new();
+    deploy(&sandbox, "echo", ECHO);
+    let daemon = Daemon::start(&sandbox, "alice");
+    let job = daemon.submit(&json!({"model": "echo", "input": "before"}));
+    assert_eq!(daemon.wait_for(&job)["status"], "done");
+    let processes = || ["serve-worker", "serve-signer"].map(|command| daemon.process(command));
+    let before = processes();
+    assert!(before.iter().all(Option::is_some), "{before:?}");
+    daemon.hang_up();
+    let job = daemon.submit(&json!({"model": "echo", "input": "after"}));
+    assert_eq!(daemon.wait_for(&job)["status"], "done");
+    daemon.verified(&sandbox, &job);
+    assert_eq!(processes(), before);
+    let ended = daemon.terminate().expect(0);
+    ended.says("there is no certificate to read again");
 }
 
 #[test]
