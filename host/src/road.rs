@@ -17,8 +17,8 @@ use tussah_manifest::{
     RequestBody, SigningKey, Version,
 };
 use tussah_runtime::{
-    Allocation, Cancel, Events, PrepareError, Run, RunError, Runtime, RuntimeConfig, SignedRun,
-    SubmittedJob, VerifyError,
+    Allocation, CACHE_BYTES_MAX, Cancel, Events, PrepareError, Run, RunError, Runtime,
+    RuntimeConfig, SignedRun, SubmittedJob, VerifyError,
 };
 
 use crate::{
@@ -115,6 +115,7 @@ pub(crate) fn run(
         allocation: Allocation::OnDemand,
         memory_bytes_max: MEMORY_BYTES_MAX,
         cache_dir: Some(home.folder("cache/code")?),
+        cache_bytes_max: CACHE_BYTES_MAX,
         cache_key: *keys::load_or_create(home, KeyName::Cache)?,
         host_build: HOST_BUILD.to_owned(),
         arithmetic: exact_profile().to_owned(),

@@ -19,7 +19,7 @@ use tussah_provider::{
         ToWorker, WhoseFault, WireError,
     },
 };
-use tussah_runtime::{Allocation, Cancel, Runtime, RuntimeConfig};
+use tussah_runtime::{Allocation, CACHE_BYTES_MAX, Cancel, Runtime, RuntimeConfig};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -54,6 +54,8 @@ pub(crate) struct Settings {
     /// GB of models that are loaded at a time; three quarters of this machine's memory if it does not
     /// say.
     pub(crate) model_memory_gb: Option<u32>,
+    /// GB of compiled code that are kept; 4 if it does not say.
+    pub(crate) code_cache_gb: Option<u32>,
     /// Refuse to work where the kernel does not enforce everything.
     pub(crate) require_isolation: bool,
 }
@@ -238,6 +240,7 @@ impl Worker {
             allocation: Allocation::Pooled { jobs_max },
             memory_bytes_max: MEMORY_BYTES_MAX,
             cache_dir: Some(place.code),
+            cache_bytes_max: code_cache(settings.code_cache_gb),
             cache_key: *cache_key,
             host_build: HOST_BUILD.to_owned(),
             arithmetic: exact_profile().to_owned(),
@@ -364,6 +367,15 @@ fn model_memory(gb: Option<u32>) -> u64 {
     let of_machine = || memory_bytes().map(|bytes| bytes / 4 * 3);
     let asked = gb.map(|gb| u64::from(gb) * 1_000_000_000);
     asked.or_else(of_machine).unwrap_or(u64::MAX)
+}
+
+/// The most bytes of compiled code that are kept.
+fn code_cache(gb: Option<u32>) -> u64 {
+    gb.map_or(CACHE_BYTES_MAX, bytes)
+}
+
+fn bytes(gb: u32) -> u64 {
+    u64::from(gb) * 1_000_000_000
 }
 
 /// Memory of this machine, for models on the CPU.

@@ -22,9 +22,9 @@ use tussah_manifest::SigningKey;
 pub use receipt::{Account, SignError, SignedRun};
 pub use sandbox::imports::ModuleError;
 pub use sandbox::{
-    Allocation, Cancel, Event, Events, GuestError, JobError, LoadedModel, ModelSource,
-    ModelSourceError, NoEvents, Outcome, PrepareError, Run, Runtime, RuntimeConfig, RuntimeError,
-    SandboxedJob, Used,
+    Allocation, CACHE_BYTES_MAX, Cancel, Event, Events, GuestError, JobError, LoadedModel,
+    ModelSource, ModelSourceError, NoEvents, Outcome, PrepareError, Run, Runtime, RuntimeConfig,
+    RuntimeError, SandboxedJob, Used,
 };
 pub use verify::{SubmittedJob, VerifiedJob, VerifyError, verify};
 

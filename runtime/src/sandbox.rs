@@ -5,6 +5,7 @@
 //! lists; time, memory, tables, output, inference and host calls all have a ceiling.
 
 mod bindings;
+mod code_files;
 mod compile;
 mod embeddings;
 mod engine;
@@ -32,7 +33,7 @@ use wasmtime::{InstancePre, Store};
 use crate::{Fault, SharedEvents, VerifiedJob};
 use bindings::{Job, JobPre};
 use compile::Code;
-pub use engine::{Allocation, Runtime, RuntimeConfig, RuntimeError};
+pub use engine::{Allocation, CACHE_BYTES_MAX, Runtime, RuntimeConfig, RuntimeError};
 pub(crate) use engine::{WASM_ENGINE, config_digest, features};
 use exit::{End, exit_of};
 use guest::Guest;

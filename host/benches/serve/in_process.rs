@@ -58,6 +58,7 @@ pub(crate) fn road_times(module: &[u8], jobs: u32) -> Result<Spread> {
         allocation: Allocation::Pooled { jobs_max: 4 },
         memory_bytes_max: 256 << 20,
         cache_dir: None,
+        cache_bytes_max: tussah_runtime::CACHE_BYTES_MAX,
         cache_key: [7; 32],
         host_build: "tussah bench".to_owned(),
         arithmetic: "none".to_owned(),

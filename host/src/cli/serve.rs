@@ -189,6 +189,9 @@ pub(crate) struct WorkOptions {
     /// quarters of this machine's memory if it is left out.
     #[arg(long, value_name = "GB", value_parser = clap::value_parser!(u32).range(1..))]
     model_memory_gb: Option<u32>,
+    /// GB of compiled code that are kept; what was not used for longest makes room. 4, if not set.
+    #[arg(long, value_name = "GB", value_parser = clap::value_parser!(u32).range(1..))]
+    code_cache_gb: Option<u32>,
     /// Do not start where the kernel cannot keep jobs from this machine's files and network.
     #[arg(long)]
     require_isolation: bool,
@@ -291,6 +294,7 @@ impl Options {
         over(&mut worker.device, work.device.map(DeviceName));
         over(&mut worker.threads, work.threads.map(Whole));
         over(&mut models.memory_gb, work.model_memory_gb.map(Whole));
+        over(&mut worker.code_cache_gb, work.code_cache_gb.map(Whole));
         let isolation = work.require_isolation.then_some(true);
         over(&mut worker.require_isolation, isolation);
         #[cfg(feature = "onnx")]
@@ -319,6 +323,7 @@ impl WorkOptions {
             threads: self.threads.unwrap_or_default(),
             onnx: self.onnx.clone(),
             model_memory_gb: self.model_memory_gb,
+            code_cache_gb: self.code_cache_gb,
             require_isolation: self.require_isolation,
         }
     }

@@ -211,6 +211,8 @@ pub(crate) struct Worker {
     pub(crate) device: Option<DeviceName>,
     /// CPU threads of inference.
     pub(crate) threads: Option<Whole<0, 256>>,
+    /// GB of compiled code that are kept.
+    pub(crate) code_cache_gb: Option<Whole<1, { u32::MAX }>>,
     /// Whether a system that confines nothing is good enough.
     pub(crate) require_isolation: Option<bool>,
     /// Seconds after which a worker that answers nothing is started anew.
@@ -252,11 +254,14 @@ impl Config {
         let worker = &self.worker;
         let device = worker.device.as_ref().map(|name| name.0.clone());
         let threads = worker.threads.map_or(0, |threads| threads.0);
+        let code_cache_gb = worker.code_cache_gb.map_or(4, |Whole(gb)| gb);
         let mut arguments: Vec<OsString> = vec![
             "--device".into(),
             device.unwrap_or_default().to_string().into(),
             "--threads".into(),
             threads.to_string().into(),
+            "--code-cache-gb".into(),
+            code_cache_gb.to_string().into(),
         ];
         #[cfg(feature = "onnx")]
         if let Some(library) = &worker.onnxruntime {

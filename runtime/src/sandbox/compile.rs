@@ -2,7 +2,8 @@
 //!
 //! In: a verified module. Out: code that wasmtime can instantiate. Compiled code is native
 //! code: whoever can write the cache could run anything, so every file carries a MAC under
-//! a key of this host, and the bytes that were checked are the bytes that are loaded.
+//! a key of this host, and the bytes that were checked are the bytes that are loaded. The
+//! cache has a bound: what was used least recently makes room.
 
 use std::{
     fs, io,
@@ -12,6 +13,8 @@ use std::{
 
 use tussah_manifest::{Abi, Digest};
 use wasmtime::{Engine, Module, component::Component};
+
+use super::code_files::{self, InUse};
 
 /// Bytes of the MAC before the code in a cache file.
 const MAC_BYTES: usize = 32;
@@ -65,19 +68,30 @@ impl Code {
 /// Compiled code on disk, by module digest and engine.
 pub(crate) struct CodeCache {
     folder: Option<PathBuf>,
+    /// The most that its files may take.
+    bytes_max: u64,
+    in_use: InUse,
     key: [u8; 32],
     /// What code depends on besides the module: the engine's version, settings and CPU.
     engine_id: [u8; 32],
 }
 
 impl CodeCache {
-    pub(crate) fn new(folder: Option<PathBuf>, key: &[u8; 32], engine: &Engine) -> Self {
+    /// A cache in this folder, of at most so many bytes; without a folder it keeps nothing.
+    pub(crate) fn new(
+        folder: Option<PathBuf>,
+        bytes_max: u64,
+        key: &[u8; 32],
+        engine: &Engine,
+    ) -> Self {
         let mut id = IdHasher(blake3::Hasher::new_derive_key(
             "tussah 2026-11 code cache engine v1",
         ));
         std::hash::Hash::hash(&engine.precompile_compatibility_hash(), &mut id);
         Self {
             folder,
+            bytes_max,
+            in_use: InUse::default(),
             key: *key,
             engine_id: *id.0.finalize().as_bytes(),
         }
@@ -94,6 +108,7 @@ impl CodeCache {
         warn: &mut dyn FnMut(String),
     ) -> wasmtime::Result<(Code, CodeOrigin)> {
         let path = self.path(digest);
+        let _held = path.as_deref().map(|path| self.in_use.hold(path));
         if let Some(path) = &path
             && let Some(code) = self.load(engine, path, (digest, abi), warn)
         {
@@ -161,12 +176,19 @@ impl CodeCache {
         .ok()
     }
 
-    /// Writes a file beside and renames it, so that nobody ever reads half of one; leaves
-    /// nothing behind if that fails.
+    /// Makes room, writes a file beside and renames it, so that nobody ever reads half of one;
+    /// leaves nothing behind if that fails.
     fn store(&self, path: &Path, digest: &Digest, code: &[u8]) -> io::Result<()> {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let folder = path.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(folder)?;
+        let length = (MAC_BYTES as u64).saturating_add(code.len() as u64);
+        let Some(left) = self.bytes_max.checked_sub(length) else {
+            let max = self.bytes_max;
+            let text = format!("it takes {length} bytes, and the cache holds {max} at most");
+            return Err(io::Error::new(io::ErrorKind::StorageFull, text));
+        };
+        self.in_use.make_room(folder, left)?;
         let serial = COUNTER.fetch_add(1, Ordering::Relaxed);
         let temporary = folder.join(format!(".{}-{serial}.part", std::process::id()));
         let written = write(&temporary, self.mac(digest, code).as_bytes(), code)
@@ -199,6 +221,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
         ));
     }
     let mut bytes = Vec::new();
+    code_files::touch(&file);
     file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
     Ok(bytes)
 }

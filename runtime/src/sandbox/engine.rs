@@ -52,6 +52,10 @@ pub enum Allocation {
     OnDemand,
 }
 
+/// The most bytes of compiled code that are kept, unless somebody says otherwise: code of some
+/// thousand modules.
+pub const CACHE_BYTES_MAX: u64 = 4_000_000_000;
+
 /// How a [`Runtime`] is set up.
 #[derive(Debug, Clone)]
 pub struct RuntimeConfig {
@@ -61,6 +65,9 @@ pub struct RuntimeConfig {
     pub memory_bytes_max: u64,
     /// Where compiled code is kept; `None` compiles every module anew.
     pub cache_dir: Option<PathBuf>,
+    /// The most bytes of compiled code that are kept there: what was used least recently makes
+    /// room.
+    pub cache_bytes_max: u64,
     /// The key under which compiled code is authenticated: secret, and of this host alone.
     pub cache_key: [u8; 32],
     /// What this host calls itself in receipts, such as `tussah 0.1.0`.
@@ -117,6 +124,7 @@ impl Runtime {
         let preview1_linker = preview1::linker(&engine).map_err(RuntimeError::Engine)?;
         let cache = Arc::new(CodeCache::new(
             config.cache_dir.clone(),
+            config.cache_bytes_max,
             &config.cache_key,
             &engine,
         ));

@@ -148,6 +148,7 @@ pub(crate) fn config() -> RuntimeConfig {
         allocation: Allocation::Pooled { jobs_max: 4 },
         memory_bytes_max: 64 << 20,
         cache_dir: None,
+        cache_bytes_max: tussah_runtime::CACHE_BYTES_MAX,
         cache_key: [7; 32],
         host_build: "tussah-runtime tests".into(),
         arithmetic: "exact/0".into(),

@@ -118,6 +118,7 @@ impl Sandbox {
             allocation: Allocation::Pooled { jobs_max: 1 },
             memory_bytes_max: MEMORY_BYTES_MAX,
             cache_dir: None,
+            cache_bytes_max: tussah_runtime::CACHE_BYTES_MAX,
             cache_key: key,
             host_build: HOST_BUILD.to_owned(),
             arithmetic: exact_profile().to_owned(),
