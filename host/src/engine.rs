@@ -7,7 +7,10 @@ mod kept;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use tussah_inference::{Device, Engine, LoadOptions, LoadProgress, Model, ModelError, OnnxFile};
+use tussah_inference::{
+    BackendError, CancelToken, Device, Engine, GpuInfo, GpuKind, LoadOptions, LoadProgress, Model,
+    ModelError, OnnxFile,
+};
 use tussah_manifest::{Digest, ModelFormat, ModelRef};
 #[cfg(feature = "onnx")]
 use tussah_runtime::NoEvents;
@@ -21,7 +24,7 @@ use crate::{
     onnx::{self, OnnxArguments, OnnxUnusable},
     ui::Ui,
 };
-use kept::{InUse, Kept, NoRoom};
+use kept::{InUse, Kept, Left, LoadFailure, NoRoom};
 
 /// How long a job waits until models that others use make room for its own.
 const ROOM_TIME_MAX: Duration = Duration::from_secs(60);
@@ -44,6 +47,9 @@ pub(crate) enum LoadError {
     /// Models that others use leave no room.
     #[error("there is no room for the model")]
     Room(#[from] NoRoom),
+    /// The job that asked for it has ended.
+    #[error(transparent)]
+    Left(#[from] Left),
     /// Text was asked of a graph of tensors.
     #[error("it is an ONNX model: a graph of tensors, which has no text")]
     Graph,
@@ -59,6 +65,7 @@ impl From<LoadError> for Failure {
             }
             LoadError::Graph => Self::usage(error).help("jobs compute it through wasi:nn"),
             LoadError::Room(_) => Self::host(error).help("raise --model-memory-gb"),
+            LoadError::Left(_) => Self::host(error),
             LoadError::Model(ref reason) => {
                 let help = match reason {
                     ModelError::CpuOnly { .. } => CPU_ONLY,
@@ -71,13 +78,22 @@ impl From<LoadError> for Failure {
     }
 }
 
+impl LoadFailure for LoadError {
+    fn is_out_of_memory(&self) -> bool {
+        matches!(
+            self,
+            Self::Model(ModelError::Backend(BackendError::OutOfMemory { .. }))
+        )
+    }
+}
+
 fn exit_of(error: &LoadError) -> Exit {
     match error {
         LoadError::Blob(BlobError::Damaged { .. }) => Exit::NOT_VERIFIED,
         LoadError::Blob(BlobError::Missing { .. }) => Exit::USAGE,
-        LoadError::Model(ModelError::Spawn(_) | ModelError::Backend(_)) | LoadError::Room(_) => {
-            Exit::HOST_FAILED
-        }
+        LoadError::Model(ModelError::Spawn(_) | ModelError::Backend(_))
+        | LoadError::Room(_)
+        | LoadError::Left(_) => Exit::HOST_FAILED,
         LoadError::Onnx(reason) => reason.exit(),
         LoadError::Model(_) | LoadError::Graph => Exit::USAGE,
         LoadError::Blob(_) => Exit::HOST_FAILED,
@@ -183,6 +199,39 @@ fn text_alone(path: &Path) -> Result<(), LoadError> {
     }
 }
 
+/// Bytes of model files that stay loaded at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// For jobs that run on the CPU.
+    pub(crate) cpu: u64,
+    /// For jobs that run on a GPU.
+    pub(crate) gpu: u64,
+}
+
+impl Room {
+    /// For one job, which has what it takes.
+    pub(crate) const ANY: Self = Self {
+        cpu: u64::MAX,
+        gpu: u64::MAX,
+    };
+
+    /// As many bytes as were asked for, else three quarters of the memory that there is; on a GPU that
+    /// says how much memory it has, no more than that.
+    pub(crate) fn of(asked: Option<u64>, machine: Option<u64>, gpu: Option<&GpuInfo>) -> Self {
+        let part = |bytes: u64| bytes / 4 * 3;
+        let cpu = asked.or(machine.map(part)).unwrap_or(u64::MAX);
+        let gpu = gpu.and_then(|gpu| Some((gpu.kind, gpu.memory_bytes?)));
+        let gpu = match (gpu, asked) {
+            (None, _) => cpu,
+            (Some((_, memory)), Some(asked)) => asked.min(memory),
+            (Some((GpuKind::Discrete | GpuKind::Virtual, memory)), None) => part(memory),
+            // It is the processor's memory.
+            (Some((_, memory)), None) => part(memory).min(cpu),
+        };
+        Self { cpu, gpu }
+    }
+}
+
 /// The store's models for jobs, in the exact profile.
 #[derive(Debug)]
 pub(crate) struct StoredModels {
@@ -191,14 +240,17 @@ pub(crate) struct StoredModels {
     placement: Placement,
     #[cfg(feature = "onnx")]
     graphs: Arc<onnx::Graphs>,
-    /// By digest, and whether there was a GPU to put it on. A graph stays as long as the process:
-    /// its library keeps it.
-    loaded: Arc<Kept<(Digest, bool), LoadedModel>>,
+    /// A graph stays as long as the process: its library keeps it.
+    loaded: Arc<Kept<Digest, LoadedModel>>,
+    /// What was loaded where there was a GPU to put it on.
+    on_gpu: Arc<Kept<Digest, LoadedModel>>,
+    /// After which nothing is waited for.
+    cancel: CancelToken,
 }
 
 impl StoredModels {
-    /// Models of this store, of at most so many bytes of files at a time, and where they go; on the
-    /// CPU by so many threads, 0 is one a CPU.
+    /// Models of this store, where they go and how many stay; on the CPU by so many threads, 0 is one
+    /// a CPU.
     #[cfg_attr(
         not(feature = "onnx"),
         expect(unused_variables, reason = "this build has no library to name")
@@ -208,7 +260,7 @@ impl StoredModels {
         placement: Placement,
         threads: u32,
         onnx: OnnxArguments,
-        bytes_max: u64,
+        room: Room,
     ) -> Self {
         let threads = match threads {
             0 => std::thread::available_parallelism()
@@ -223,12 +275,14 @@ impl StoredModels {
             placement,
             #[cfg(feature = "onnx")]
             graphs: Arc::new(onnx::Graphs::new(onnx)),
-            loaded: Arc::new(Kept::new(bytes_max, ROOM_TIME_MAX)),
+            loaded: Arc::new(Kept::new(room.cpu, ROOM_TIME_MAX)),
+            on_gpu: Arc::new(Kept::new(room.gpu, ROOM_TIME_MAX)),
+            cancel: CancelToken::new(),
         }
     }
 
-    /// The same models for a job that goes elsewhere; what is loaded is shared.
-    pub(crate) fn placed(&self, placement: Placement) -> Self {
+    /// The same models for a job, where it goes and until it ends; what is loaded is shared.
+    pub(crate) fn placed(&self, placement: Placement, cancel: CancelToken) -> Self {
         Self {
             blobs: self.blobs.clone(),
             threads: self.threads,
@@ -236,6 +290,8 @@ impl StoredModels {
             #[cfg(feature = "onnx")]
             graphs: Arc::clone(&self.graphs),
             loaded: Arc::clone(&self.loaded),
+            on_gpu: Arc::clone(&self.on_gpu),
+            cancel,
         }
     }
 
@@ -335,13 +391,53 @@ impl ModelSource for StoredModels {
 
     fn load(&self, model: &ModelRef, events: &dyn Events) -> Result<LoadedModel, ModelSourceError> {
         let digest = &model.digest;
-        let key = (*digest, self.placement.device() != Device::Cpu);
+        let kept = match self.placement.device() {
+            Device::Cpu => &self.loaded,
+            Device::Gpu(_) => &self.on_gpu,
+        };
         // What is gone is told by the load itself.
         let size = std::fs::metadata(self.blobs.path(digest)).map_or(0, |file| file.len());
-        let loaded = self.loaded.get(&key, size, || self.load_now(model, events));
+        let load = || self.load_now(model, events);
+        let loaded = kept.get(digest, size, &self.cancel, load);
         loaded.map_err(|error: LoadError| ModelSourceError {
             digest: *digest,
             reason: Box::new(error),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gpu(kind: GpuKind, memory_bytes: Option<u64>) -> GpuInfo {
+        GpuInfo {
+            name: "a GPU".to_owned(),
+            kind,
+            interface: "vulkan".to_owned(),
+            driver: "a driver 1.0".to_owned(),
+            binding_bytes_max: 1 << 30,
+            memory_bytes,
+            int64: true,
+            subgroups: true,
+            timestamps: true,
+        }
+    }
+
+    #[test]
+    fn models_on_a_gpu_have_the_gpus_memory_and_no_more() {
+        let machine = Some(400);
+        let room = |asked, found: Option<GpuInfo>| Room::of(asked, machine, found.as_ref()).gpu;
+        let card = |memory| Some(gpu(GpuKind::Discrete, memory));
+        assert_eq!(room(None, card(Some(80))), 60);
+        assert_eq!(room(Some(70), card(Some(80))), 70);
+        assert_eq!(room(Some(90), card(Some(80))), 80);
+        assert_eq!(room(None, card(Some(800))), 600);
+        // One that does not say, or has the processor's.
+        assert_eq!((room(None, card(None)), room(None, None)), (300, 300));
+        let shared = gpu(GpuKind::Integrated, Some(800));
+        assert_eq!(room(None, Some(shared)), 300);
+        assert_eq!(Room::of(None, machine, None).cpu, 300);
+        assert_eq!(Room::of(Some(1), machine, None).cpu, 1);
     }
 }

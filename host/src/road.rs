@@ -24,7 +24,7 @@ use tussah_runtime::{
 use crate::{
     blobs::Blobs,
     device::Placement,
-    engine::{self, StoredModels},
+    engine::{self, Room, StoredModels},
     exit_code::Exit,
     failure::{Failure, file_failure},
     home::Home,
@@ -128,7 +128,7 @@ pub(crate) fn run(
         settings.placement,
         settings.threads,
         settings.onnx,
-        u64::MAX,
+        Room::ANY,
     ));
     let run = Run {
         models,

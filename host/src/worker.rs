@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 use crate::{
     blobs::Blobs,
     device::{self, DeviceArgument, Devices, Kernels, Need},
-    engine::StoredModels,
+    engine::{Room, StoredModels},
     exit_code::Exit,
     failure::Failure,
     home::Home,
@@ -248,9 +248,13 @@ impl Worker {
         .map_err(Failure::host)?;
         let devices = Devices::new(settings.device, Kernels::Folder(place.kernels, cache_key));
         let placement = devices.place(Need::anywhere(true), ui)?;
-        let device = match placement.device() {
-            Device::Cpu => "cpu".to_owned(),
-            Device::Gpu(gpu) => device::describe(gpu.info()),
+        let asked = settings.model_memory_gb.map(bytes);
+        let (device, room) = match placement.device() {
+            Device::Cpu => ("cpu".to_owned(), Room::of(asked, memory_bytes(), None)),
+            Device::Gpu(gpu) => (
+                device::describe(gpu.info()),
+                Room::of(asked, memory_bytes(), Some(gpu.info())),
+            ),
         };
         let (profile, evidence) = runtime.blank_account().map_err(Failure::host)?;
         let ready = FromWorker::Ready(Ready {
@@ -272,7 +276,7 @@ impl Worker {
             placement,
             settings.threads,
             settings.onnx,
-            model_memory(settings.model_memory_gb),
+            room,
         );
         Ok(Self {
             shared: Arc::new(Shared {
@@ -360,13 +364,6 @@ impl Drop for Worker {
             executor.shutdown_background();
         }
     }
-}
-
-/// The most bytes of models that are loaded at a time.
-fn model_memory(gb: Option<u32>) -> u64 {
-    let of_machine = || memory_bytes().map(|bytes| bytes / 4 * 3);
-    let asked = gb.map(|gb| u64::from(gb) * 1_000_000_000);
-    asked.or_else(of_machine).unwrap_or(u64::MAX)
 }
 
 /// The most bytes of compiled code that are kept.

@@ -168,6 +168,11 @@ impl Cancel {
         self.notify.notify_one();
     }
 
+    /// What stops the run's work on other threads: cancelled with the run, and when it has ended.
+    pub fn token(&self) -> CancelToken {
+        self.inference.clone()
+    }
+
     async fn cancelled(&self) {
         if !self.inference.is_cancelled() {
             self.notify.notified().await;

@@ -186,7 +186,7 @@ pub(crate) struct WorkOptions {
     #[command(flatten)]
     onnx: OnnxArguments,
     /// GB of models that stay loaded; the one that was not used for longest makes room. Three
-    /// quarters of this machine's memory if it is left out.
+    /// quarters of this machine's memory if it is left out, and on a GPU of the GPU's.
     #[arg(long, value_name = "GB", value_parser = clap::value_parser!(u32).range(1..))]
     model_memory_gb: Option<u32>,
     /// GB of compiled code that are kept; what was not used for longest makes room. 4, if not set.

@@ -1,8 +1,8 @@
 //! What is loaded stays loaded while there is room: the least recently used goes first.
 //!
 //! In: keys, sizes, and how to load what is not there. Out: shared values. One that somebody
-//! uses is never taken out. Each is loaded once however many ask for it, and nobody who asks for
-//! another one waits for that.
+//! uses is never taken out. Each is loaded once however many ask for it, few at a time, and nobody
+//! waits on when what it asked for is not wanted any more.
 
 use std::{
     collections::BTreeMap,
@@ -10,8 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often one that finds no room looks whether something is used no more.
+use tussah_inference::CancelToken;
+
+/// How often one that waits looks whether something is used no more, or it is to leave.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// Values that are loaded at a time. A load goes on when nobody waits for it any more, and so holds
+/// a thread that nobody can have back; the disk is busy with fewer.
+const LOADS_MAX: usize = 4;
 
 /// Values by key, of so many bytes in all.
 #[derive(Debug)]
@@ -26,6 +31,8 @@ pub(crate) struct Kept<K, V> {
 #[derive(Debug)]
 struct State<K, V> {
     places: BTreeMap<K, Place<V>>,
+    /// Places that are being filled.
+    loads: usize,
     /// How often anything was asked for.
     asked: u64,
 }
@@ -56,6 +63,17 @@ pub(crate) struct NoRoom {
     bytes_max: u64,
 }
 
+/// Whoever asked left before it was there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the job ended before its model was loaded")]
+pub(crate) struct Left;
+
+/// How a load can fail.
+pub(crate) trait LoadFailure: From<NoRoom> + From<Left> {
+    /// Whether there may be room after all once nothing is kept that nobody uses.
+    fn is_out_of_memory(&self) -> bool;
+}
+
 impl<K: Ord + Clone, V: InUse> Kept<K, V> {
     /// Room for so many bytes.
     pub(crate) fn new(bytes_max: u64, wait_max: Duration) -> Self {
@@ -64,6 +82,7 @@ impl<K: Ord + Clone, V: InUse> Kept<K, V> {
             wait_max,
             state: Mutex::new(State {
                 places: BTreeMap::new(),
+                loads: 0,
                 asked: 0,
             }),
             changed: Condvar::new(),
@@ -71,21 +90,24 @@ impl<K: Ord + Clone, V: InUse> Kept<K, V> {
     }
 
     /// What is kept under a key, or what `load` gives, which takes so many bytes. Blocks while
-    /// another thread loads it, and for a while if there is no room.
+    /// another thread loads it or too many load others, and for a while if there is no room; not
+    /// after `cancel`. A load that runs out of memory is tried once more without what nobody uses.
     ///
     /// # Errors
-    /// What `load` says, or [`NoRoom`].
-    pub(crate) fn get<E: From<NoRoom>>(
+    /// What `load` says, [`NoRoom`], or [`Left`].
+    pub(crate) fn get<E: LoadFailure>(
         &self,
         key: &K,
         bytes: u64,
-        load: impl FnOnce() -> Result<V, E>,
+        cancel: &CancelToken,
+        load: impl Fn() -> Result<V, E>,
     ) -> Result<V, E> {
         let begun = Instant::now();
         let mut state = self.lock();
         state.asked += 1;
         loop {
             let last = state.asked;
+            let is_busy = state.loads >= LOADS_MAX;
             match state.places.get_mut(key) {
                 Some(Place {
                     value: Some(value),
@@ -95,8 +117,10 @@ impl<K: Ord + Clone, V: InUse> Kept<K, V> {
                     *at = last;
                     return Ok(value.clone());
                 }
+                _ if cancel.is_cancelled() => return Err(Left.into()),
                 // If it fails for the other thread, we try.
                 Some(_) => state = self.wait(state),
+                None if is_busy => state = self.wait(state),
                 None => match state.make_room(bytes, self.bytes_max) {
                     Ok(gone) => {
                         let place = Place {
@@ -105,6 +129,7 @@ impl<K: Ord + Clone, V: InUse> Kept<K, V> {
                             last,
                         };
                         state.places.insert(key.clone(), place);
+                        state.loads += 1;
                         drop(state);
                         drop(gone);
                         break;
@@ -121,9 +146,18 @@ impl<K: Ord + Clone, V: InUse> Kept<K, V> {
             key,
             value: None,
         };
-        let value = load()?;
+        let value = match load() {
+            Err(error) if error.is_out_of_memory() && self.drop_unused() => load()?,
+            loaded => loaded?,
+        };
         loading.value = Some(value.clone());
         Ok(value)
+    }
+
+    /// Drops all that nobody uses; whether there was anything.
+    fn drop_unused(&self) -> bool {
+        let gone = self.lock().take_out(|place| place.is_free());
+        !gone.is_empty()
     }
 
     fn wait<'a>(&self, state: MutexGuard<'a, State<K, V>>) -> MutexGuard<'a, State<K, V>> {
@@ -136,16 +170,27 @@ impl<K: Ord + Clone, V: InUse> Kept<K, V> {
     }
 }
 
+impl<V: InUse> Place<V> {
+    /// Whether it is loaded, and nobody uses it.
+    fn is_free(&self) -> bool {
+        self.value.as_ref().is_some_and(|value| !value.in_use())
+    }
+}
+
 impl<K: Ord + Clone, V: InUse> State<K, V> {
+    fn take_out(&mut self, mut goes: impl FnMut(&Place<V>) -> bool) -> Vec<V> {
+        let gone = self.places.extract_if(.., |_, place| goes(place));
+        gone.filter_map(|(_, place)| place.value).collect()
+    }
+
     /// Takes out as many values that nobody uses as it takes, the oldest first; none if that is
     /// not enough.
     fn make_room(&mut self, bytes: u64, bytes_max: u64) -> Result<Vec<V>, NoRoom> {
         let mut used: u64 = self.places.values().map(|place| place.bytes).sum();
-        let is_free = |place: &Place<V>| place.value.as_ref().is_some_and(|value| !value.in_use());
         let mut free: Vec<_> = self
             .places
             .iter()
-            .filter(|(_, place)| is_free(place))
+            .filter(|(_, place)| place.is_free())
             .collect();
         free.sort_by_key(|(_, place)| place.last);
         let mut going = Vec::new();
@@ -180,6 +225,7 @@ struct Loading<'a, K: Ord + Clone, V: InUse> {
 impl<K: Ord + Clone, V: InUse> Drop for Loading<'_, K, V> {
     fn drop(&mut self) {
         let mut state = self.kept.lock();
+        state.loads = state.loads.saturating_sub(1);
         match (self.value.take(), state.places.get_mut(self.key)) {
             (Some(value), Some(place)) => place.value = Some(value),
             _ => {
@@ -208,8 +254,42 @@ mod tests {
 
     type Names = Kept<&'static str, Arc<String>>;
 
-    fn get(kept: &Names, key: &'static str, bytes: u64) -> Result<Arc<String>, NoRoom> {
-        kept.get(&key, bytes, || Ok(Arc::new(key.to_owned())))
+    #[derive(Debug, PartialEq)]
+    enum Failed {
+        Room(NoRoom),
+        Left,
+        Memory,
+    }
+
+    impl LoadFailure for Failed {
+        fn is_out_of_memory(&self) -> bool {
+            *self == Self::Memory
+        }
+    }
+
+    impl From<NoRoom> for Failed {
+        fn from(error: NoRoom) -> Self {
+            Self::Room(error)
+        }
+    }
+
+    impl From<Left> for Failed {
+        fn from(_: Left) -> Self {
+            Self::Left
+        }
+    }
+
+    fn get(kept: &Names, key: &'static str, bytes: u64) -> Result<Arc<String>, Failed> {
+        get_until(kept, key, bytes, &CancelToken::new())
+    }
+
+    fn get_until(
+        kept: &Names,
+        key: &'static str,
+        bytes: u64,
+        cancel: &CancelToken,
+    ) -> Result<Arc<String>, Failed> {
+        kept.get(&key, bytes, cancel, || Ok(Arc::new(key.to_owned())))
     }
 
     fn keys(kept: &Names) -> Vec<&'static str> {
@@ -233,13 +313,13 @@ mod tests {
             used: 100,
             bytes_max: 100,
         };
-        assert_eq!(get(&kept, "e", 1).unwrap_err(), no_room);
+        assert_eq!(get(&kept, "e", 1).unwrap_err(), Failed::Room(no_room));
         assert_eq!(keys(&kept), ["a", "d"]);
         drop(held_too);
         drop(get(&kept, "e", 1).unwrap());
         assert_eq!(keys(&kept), ["a", "e"]);
         // More than there is room for takes nothing out.
-        assert_eq!(get(&kept, "f", 101).unwrap_err().bytes_max, 100);
+        assert!(matches!(get(&kept, "f", 101), Err(Failed::Room(_))));
         assert_eq!(keys(&kept), ["a", "e"]);
         drop(held);
     }
@@ -250,7 +330,7 @@ mod tests {
         let (loads, begun) = (AtomicU32::new(0), Barrier::new(2));
         std::thread::scope(|scope| {
             let slow = || {
-                kept.get::<NoRoom>(&"slow", 10, || {
+                kept.get::<Failed>(&"slow", 10, &CancelToken::new(), || {
                     loads.fetch_add(1, Ordering::Relaxed);
                     begun.wait();
                     begun.wait();
@@ -274,16 +354,88 @@ mod tests {
     #[test]
     fn one_that_fails_leaves_its_room_and_is_tried_again() {
         let kept = Names::new(10, Duration::from_secs(600));
-        let failed = NoRoom {
-            bytes: 7,
-            used: 7,
-            bytes_max: 7,
-        };
-        assert_eq!(kept.get(&"a", 10, || Err(failed)), Err(failed));
-        let panics = || kept.get::<NoRoom>(&"a", 10, || panic!("a defect"));
+        let never = CancelToken::new();
+        let failed = kept.get(&"a", 10, &never, || Err(Failed::Left));
+        assert_eq!(failed, Err(Failed::Left));
+        let panics = || kept.get::<Failed>(&"a", 10, &never, || panic!("a defect"));
         assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).is_err());
         assert_eq!(keys(&kept), [""; 0]);
         assert_eq!(*get(&kept, "b", 10).unwrap(), "b");
+    }
+
+    #[test]
+    fn what_runs_out_of_memory_is_tried_again_without_what_nobody_uses() {
+        let kept = Names::new(100, Duration::ZERO);
+        let (held, never) = (get(&kept, "held", 10).unwrap(), CancelToken::new());
+        drop(get(&kept, "idle", 10).unwrap());
+        let tries = AtomicU32::new(0);
+        let get_third = |fails: u32| {
+            kept.get(&"third", 10, &never, || {
+                match tries.fetch_add(1, Ordering::Relaxed) < fails {
+                    true => Err(Failed::Memory),
+                    false => Ok(Arc::new("third".to_owned())),
+                }
+            })
+        };
+        assert_eq!(*get_third(1).unwrap(), "third");
+        assert_eq!(
+            (keys(&kept), tries.load(Ordering::Relaxed)),
+            (vec!["held", "third"], 2)
+        );
+        // With nothing to drop there is no second try, and never a third one.
+        let fails = || {
+            tries.store(0, Ordering::Relaxed);
+            let fourth = kept.get::<Failed>(&"fourth", 10, &never, || {
+                tries.fetch_add(1, Ordering::Relaxed);
+                Err(Failed::Memory)
+            });
+            assert_eq!(fourth, Err(Failed::Memory));
+            tries.load(Ordering::Relaxed)
+        };
+        assert_eq!((fails(), fails()), (2, 1));
+        assert_eq!(keys(&kept), ["held"]);
+        drop(held);
+    }
+
+    #[test]
+    fn whose_job_has_ended_waits_for_nothing() {
+        let kept = Names::new(100, Duration::from_secs(600));
+        let begun = Barrier::new(LOADS_MAX + 1);
+        std::thread::scope(|scope| {
+            let load = |key: &'static str| {
+                let (kept, begun) = (&kept, &begun);
+                let name = Arc::new(String::from(key));
+                scope.spawn(move || {
+                    kept.get::<Failed>(&key, 10, &CancelToken::new(), || {
+                        begun.wait();
+                        begun.wait();
+                        Ok(Arc::clone(&name))
+                    })
+                })
+            };
+            let loads = ["a", "b", "c", "d"].map(load);
+            begun.wait();
+            // For another's load, for one load less, and for room.
+            for (key, bytes) in [("a", 10), ("e", 10), ("f", 90)] {
+                let cancel = CancelToken::new();
+                let waits = scope.spawn({
+                    let (kept, cancel) = (&kept, cancel.clone());
+                    move || get_until(kept, key, bytes, &cancel)
+                });
+                assert!(!waits.is_finished());
+                cancel.cancel();
+                assert_eq!(waits.join().unwrap(), Err(Failed::Left));
+            }
+            begun.wait();
+            for loaded in loads {
+                loaded.join().unwrap().unwrap();
+            }
+        });
+        // What is there is had all the same.
+        let cancel = CancelToken::new();
+        cancel.cancel();
+        assert_eq!(*get_until(&kept, "a", 10, &cancel).unwrap(), "a");
+        assert_eq!(get_until(&kept, "e", 10, &cancel), Err(Failed::Left));
     }
 
     #[test]

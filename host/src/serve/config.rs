@@ -181,7 +181,7 @@ pub(crate) struct Models {
     pub(crate) blobs_max_gb: Option<Whole<1, { u32::MAX }>>,
     /// The models that jobs may use, by name or digest; any that is in the store if not set.
     pub(crate) allow: Option<Vec<String>>,
-    /// GB of models that stay loaded; 0 is three quarters of this machine's memory.
+    /// GB of models that stay loaded; 0 is three quarters of the memory of this machine, or its GPU.
     pub(crate) memory_gb: Option<Whole<0, { u32::MAX }>>,
 }
 

@@ -116,7 +116,7 @@ async fn account(
     let placement = shared.devices.place(need, &shared.ui);
     let placement = placement.map_err(Refused::here)?;
     let run = Run {
-        models: Arc::new(shared.models.placed(placement)),
+        models: Arc::new(shared.models.placed(placement, cancel.token())),
         events,
         cancel: cancel.clone(),
     };

@@ -49,6 +49,8 @@ pub struct GpuInfo {
     pub driver: String,
     /// Bytes that one binding may have; larger tensors are cut.
     pub binding_bytes_max: u64,
+    /// Bytes of its own memory, where the interface says so; what it shares with the processor counts.
+    pub memory_bytes: Option<u64>,
     /// Whether it has integers of 64 bits.
     pub int64: bool,
     /// Whether threads of a workgroup can exchange values without its memory.
@@ -74,11 +76,36 @@ impl GpuInfo {
             interface: info.backend.to_str().to_owned(),
             driver: driver.trim().to_owned(),
             binding_bytes_max: adapter.limits().max_storage_buffer_binding_size,
+            memory_bytes: memory_bytes(adapter),
             int64: adapter.features().contains(Features::SHADER_INT64),
             subgroups: adapter.features().contains(Features::SUBGROUP),
             timestamps: adapter.features().contains(Features::TIMESTAMP_QUERY),
         }
     }
+}
+
+/// The largest of the device's own heaps: Vulkan alone says how large they are.
+#[cfg(not(target_vendor = "apple"))]
+fn memory_bytes(adapter: &Adapter) -> Option<u64> {
+    /// `VK_MEMORY_HEAP_DEVICE_LOCAL_BIT`.
+    const DEVICE_LOCAL: u32 = 1;
+    #[expect(unsafe_code, reason = "wgpu has no other way to this number")]
+    // SAFETY: the device is asked for numbers alone while `adapter` keeps it and its instance.
+    // Nothing is made or destroyed, and no handle outlives this call.
+    let properties = unsafe {
+        let adapter = adapter.as_hal::<wgpu::hal::api::Vulkan>()?;
+        let device = adapter.raw_physical_device();
+        let instance = adapter.shared_instance().raw_instance();
+        instance.get_physical_device_memory_properties(device)
+    };
+    let heaps = properties.memory_heaps_as_slice().iter();
+    let own = heaps.filter(|heap| heap.flags.as_raw() & DEVICE_LOCAL != 0);
+    own.map(|heap| heap.size).max().filter(|bytes| *bytes > 0)
+}
+
+#[cfg(target_vendor = "apple")]
+fn memory_bytes(_: &Adapter) -> Option<u64> {
+    None
 }
 
 impl fmt::Display for GpuInfo {

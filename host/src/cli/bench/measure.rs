@@ -26,7 +26,7 @@ use super::suggest::Rate;
 use crate::{
     blobs::Blobs,
     device::Placement,
-    engine::{self, StoredModels},
+    engine::{self, Room, StoredModels},
     failure::Failure,
     home::Home,
     interrupt::Interrupt,
@@ -134,7 +134,7 @@ impl Sandbox {
                 Placement::default(),
                 1,
                 OnnxArguments::default(),
-                u64::MAX,
+                Room::ANY,
             )),
             executor: executor.map_err(Failure::host)?,
         })

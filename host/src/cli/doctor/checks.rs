@@ -310,6 +310,7 @@ mod tests {
             interface: "vulkan".to_owned(),
             driver: "a driver 1.0".to_owned(),
             binding_bytes_max: 1 << 30,
+            memory_bytes: None,
             int64: true,
             subgroups: true,
             timestamps: true,
