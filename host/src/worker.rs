@@ -5,6 +5,7 @@
 //! and cannot open them: before it reads its first message it is confined to what it needs. It
 //! waits where the gateway does not read, and ends when the gateway does.
 
+mod drivers;
 mod run;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
@@ -125,6 +126,7 @@ pub(crate) fn serve(settings: Settings, ui: &Ui) -> Result<Exit, Failure> {
 
 /// The folders of a worker.
 struct Place {
+    home: PathBuf,
     blobs: Blobs,
     blobs_folder: PathBuf,
     code: PathBuf,
@@ -135,6 +137,7 @@ impl Place {
     fn find() -> Result<Self, Failure> {
         let home = Home::open()?;
         Ok(Self {
+            home: home.root().to_owned(),
             blobs: Blobs::open(&home)?,
             blobs_folder: home.folder("blobs")?,
             code: home.folder("cache/serve/code")?,
@@ -146,6 +149,8 @@ impl Place {
         let mut reach = Reach::of_system();
         reach.read.push(self.blobs_folder.clone());
         reach.read.extend(settings.onnx.library());
+        let drivers = drivers::reach(|name| std::env::var_os(name), &self.home);
+        reach.read.extend(drivers);
         reach
             .write
             .extend([self.code.clone(), self.kernels.clone()]);
