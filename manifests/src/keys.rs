@@ -4,10 +4,12 @@
 //! signatures, and whether one fits. It never draws a key, never prints a secret, and accepts
 //! one encoding of each key and signature only.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fmt;
 use std::str::FromStr;
 
-use ed25519_dalek::Signer as _;
+use ed25519_dalek::{Signer as _, VerifyingKey};
 use serde::{Serialize, Serializer};
 use zeroize::Zeroizing;
 
@@ -15,6 +17,38 @@ use crate::digest::{Digest, HexError, parse_hex, to_hex};
 
 /// What `Display` writes before the hex digits of a public key.
 const PREFIX: &str = "ed25519:";
+/// Keys that each thread remembers as points: a daemon's documents bear the same few again and
+/// again, and to find a key's point takes a square root.
+const POINTS_MAX: usize = 8;
+
+thread_local! {
+    /// The points of keys that were checked; the newest, and those in use, in front.
+    static POINTS: RefCell<VecDeque<VerifyingKey>> = const { RefCell::new(VecDeque::new()) };
+}
+
+/// The point of a key: one of the curve in its canonical encoding, not of small order.
+fn point_of(bytes: &[u8; 32]) -> Result<VerifyingKey, KeyError> {
+    let known = POINTS.with_borrow_mut(|points| {
+        let at = points.iter().position(|key| key.as_bytes() == bytes)?;
+        points.swap(0, at);
+        points.front().copied()
+    });
+    if let Some(key) = known {
+        return Ok(key);
+    }
+    // y >= 2^255 - 19 would be a second encoding of a small y.
+    let second_encoding =
+        bytes[31] & 0x7f == 0x7f && bytes[1..31].iter().all(|b| *b == 0xff) && bytes[0] >= 0xed;
+    let key = VerifyingKey::from_bytes(bytes).map_err(|_| KeyError::Point)?;
+    if second_encoding || key.is_weak() {
+        return Err(KeyError::Point);
+    }
+    POINTS.with_borrow_mut(|points| {
+        points.truncate(POINTS_MAX - 1);
+        points.push_front(key);
+    });
+    Ok(key)
+}
 
 /// A secret key. Wiped from memory when dropped; `Debug` shows the public half.
 #[derive(Clone)]
@@ -59,13 +93,7 @@ impl PublicKey {
     /// # Errors
     /// [`KeyError::Point`] if they are no point, a second encoding of one, or a weak key.
     pub fn from_bytes(bytes: [u8; 32]) -> Result<Self, KeyError> {
-        // y >= 2^255 - 19 would be a second encoding of a small y.
-        let second_encoding =
-            bytes[31] & 0x7f == 0x7f && bytes[1..31].iter().all(|b| *b == 0xff) && bytes[0] >= 0xed;
-        let key = ed25519_dalek::VerifyingKey::from_bytes(&bytes).map_err(|_| KeyError::Point)?;
-        if second_encoding || key.is_weak() {
-            return Err(KeyError::Point);
-        }
+        point_of(&bytes)?;
         Ok(Self(bytes))
     }
 
@@ -86,7 +114,7 @@ impl PublicKey {
     /// [`SignatureError`] if it is not.
     pub fn verify(&self, digest: &Digest, signature: &Signature) -> Result<(), SignatureError> {
         let error = SignatureError { key: *self };
-        let key = ed25519_dalek::VerifyingKey::from_bytes(&self.0).map_err(|_| error)?;
+        let key = point_of(&self.0).map_err(|_| error)?;
         let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
         key.verify_strict(digest.as_bytes(), &signature)
             .map_err(|_| error)
