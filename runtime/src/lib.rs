@@ -77,10 +77,12 @@ pub async fn run_job(
     run: Run,
     key: &SigningKey,
 ) -> Result<SignedRun, RunError> {
+    job.request.verify().map_err(VerifyError::Request)?;
     Ok(run_unsigned(runtime, job, run).await?.sign(key)?)
 }
 
-/// The same road but for its end, where the key is in another process.
+/// The same road but for its ends, where the key is in another process: who signs the account
+/// checks that its client signed the request.
 ///
 /// # Errors
 /// As [`run_job`].

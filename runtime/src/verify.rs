@@ -126,7 +126,8 @@ impl VerifyError {
 
 /// Checks that a job's parts belong together and ask for nothing that is not offered.
 ///
-/// Cheap checks come first: sizes, then digests and signatures, then the module's structure.
+/// Cheap checks come first: sizes, then digests, then the module's structure. The request's own
+/// signature is for [`run_job`](crate::run_job) to check, or for whoever signs the account.
 ///
 /// # Errors
 /// The first thing that is wrong.
@@ -139,7 +140,6 @@ pub fn verify(job: SubmittedJob, runtime: &Runtime) -> Result<VerifiedJob, Verif
     } = job;
     check_sizes(&manifest, &module, &input, runtime)?;
 
-    request.verify().map_err(VerifyError::Request)?;
     let body = &request.body;
     let found = manifest.digest();
     if body.manifest != found {
