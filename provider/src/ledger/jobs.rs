@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 use tussah_manifest::{Digest, Document as _, Manifest, Nanograms, Receipt, Request};
 
 use super::accounts::{manifest_of, put_manifest};
+use super::limits::{no_credit, reserve_credit};
 use super::places::{opening_of, place_of, require_free};
 use super::{AccountId, Finding, Ledger, LedgerError, StoreError, amount, signed, unsigned};
 use crate::signer::KnownJob;
@@ -339,12 +340,7 @@ fn accept(
     }
     // What is paid through a channel is not on credit.
     let on_credit = if place.is_none() { reserve } else { 0 };
-    let sql = "UPDATE accounts SET reserved = reserved + ?2 WHERE id = ?1 \
-               AND (?2 = 0 OR spent + reserved + ?2 <= coalesce(credit, ?3))";
-    let mut statement = connection.prepare_cached(sql)?;
-    // Without a limit of its own an account still cannot owe more than there is.
-    let all = signed(Nanograms::MAX.get(), "all there is")?;
-    if statement.execute((job.account.0, on_credit, all))? == 0 {
+    if !reserve_credit(connection, job.account, on_credit)? {
         return Err(no_credit(connection, job)?);
     }
     let digest = job.request.body.manifest;
@@ -370,22 +366,6 @@ fn accept(
         job.opening.map(|opening| opening.incarnation),
     ))?;
     Ok(Acceptance::New)
-}
-
-/// Why nothing could be reserved.
-fn no_credit(connection: &Connection, job: &NewJob) -> Result<LedgerError, LedgerError> {
-    let all = signed(Nanograms::MAX.get(), "all there is")?;
-    let sql = "SELECT credit, spent + reserved FROM accounts WHERE id = ?1";
-    let row: Option<(Option<i64>, i64)> = connection
-        .query_row(sql, [job.account.0], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    Ok(match row {
-        None => LedgerError::NoAccount(format!("number {}", job.account.0)),
-        Some((credit, used)) => LedgerError::Credit {
-            needed: job.reserve,
-            left: amount(credit.unwrap_or(all).saturating_sub(used).max(0), "credit")?,
-        },
-    })
 }
 
 fn finish(
@@ -458,7 +438,7 @@ fn finish(
             0
         }
     };
-    if on_credit {
+    if on_credit && (reserved, price) != (0, 0) {
         let sql = "UPDATE accounts SET reserved = reserved - ?2, spent = spent + ?3 WHERE id = ?1";
         let mut statement = connection.prepare_cached(sql)?;
         statement.execute((account, reserved, price))?;

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use tussah_manifest::Nanograms;
 
 use super::accounts::{ACCOUNT, account_of};
-use super::{Account, AccountId, Ledger, LedgerError, signed, unsigned};
+use super::{Account, AccountId, Ledger, LedgerError, NewJob, amount, signed, unsigned};
 
 /// What an account may do; `None` is without a limit of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -214,4 +214,39 @@ pub(super) fn change(
     )?;
     account.limits = limits;
     Ok(account)
+}
+
+/// Sets a price aside; whether the account is there and its credit reaches. What costs nothing
+/// changes nothing, and needs no page of its own in the log.
+pub(super) fn reserve_credit(
+    connection: &Connection,
+    account: AccountId,
+    price: i64,
+) -> Result<bool, LedgerError> {
+    if price == 0 {
+        let sql = "SELECT 1 FROM accounts WHERE id = ?1";
+        return Ok(connection.prepare_cached(sql)?.exists([account.0])?);
+    }
+    let sql = "UPDATE accounts SET reserved = reserved + ?2 WHERE id = ?1 \
+               AND spent + reserved + ?2 <= coalesce(credit, ?3)";
+    // Without a limit of its own an account still cannot owe more than there is.
+    let all = signed(Nanograms::MAX.get(), "all there is")?;
+    let mut statement = connection.prepare_cached(sql)?;
+    Ok(statement.execute((account.0, price, all))? > 0)
+}
+
+/// Why nothing could be reserved.
+pub(super) fn no_credit(connection: &Connection, job: &NewJob) -> Result<LedgerError, LedgerError> {
+    let all = signed(Nanograms::MAX.get(), "all there is")?;
+    let sql = "SELECT credit, spent + reserved FROM accounts WHERE id = ?1";
+    let row: Option<(Option<i64>, i64)> = connection
+        .query_row(sql, [job.account.0], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    Ok(match row {
+        None => LedgerError::NoAccount(format!("number {}", job.account.0)),
+        Some((credit, used)) => LedgerError::Credit {
+            needed: job.reserve,
+            left: amount(credit.unwrap_or(all).saturating_sub(used).max(0), "credit")?,
+        },
+    })
 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OpenFlags, Savepoint, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use tokio::sync::{Semaphore, oneshot};
 
 /// Each brings the database from its own number to the next; none is ever changed.
@@ -353,8 +353,8 @@ pub(crate) fn read<T, E: From<StoreError>>(
 
 /// A closure that waits for its turn, and whoever waits for it.
 trait Pending: Send {
-    /// Runs it within the transaction; what fails is undone by itself.
-    fn run(&mut self, connection: &mut Savepoint<'_>) -> Result<(), rusqlite::Error>;
+    /// Runs it within the transaction, in a savepoint of its own: what fails is undone by itself.
+    fn run(&mut self, connection: &Connection) -> Result<(), rusqlite::Error>;
     /// Tells its caller, after the commit or instead of it.
     fn finish(self: Box<Self>, failed: Option<&str>);
 }
@@ -371,14 +371,17 @@ where
     T: Send,
     E: From<StoreError> + Send,
 {
-    fn run(&mut self, connection: &mut Savepoint<'_>) -> Result<(), rusqlite::Error> {
+    fn run(&mut self, connection: &Connection) -> Result<(), rusqlite::Error> {
         let Some(write) = self.write.take() else {
             return Ok(());
         };
+        let step = |sql: &str| connection.prepare_cached(sql)?.execute([]);
+        step("SAVEPOINT one")?;
         let result = write(connection);
         if result.is_err() {
-            connection.rollback()?;
+            step("ROLLBACK TO one")?;
         }
+        step("RELEASE one")?;
         self.result = Some(result);
         Ok(())
     }
@@ -452,11 +455,9 @@ fn commit(
     connection: &mut Connection,
     batch: &mut [Box<dyn Pending>],
 ) -> Result<(), rusqlite::Error> {
-    let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for pending in batch {
-        let mut savepoint = transaction.savepoint()?;
-        pending.run(&mut savepoint)?;
-        savepoint.commit()?;
+        pending.run(&transaction)?;
     }
     transaction.commit()
 }
