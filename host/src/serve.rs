@@ -8,6 +8,7 @@
 mod books;
 mod child;
 pub(crate) mod config;
+mod link;
 pub(crate) mod log;
 mod notify;
 mod retold;
@@ -24,7 +25,7 @@ use std::{
 };
 
 use tokio::{
-    net::{TcpListener, UnixStream},
+    net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
@@ -42,6 +43,7 @@ use books::Books;
 use child::Process;
 pub(crate) use child::child_socket;
 use config::{Amount, Config, Place, Whole};
+pub(crate) use link::Link;
 pub(crate) use tls::Certificate;
 
 use crate::{
@@ -243,7 +245,7 @@ pub(crate) fn open_ledger(home: &Home) -> Result<Ledger, Failure> {
 /// # Errors
 /// A failure if a port is taken, another daemon has this home, or a process cannot be started.
 pub(crate) fn run(settings: &Settings, ui: &Ui) -> Result<Exit, Failure> {
-    tussah_provider::memory::give_back_large_blocks();
+    tussah_provider::memory::keep_small();
     log::install(settings.log, settings.log_format)?;
     let home = Home::open()?;
     let offered = settings.models.as_ref();
@@ -517,7 +519,7 @@ async fn until(mut stopped: watch::Receiver<bool>) {
 
 async fn start_signer(ui: Ui) -> Result<(Process, SignerLink), Failure> {
     let started = child::start("signer", &["serve-signer".into()], ui)?;
-    let socket = UnixStream::from_std(started.socket).map_err(Failure::host)?;
+    let socket = Link::new(started.socket).map_err(Failure::host)?;
     match SignerLink::connect(socket).await {
         Ok(link) => Ok((started.process, link)),
         Err(error) => {
@@ -550,7 +552,7 @@ async fn look_after_worker(
             }
             Err(failure) => return Err(failure),
         };
-        let socket = UnixStream::from_std(started.socket).map_err(Failure::host)?;
+        let socket = Link::new(started.socket).map_err(Failure::host)?;
         let ended = gateway.attach_worker(socket).await;
         let status = started.process.ended().await;
         if gateway.is_draining() {

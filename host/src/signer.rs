@@ -51,9 +51,8 @@ pub(crate) fn serve() -> Result<Exit, Failure> {
         .build()
         .map_err(Failure::host)?;
     executor.block_on(async {
-        let socket = tokio::net::UnixStream::from_std(socket).map_err(Failure::host)?;
-        let (reader, writer) = socket.into_split();
-        let reader = tokio::io::BufReader::new(reader);
+        let socket = serve::Link::new(socket).map_err(Failure::host)?;
+        let (reader, writer) = tokio::io::split(socket);
         let signer = Signer::new(provider, client, view)
             .with_claims(sign_claim)
             .with_postings(sign_posting);

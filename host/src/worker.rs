@@ -10,7 +10,10 @@ mod run;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use tokio::sync::mpsc;
+use tokio::{
+    io::{BufReader, ReadHalf, WriteHalf},
+    sync::mpsc,
+};
 use tussah_inference::{Device, exact_profile};
 use tussah_manifest::Document as _;
 use tussah_provider::{
@@ -32,7 +35,7 @@ use crate::{
     home::Home,
     onnx::OnnxArguments,
     road::{HOST_BUILD, MEMORY_BYTES_MAX},
-    serve,
+    serve::{self, Link},
     ui::Ui,
 };
 
@@ -100,9 +103,9 @@ pub(crate) fn serve(settings: Settings, ui: &Ui) -> Result<Exit, Failure> {
         .build()
         .map_err(Failure::host)?;
     executor.block_on(async {
-        let socket = tokio::net::UnixStream::from_std(socket).map_err(Failure::host)?;
-        let (reader, writer) = socket.into_split();
-        let mut reader = FrameReader::new(tokio::io::BufReader::new(reader));
+        let socket = Link::new(socket).map_err(Failure::host)?;
+        let (reader, writer) = tokio::io::split(socket);
+        let mut reader = FrameReader::new(BufReader::new(reader));
         let hello = match reader.read().await.map_err(Failure::host)? {
             Some(ToWorker::Hello(hello)) => hello,
             Some(_) => return Err(Failure::host("the gateway did not say hello")),
@@ -159,7 +162,7 @@ impl Place {
 }
 
 async fn read(
-    mut reader: FrameReader<tokio::io::BufReader<tokio::net::unix::OwnedReadHalf>, ToWorker>,
+    mut reader: FrameReader<BufReader<ReadHalf<Link>>, ToWorker>,
     inbox: mpsc::Sender<Result<ToWorker, WireError>>,
 ) {
     loop {
@@ -176,7 +179,7 @@ async fn read(
 }
 
 async fn write(
-    mut writer: FrameWriter<tokio::net::unix::OwnedWriteHalf, FromWorker>,
+    mut writer: FrameWriter<WriteHalf<Link>, FromWorker>,
     mut waiting: mpsc::Receiver<FromWorker>,
     mut stopped: tokio::sync::oneshot::Receiver<()>,
 ) -> Result<(), WireError> {
@@ -205,7 +208,7 @@ async fn write(
 
 /// Adds a message; whether there is room for another.
 fn put(
-    writer: &mut FrameWriter<tokio::net::unix::OwnedWriteHalf, FromWorker>,
+    writer: &mut FrameWriter<WriteHalf<Link>, FromWorker>,
     message: FromWorker,
 ) -> Result<bool, WireError> {
     match (writer.put(&message), message) {

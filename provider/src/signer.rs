@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tussah_manifest::{
     Channel, ChannelAddress, Consensus, Digest, Document, Evidence, Receipt, Request, RequestBody,
     Signature, SigningKey,
@@ -24,7 +24,7 @@ use crate::wire::{
 };
 
 /// Jobs whose accounts are remembered before those that have finished are forgotten.
-const REMEMBERED_MAX: usize = 4096;
+const REMEMBERED_MAX: usize = 1024;
 /// Jobs that are looked at for each one that is signed, so that none waits for thousands.
 const FORGET_AT_A_TIME: usize = 2;
 
@@ -129,7 +129,7 @@ impl<J: Jobs> Signer<J> {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        let mut reader = FrameReader::new(reader);
+        let mut reader = FrameReader::new(BufReader::new(reader));
         let mut writer = FrameWriter::new(writer);
         let hello = SignerHello {
             provider_key: *self.provider.public_key().as_bytes(),
@@ -137,7 +137,11 @@ impl<J: Jobs> Signer<J> {
         };
         writer.write(&FromSigner::Hello(hello)).await?;
         while let Some(message) = reader.read().await? {
-            writer.write(&self.answer(message)).await?;
+            let room = writer.put(&self.answer(message))?;
+            // What was asked already is answered with it.
+            if !(room && reader.has_next()) {
+                writer.send().await?;
+            }
         }
         Ok(())
     }

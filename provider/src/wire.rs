@@ -11,7 +11,7 @@ mod messages;
 use std::{io, marker::PhantomData};
 
 use minicbor::{Decode, Encode};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 
 pub use messages::{
     Content, Denial, FromSigner, FromWorker, GuestFault, Hello, Isolation, Opening, Posting, Ready,
@@ -104,6 +104,17 @@ impl<R: AsyncRead + Unpin, M: for<'b> Decode<'b, ()>> FrameReader<R, M> {
             return Err(WireError::TooLong { found });
         }
         Ok(Some(found))
+    }
+}
+
+impl<R: AsyncRead + Unpin, M: for<'b> Decode<'b, ()>> FrameReader<BufReader<R>, M> {
+    /// Whether the next frame is here already, so that reading it does not wait.
+    pub fn has_next(&self) -> bool {
+        let bytes = self.inner.buffer();
+        bytes.first_chunk().is_some_and(|length| {
+            let length = u32::from_le_bytes(*length) as usize;
+            bytes.len() - 4 >= length
+        })
     }
 }
 
