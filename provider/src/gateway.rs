@@ -151,6 +151,8 @@ struct Live {
     request: Request,
     manifest: Manifest,
     input: Vec<u8>,
+    deployment: Option<String>,
+    accepted_unix_ms: u64,
     waiting: Waiting,
     limits: AccountQueueLimits,
     /// What it may cost: set aside in the ledger.
@@ -456,6 +458,8 @@ impl Live {
             request: job.request,
             manifest: job.manifest,
             input: job.input,
+            deployment: job.deployment,
+            accepted_unix_ms: job.accepted_unix_ms,
             waiting,
             limits,
             reserve: job.reserve,

@@ -117,6 +117,7 @@ impl From<rusqlite::Error> for LedgerError {
 #[derive(Debug)]
 pub struct Ledger {
     store: Store,
+    manifests: accounts::Manifests,
 }
 
 /// What a ledger wrote since it was opened.
@@ -138,6 +139,7 @@ impl Ledger {
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
         Ok(Self {
             store: Store::open(path)?,
+            manifests: accounts::Manifests::default(),
         })
     }
 

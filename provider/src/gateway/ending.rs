@@ -213,7 +213,8 @@ impl Gateway {
             }
         };
         let ending = Arc::new(ending);
-        self.record(live, &ending).await?;
+        let now = now_unix_ms();
+        self.record(live, &ending, now).await?;
         let metrics = &self.inner.metrics;
         metrics.job_time.record(live.since.elapsed());
         if !is_on_credit {
@@ -227,7 +228,12 @@ impl Gateway {
                     message: message.clone(),
                 }
             }
-            Ending::Receipt { receipt, fault, .. } => {
+            Ending::Receipt {
+                receipt,
+                fault,
+                output,
+                ..
+            } => {
                 match receipt.consensus.exit {
                     ExitStatus::Done => metrics.done.add(1),
                     _ => metrics.failed.add(1),
@@ -237,6 +243,8 @@ impl Gateway {
                 JobEnd::Receipt {
                     receipt: receipt.clone(),
                     fault: fault.clone(),
+                    finished_unix_ms: Some(now),
+                    output_bytes: u64::try_from(output.len()).unwrap_or(u64::MAX),
                 }
             }
         })
@@ -244,10 +252,10 @@ impl Gateway {
 
     /// Writes an end down, however long the ledger cannot be written: until then the job has not
     /// ended, and no other is started.
-    async fn record(&self, live: &Live, ending: &Arc<Ending>) -> Result<(), EndError> {
+    async fn record(&self, live: &Live, ending: &Arc<Ending>, now: u64) -> Result<(), EndError> {
         let mut retry = Retry::new(self);
         loop {
-            let finished = (self.inner.ledger).finish(live.id, Arc::clone(ending), now_unix_ms());
+            let finished = (self.inner.ledger).finish(live.id, Arc::clone(ending), now);
             match finished.await {
                 Err(LedgerError::Store(error)) if error.may_pass() => {
                     retry.wait(live, &error).await;

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::watch;
-use tussah_manifest::{Digest, Receipt};
+use tussah_manifest::{Channel, Digest, Receipt};
 
+use super::Live;
 use crate::ledger::{Fault, JobState, JobSummary, Ledger};
 use crate::wire::WhoseFault;
 
@@ -40,6 +41,10 @@ pub enum JobEnd {
         receipt: Box<Receipt>,
         /// Why, if it is not done.
         fault: Option<Fault>,
+        /// When it ended, in milliseconds since 1970.
+        finished_unix_ms: Option<u64>,
+        /// Bytes of output.
+        output_bytes: u64,
     },
     /// Without a run.
     NotRun {
@@ -62,6 +67,8 @@ impl JobEnd {
             (_, Some(receipt)) => Some(Self::Receipt {
                 receipt: receipt.clone(),
                 fault: job.fault.clone(),
+                finished_unix_ms: job.finished_unix_ms,
+                output_bytes: job.output_bytes,
             }),
             (_, None) => Some(Self::NotRun {
                 fault: job.whose_fault.unwrap_or(WhoseFault::Provider),
@@ -71,6 +78,38 @@ impl JobEnd {
                     .map_or_else(String::new, |f| f.message.clone()),
             }),
         }
+    }
+
+    /// What the ledger has of a job on credit that this gateway ran to this end.
+    pub(super) fn summary(&self, live: &Live) -> Option<JobSummary> {
+        let Self::Receipt {
+            receipt,
+            fault,
+            finished_unix_ms,
+            output_bytes,
+        } = self
+        else {
+            return None;
+        };
+        if live.request.body.channel != Channel::Local {
+            return None;
+        }
+        Some(JobSummary {
+            id: live.id,
+            state: JobState::Finished,
+            account: live.waiting.account,
+            manifest: live.request.body.manifest,
+            deployment: live.deployment.clone(),
+            accepted_unix_ms: live.accepted_unix_ms,
+            finished_unix_ms: *finished_unix_ms,
+            price: Some(receipt.consensus.price_nanograms),
+            fault: fault.clone(),
+            whose_fault: None,
+            receipt: Some(receipt.clone()),
+            output_bytes: *output_bytes,
+            pruned_unix_ms: None,
+            opening: None,
+        })
     }
 }
 

@@ -186,6 +186,12 @@ impl Ticket {
         watch.is_some_and(|watch| watch.live.cancelled.load(Ordering::Acquire))
     }
 
+    /// The job as the ledger has it after this end, of which its listener was told; `None` where
+    /// only the ledger can say.
+    pub(crate) fn ended(&self, end: &JobEnd) -> Option<JobSummary> {
+        end.summary(&self.watch.as_ref()?.live)
+    }
+
     /// Lets the job go on without us.
     pub fn leave(mut self) {
         if let Some(watch) = &mut self.watch {

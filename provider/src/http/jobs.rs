@@ -77,12 +77,20 @@ pub(super) async fn submit(
     let mut ticket = app.gateway.submit(submission).await?;
     drop(held);
     let (id, known) = (ticket.id, ticket.known);
+    let mut end = None;
     if let (Some(wait), News::Live(listener)) = (wait, &mut ticket.news) {
         // Who waits in vain is told how it stands.
-        let _ = tokio::time::timeout(wait, listener.end()).await;
+        end = tokio::time::timeout(wait, listener.end())
+            .await
+            .ok()
+            .flatten();
     }
+    let ended = end.and_then(|end| ticket.ended(&end));
     ticket.leave();
-    let (view, job) = view_of(&app, &id)?;
+    let (view, job) = match ended {
+        Some(job) => (view(&app, &job), job),
+        None => view_of(&app, &id)?,
+    };
     let has_ended = job.state != JobState::Accepted;
     let status = match has_ended && (known || wait.is_some()) {
         true => StatusCode::OK,

@@ -91,7 +91,7 @@ fn answered(end: &JobEnd) -> Result<Digest, ApiError> {
         Err(failed.last())
     };
     let (receipt, fault) = match end {
-        JobEnd::Receipt { receipt, fault } => (receipt, fault),
+        JobEnd::Receipt { receipt, fault, .. } => (receipt, fault),
         JobEnd::NotRun { fault, message } => {
             return Err(match fault {
                 WhoseFault::Client => ApiError::bad("job_not_run", message),

@@ -1,7 +1,9 @@
 //! Who may ask: accounts with their credit, API keys by their hash; and what is offered:
 //! manifests by digest, deployments by name.
 
+use std::collections::VecDeque;
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use tussah_manifest::{Digest, Document as _, Manifest, Nanograms};
@@ -339,6 +341,17 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Store`], also if its bytes were changed.
     pub fn manifest(&self, digest: &Digest) -> Result<Option<Manifest>, LedgerError> {
+        if let Some(manifest) = self.manifests.get(digest) {
+            return Ok(Some(manifest));
+        }
+        let manifest = self.read_manifest(digest)?;
+        if let Some(manifest) = &manifest {
+            self.manifests.put(*digest, manifest.clone());
+        }
+        Ok(manifest)
+    }
+
+    fn read_manifest(&self, digest: &Digest) -> Result<Option<Manifest>, LedgerError> {
         self.store.look(|connection| {
             let sql = "SELECT bytes FROM manifests WHERE digest = ?1";
             let bytes: Option<Vec<u8>> = connection
@@ -347,6 +360,27 @@ impl Ledger {
                 .optional()?;
             bytes.map(|bytes| manifest_of(digest, &bytes)).transpose()
         })
+    }
+}
+
+/// Manifests that were read last: of a digest there is one, and no row of them is ever removed.
+#[derive(Debug, Default)]
+pub(super) struct Manifests(Mutex<VecDeque<(Digest, Manifest)>>);
+
+impl Manifests {
+    const KEPT: usize = 16;
+
+    fn get(&self, digest: &Digest) -> Option<Manifest> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = kept.iter().position(|(known, _)| known == digest)?;
+        kept.swap(0, at);
+        kept.front().map(|(_, manifest)| manifest.clone())
+    }
+
+    fn put(&self, digest: Digest, manifest: Manifest) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.truncate(Self::KEPT - 1);
+        kept.push_front((digest, manifest));
     }
 }
 

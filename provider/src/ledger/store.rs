@@ -165,8 +165,7 @@ impl Store {
         }
         // FULL: in WAL mode NORMAL may lose the last commits when the power goes.
         connection.pragma_update(None, "synchronous", "FULL")?;
-        // The writer does it itself, when nobody waits.
-        connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+        connection.pragma_update(None, "wal_autocheckpoint", 0)?; // the writer does it itself
         connection.pragma_update(None, "foreign_keys", true)?;
         migrate(&mut connection)?;
         let readers = Arc::new(Readers {
