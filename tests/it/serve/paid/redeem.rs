@@ -38,7 +38,8 @@ fn what_is_owed_is_posted_when_it_comes_to_enough_and_before_a_close_is_over() {
     };
     let status = || bank.json(&["channel", "status", &opened.address]);
     let wait_for = |nanograms: u64| {
-        while status()["redeemed_nanograms"] != nanograms.to_string() {}
+        let awaited = nanograms.to_string();
+        while status()["redeemed_nanograms"] != awaited.as_str() {}
     };
     pay(0);
     pay(1);
