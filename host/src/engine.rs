@@ -392,8 +392,9 @@ impl ModelSource for StoredModels {
     fn load(&self, model: &ModelRef, events: &dyn Events) -> Result<LoadedModel, ModelSourceError> {
         let digest = &model.digest;
         let kept = match self.placement.device() {
-            Device::Cpu => &self.loaded,
-            Device::Gpu(_) => &self.on_gpu,
+            // What the CPU alone can run is in this machine's memory wherever the job is.
+            Device::Gpu(_) if cpu_only(model.format).is_none() => &self.on_gpu,
+            Device::Gpu(_) | Device::Cpu => &self.loaded,
         };
         // What is gone is told by the load itself.
         let size = std::fs::metadata(self.blobs.path(digest)).map_or(0, |file| file.len());

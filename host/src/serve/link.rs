@@ -12,13 +12,19 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, unix::AsyncFd};
+use tokio::io::{
+    AsyncRead, AsyncWrite, Interest, ReadBuf,
+    unix::{AsyncFd, AsyncFdRegisterError},
+};
 
 /// A socket of the runtime that it was made in.
 #[derive(Debug)]
 pub(crate) struct Link {
     socket: AsyncFd<UnixStream>,
-    /// The same socket, while there is no room in it.
+    /// The same socket, to be waited for when there is no room in it: made beforehand, since a
+    /// process that has no descriptor left still has to write.
+    spare: Option<UnixStream>,
+    /// The spare one, while there is no room.
     full: Option<AsyncFd<UnixStream>>,
 }
 
@@ -26,23 +32,28 @@ impl Link {
     /// Takes a socket that does not block. To be called within a runtime.
     ///
     /// # Errors
-    /// [`io::Error`] if the runtime cannot wait for it.
+    /// [`io::Error`] if the runtime cannot wait for it, or there is no second descriptor.
     pub(crate) fn new(socket: UnixStream) -> io::Result<Self> {
         Ok(Self {
+            spare: Some(socket.try_clone()?),
             socket: register(socket, Interest::READABLE)?,
             full: None,
         })
     }
 }
 
-fn register(socket: UnixStream, interest: Interest) -> io::Result<AsyncFd<UnixStream>> {
+fn register(
+    socket: UnixStream,
+    interest: Interest,
+) -> Result<AsyncFd<UnixStream>, AsyncFdRegisterError<UnixStream>> {
     #[expect(
         unsafe_code,
         reason = "tokio's word for a descriptor that stays what it is"
     )]
     // SAFETY: a `UnixStream` owns an open socket until it is dropped, and nothing here takes it out.
-    let registered = unsafe { AsyncFd::register_with_interest(socket, interest) };
-    Ok(registered?)
+    unsafe {
+        AsyncFd::register_with_interest(socket, interest)
+    }
 }
 
 impl AsyncRead for Link {
@@ -79,14 +90,22 @@ impl AsyncWrite for Link {
             }
             match self.socket.get_ref().write(bytes) {
                 Ok(count) => {
-                    self.full = None;
+                    if let Some(full) = self.full.take() {
+                        self.spare = Some(full.into_inner());
+                    }
                     return Poll::Ready(Ok(count));
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if self.full.is_none() {
-                        let socket = self.socket.get_ref().try_clone()?;
-                        self.full = Some(register(socket, Interest::WRITABLE)?);
+                    if let Some(spare) = self.spare.take() {
+                        match register(spare, Interest::WRITABLE) {
+                            Ok(full) => self.full = Some(full),
+                            Err(failed) => {
+                                let (spare, error) = failed.into_parts();
+                                self.spare = Some(spare);
+                                return Poll::Ready(Err(error));
+                            }
+                        }
                     }
                 }
                 Err(error) => return Poll::Ready(Err(error)),
@@ -125,7 +144,7 @@ mod tests {
     async fn more_than_the_socket_holds_comes_through_whole_both_ways_at_once() {
         let (one, other) = pair();
         let bytes: Vec<u8> = (0..4_000_000_u32)
-            .map(|at| (at / 251 % 256) as u8)
+            .map(|at| (at / 251).to_le_bytes()[0])
             .collect();
         let both = [one, other].map(|link| {
             let bytes = bytes.clone();
@@ -170,6 +189,6 @@ mod tests {
         other.read_exact(&mut found).await.unwrap();
         let mut one = writing.await.unwrap();
         one.write_all(b"!").await.unwrap();
-        assert!(one.full.is_none());
+        assert!(one.full.is_none() && one.spare.is_some());
     }
 }
