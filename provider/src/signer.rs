@@ -57,7 +57,8 @@ pub type SignClaim =
     fn(&ChannelAddress, u64, &Opening, receipt: &Digest, &SigningKey) -> Option<Signature>;
 
 /// Signs, with the provider's key, that a voucher may be posted; `None` for one that the network
-/// has none like. A voucher that is posted pays the provider, and never takes anything from it.
+/// has none like. A voucher that is posted pays the provider; what its client signed to spoil the channel would do
+/// so too.
 pub type SignPosting = fn(&Posting, &SigningKey) -> Option<Signature>;
 
 /// The ledger cannot be read.

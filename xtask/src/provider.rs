@@ -1,7 +1,8 @@
 //! A provider for clients to try: a `tussah serve` with a home of its own.
 //!
 //! In: the debug binary, the models that set-up made. Out: its address, a key, its command line.
-//! Never: writes into the home that it takes the models from; outlives the value.
+//! Never: takes more from the home that the models are in than its blobs, to which deployed modules
+//! and uploads are added; outlives the value.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::symlink;

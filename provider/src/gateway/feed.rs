@@ -287,6 +287,9 @@ impl Listener {
 
     /// How the job ended, without what comes before.
     pub async fn end(&mut self) -> Option<Arc<JobEnd>> {
+        // Output that nobody wants is neither copied nor read from the ledger.
+        self.at = usize::MAX;
+        self.late = Bytes::new();
         loop {
             match self.next().await? {
                 JobEvent::Ended(end) => return Some(end),

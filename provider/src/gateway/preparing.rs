@@ -74,17 +74,21 @@ impl Preparing {
         self.ready.insert(module)
     }
 
-    /// Gives a run up that did not begin, and leaves its module alone for a while.
-    pub(super) fn give_up(&mut self, run: u64, account: AccountId, module: Digest) {
+    /// Gives a run up that did not begin, and leaves its module alone for a while; whether it does.
+    /// One that was ready in time before is not to blame at once: the machine may have been busy.
+    pub(super) fn give_up(&mut self, run: u64, account: AccountId, module: Digest) -> bool {
         self.given_up.insert(run, GivenUp { account, module });
-        self.ready.remove(&module);
         if self.is_full() {
             self.full_since.get_or_insert_with(Instant::now);
+        }
+        if self.ready.remove(&module) {
+            return false;
         }
         self.slow.retain(|_, since| since.elapsed() < SLOW_PAUSE);
         if self.slow.len() < SLOW_MAX {
             self.slow.insert(module, Instant::now());
         }
+        true
     }
 
     /// Whether nobody waits for this run any more.
@@ -132,5 +136,26 @@ impl Preparing {
     pub(super) fn is_slow(&self, module: &Digest) -> Option<Duration> {
         let since = self.slow.get(module)?.elapsed();
         SLOW_PAUSE.checked_sub(since).filter(|left| !left.is_zero())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_that_was_ready_before_is_slow_the_second_time_alone() {
+        let mut preparing = Preparing::default();
+        let (account, known, new) = (AccountId(1), Digest::of(b"known"), Digest::of(b"new"));
+        assert!(preparing.began(known));
+        assert!(!preparing.give_up(1, account, known));
+        assert_eq!(preparing.is_slow(&known), None);
+        assert!(preparing.give_up(2, account, known));
+        assert!(preparing.is_slow(&known).is_some());
+        assert!(preparing.give_up(3, account, new));
+        assert!(preparing.is_slow(&new).is_some());
+        // Late, and ready all the same.
+        preparing.began_late(2);
+        assert_eq!(preparing.is_slow(&known), None);
     }
 }

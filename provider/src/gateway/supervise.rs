@@ -146,9 +146,12 @@ impl Gateway {
                 continue;
             };
             let module = running.live.manifest.module.digest;
-            preparing.give_up(run, running.live.waiting.account, module);
+            let is_slow = preparing.give_up(run, running.live.waiting.account, module);
             queue.finish(&running.live.waiting, None);
             never_began.push((running.live, self.about_to_end()));
+            if !is_slow {
+                continue;
+            }
             let same = |job: &&Arc<Live>| job.manifest.module.digest == module;
             for job in live.values().filter(same) {
                 if queue.remove(&job.id).is_some() {

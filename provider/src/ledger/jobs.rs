@@ -271,7 +271,7 @@ impl Ledger {
         self.store.read(|connection| {
             let sql = "SELECT request, manifest, input, account, deployment, accepted, deadline, \
                        time_max_ms, (SELECT bytes FROM manifests WHERE digest = manifest), \
-                       reserved, keep, id \
+                       reserved, keep, id, network, incarnation \
                        FROM jobs WHERE state = 0 ORDER BY sequence";
             let mut statement = connection.prepare(sql)?;
             let mut rows = statement.query([])?;
@@ -476,6 +476,8 @@ fn accepted_of(row: &Row<'_>) -> Result<Accepted, LedgerError> {
     let digest = Digest::from_bytes(row.get(1)?);
     let bytes: Option<Vec<u8>> = row.get(8)?;
     let bytes = bytes.ok_or(LedgerError::NoManifest(digest))?;
+    // Who signs its receipt reads it too.
+    opening_of(row, 12)?;
     let request = request_of(&row.get::<_, Vec<u8>>(0)?)?;
     // What the signer would refuse at its end is not run first.
     let id = Digest::from_bytes(row.get(11)?);

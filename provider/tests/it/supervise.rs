@@ -110,14 +110,17 @@ fn a_job_that_never_begins_is_given_up_and_its_module_left_alone_for_a_while() {
         let worker = peer::attach(&gateway);
         let mut waits = gateway.submit(house(&gateway, "wait", None)).await.unwrap();
         started(&mut waits).await;
-        let (ticket, end) = run(&gateway, "never begins").await;
         let expected = JobEnd::NotRun {
             fault: WhoseFault::Provider,
             message: "its module could not be made ready to run in 0 s".to_owned(),
         };
-        assert_eq!(end, expected);
-        let job = gateway.ledger().job(&ticket.id).unwrap().unwrap();
-        assert_eq!(job.state, JobState::NotRun);
+        // The module has begun before: once it may be late.
+        for _ in 0..2 {
+            let (ticket, end) = run(&gateway, "never begins").await;
+            assert_eq!(end, expected);
+            let job = gateway.ledger().job(&ticket.id).unwrap().unwrap();
+            assert_eq!(job.state, JobState::NotRun);
+        }
         // All else goes on, and the module waits its time.
         assert!(gateway.is_running(&waits.id) && !worker.is_finished());
         let refused = gateway.submit(house(&gateway, "hello", None)).await;
@@ -198,7 +201,7 @@ fn a_worker_with_too_many_slow_modules_is_ended_once_no_job_runs_on_it() {
     wait(async {
         let gateway = peer::gateway(folder.path(), |config| {
             config.supervision = Supervision {
-                prepare_max: Duration::from_secs(1),
+                prepare_max: Duration::from_secs(5),
                 ..NOW_AT_ONCE
             };
         })

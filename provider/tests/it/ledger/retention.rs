@@ -33,6 +33,24 @@ fn a_row_that_cannot_be_read_is_set_aside_and_holds_up_no_other() {
     assert_eq!(places, [&format!("job {broken}")]);
 }
 
+/// The signer would not sign for it either: it is not run first.
+#[test]
+fn a_row_with_half_of_an_opening_is_set_aside_too() {
+    let world = world();
+    let jobs = [1, 2].map(|number| job(number, world.account, 10));
+    for job in &jobs {
+        world.accept(job).unwrap();
+    }
+    let broken = jobs[0].request.body.job_id();
+    let connection = Connection::open(&world.path).unwrap();
+    let sql = "UPDATE jobs SET network = -3 WHERE id = ?1";
+    connection.execute(sql, [broken.as_bytes()]).unwrap();
+    let unfinished = world.ledger.unfinished().unwrap();
+    assert_eq!(unfinished.jobs.len(), 1);
+    assert_eq!(unfinished.set_aside.len(), 1);
+    assert_eq!(unfinished.set_aside[0].place, format!("job {broken}"));
+}
+
 #[test]
 fn old_content_is_removed_in_steps_and_receipts_stay() {
     let world = world();
