@@ -143,10 +143,16 @@ impl ProviderBook {
         let view = self.store.write(move |connection| {
             let number = entry(connection, &id)?.number;
             channel::see(connection, number, &seen)?;
+            let landed = posting(connection, number)?
+                .filter(|posting| posting.amount <= seen.state.redeemed);
+            if let Some(landed) = &landed {
+                // What is not redeemed yet was promised after that was sent.
+                let sql = "UPDATE channel SET voucher_since = max(voucher_since, ?2) WHERE id = ?1";
+                connection.execute(sql, (number, landed.sent_at))?;
+            }
             see_transactions(connection, number, &transactions)?;
             let view = entry(connection, &id)?.view;
-            let posting = posting(connection, number)?;
-            if posting.is_some_and(|posting| posting.amount <= seen.state.redeemed) {
+            if landed.is_some() {
                 forget_posting(connection, number)?;
             }
             Ok::<_, ProviderError>(view)

@@ -55,6 +55,12 @@ pub(crate) const AT_ONCE: RedeemPolicy = RedeemPolicy {
 /// Of the file that says that both sides have signed a close.
 const CLOSE_SUFFIX: &str = "close";
 
+/// The smallest step of redeeming, 0.001 GRAM: about twice what an external redeem costs.
+pub(crate) const REDEEM_STEP_MIN: Nanograms = match Nanograms::new(1_000_000) {
+    Some(step) => step,
+    None => Nanograms::MAX,
+};
+
 /// What the provider's role does by itself after each job.
 pub(crate) const BY_ITSELF: RedeemPolicy = RedeemPolicy {
     value_min: match Nanograms::new(1_000_000_000) {

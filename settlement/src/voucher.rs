@@ -112,7 +112,6 @@ impl Voucher {
         self.message(0x5475_0105, client, provider)
     }
 
-    /// `op provider_signature amount receipts root ^client_signature`: 928 bits and 512 beside.
     /// The provider's consent to its being posted: nobody else posts it, or an older one.
     pub fn consent(&self, provider: &SigningKey) -> Signature {
         let hash = self.hash(VOUCHER_TAG);
@@ -123,6 +122,7 @@ impl Voucher {
         signed::sign(provider, consent)
     }
 
+    /// `op provider_signature amount receipts root ^client_signature`: 928 bits and 512 beside.
     fn message(&self, op: u32, client: &Signature, provider: &Signature) -> Cell {
         let client = cells::cell(|b| b.bytes(client.as_bytes()));
         cells::cell(|b| {

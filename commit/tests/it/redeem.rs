@@ -121,6 +121,25 @@ fn a_voucher_is_redeemed_by_its_age_and_before_the_end() {
     assert_eq!(paid.world.state().redeemed, nano(13_000_000));
 }
 
+/// In a channel that is busy every hour of the day a voucher comes between a posting and the look
+/// that sees it: it is not as old as what was posted.
+#[test]
+fn what_was_promised_after_a_posting_is_no_older_than_it() {
+    let paid = Paid::new();
+    paid.job(6_000_000);
+    paid.world.advance(86_400);
+    assert!(matches!(paid.tend(DAILY), Tended::Sent { .. }));
+    paid.job(6_000_000);
+    paid.world.advance(30);
+    assert_eq!(paid.tend(DAILY), Tended::Idle);
+    paid.job(1_000_000);
+    paid.world.advance(86_369);
+    assert_eq!(paid.tend(DAILY), Tended::Idle);
+    paid.world.advance(1);
+    assert!(matches!(paid.tend(DAILY), Tended::Sent { .. }));
+    assert_eq!(paid.world.state().redeemed, nano(13_000_000));
+}
+
 #[test]
 fn a_close_is_answered_with_the_newest_voucher() {
     let paid = Paid::new();

@@ -92,8 +92,8 @@ impl Books {
             held: Mutex::default(),
             chain_time,
         };
-        books.book.channels().map_err(provider_failure)?;
-        books.sights.keep(books.to_watch().iter());
+        let views = books.to_watch().map_err(provider_failure)?;
+        books.sights.keep(views.iter());
         Ok(books)
     }
 
@@ -137,10 +137,10 @@ impl Books {
     }
 
     /// The channels that are watched: those of this provider that are not over.
-    fn to_watch(&self) -> Vec<ChannelView> {
-        let mut views = self.book.channels().unwrap_or_default();
+    fn to_watch(&self) -> Result<Vec<ChannelView>, ProviderError> {
+        let mut views = self.book.channels()?;
         views.retain(|view| view.provider_key == self.provider);
-        sights::to_watch(views)
+        Ok(sights::to_watch(views))
     }
 
     /// Whether the channel was seen of late; if not, it is looked at next.
@@ -189,12 +189,18 @@ impl Paymaster for Books {
         let (address, _) = place(request.body.channel)?;
         let id = self.view(&address)?.record.id;
         self.require_seen(&address, &id)?;
+        let require_open = || match is_close_signed(&self.folder, &id.address) {
+            false => Ok(()),
+            true => {
+                let message = format!("both sides have signed the close of channel {address}");
+                Err(PayError::Refused(message))
+            }
+        };
+        // A channel that is being closed is not held, so that its close can go on.
+        require_open()?;
         self.hold(&address, &id.address)?;
-        // The channel is held, so none is signed from now on.
-        if is_close_signed(&self.folder, &id.address) {
-            let message = format!("both sides have signed the close of channel {address}");
-            return Err(PayError::Refused(message));
-        }
+        // None is signed from now on.
+        require_open()?;
         let granted = self.book.admit(&id, request, RULES);
         let granted = granted.map_err(|error| refused(&address, error))?;
         Ok(PlaceGrant {
@@ -409,7 +415,7 @@ mod tests {
         let books = Books::open(&home, key(2).public_key(), Nanograms::MAX).unwrap();
         let (record, look) = open_channel();
         books.book.add(&record, &look).unwrap();
-        books.sights.keep(books.to_watch().iter());
+        books.sights.keep(books.to_watch().unwrap().iter());
         let id = &record.id;
         let address = ChannelAddress {
             workchain: 0,

@@ -365,6 +365,16 @@ fn add_refuses_what_does_not_pay_its_operator(bank: &Bank<'_>, terms: &str, owne
     refused.says("as the account that is paid").says("--payout");
     let refused = add(&["--owner", owner, "--challenge-hours-min", "25"]).expect(2);
     refused.says("25 hours are wanted");
+    let mut large: Value = serde_json::from_slice(&fs::read(terms).unwrap()).unwrap();
+    large["redeem_step_min_nanograms"] = json!(2_000_000_000);
+    let file = bank.sandbox.home().join("large.json");
+    fs::write(&file, large.to_string()).unwrap();
+    let large = ["serve", "channel", "add", file.to_str().unwrap()];
+    let refused = bank.run(&[large.as_slice(), &["--owner", owner]].concat());
+    refused
+        .expect(2)
+        .says("steps of 2 GRAM")
+        .says("--redeem-step");
     fs::write(&settings, format!("[channels]\nowner = \"{other}\"\n")).unwrap();
     add(&[]).expect(2).says("as the provider's owner");
     // What was refused is not kept.

@@ -9,7 +9,7 @@ use tussah_settlement::wallet::OutMessage;
 use super::{CHANNEL, PayOption, show_paid};
 use crate::{
     chain_option::{Recipient, block_on, chain_failure, pay, recipient},
-    channels::{Agreed, Channels, PriceOption},
+    channels::{Agreed, Channels, PriceOption, REDEEM_STEP_MIN},
     exit_code::Exit,
     failure::Failure,
     grams,
@@ -21,12 +21,6 @@ use crate::{
 /// What goes with the deposit, 0.1 GRAM: the reserve for rent, and gas. It is the client's, and
 /// comes back with the rest when the channel is closed.
 const BESIDE_NANOGRAMS: u64 = 100_000_000;
-
-/// The smallest step, 0.001 GRAM: about twice what an external redeem costs.
-const STEP_MIN: Nanograms = match Nanograms::new(1_000_000) {
-    Some(step) => step,
-    None => Nanograms::MAX,
-};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -78,8 +72,8 @@ pub(crate) struct Arguments {
 /// For clap: a step that is worth its gas, which the channel keeps back from what it credits.
 fn redeem_step(text: &str) -> Result<Nanograms, String> {
     let step = grams::parse(text)?;
-    if step < STEP_MIN {
-        let least = grams::grams(STEP_MIN);
+    if step < REDEEM_STEP_MIN {
+        let least = grams::grams(REDEEM_STEP_MIN);
         return Err(format!(
             "to redeem costs about half of {least}, the least step"
         ));

@@ -10,13 +10,13 @@ use tussah_settlement::{Address, voucher::NetworkId};
 
 use crate::{
     chain_option::{ChainOption, Recipient, block_on, recipient},
-    channels::{Agreed, Channels, Known},
+    channels::{Agreed, BY_ITSELF, Channels, Known, REDEEM_STEP_MIN},
     exit_code::Exit,
     failure::Failure,
     grams::{self, grams},
     home::Home,
     input,
-    serve::config::{self, Config},
+    serve::config::{self, Amount, Config},
     ui::Ui,
 };
 
@@ -129,6 +129,8 @@ struct Wanted {
     owner: Recipient,
     payout: Recipient,
     challenge_hours_min: u32,
+    /// The most that has to be owed before a voucher can be posted.
+    step_max: Nanograms,
 }
 
 impl Wanted {
@@ -149,6 +151,9 @@ impl Wanted {
             owner,
             challenge_hours_min: (arguments.challenge_hours_min.or(hours))
                 .unwrap_or(CHALLENGE_HOURS_MIN),
+            step_max: (set.redeem_nanograms)
+                .map_or(Nanograms::ZERO, |Amount(amount)| amount)
+                .max(BY_ITSELF.value_min),
         })
     }
 
@@ -178,6 +183,15 @@ impl Wanted {
                 "have the client open one with --challenge-hours {least}, or lower \
                  --challenge-hours-min"
             );
+            return Err(Failure::usage(message).help(help));
+        }
+        // Of a larger step the daemon could post nothing in time, a smaller one goes into gas.
+        let (step, step_max) = (terms.redeem_step_min, self.step_max);
+        if !(REDEEM_STEP_MIN..=step_max).contains(&step) {
+            let (step, least, most) = (grams(step), grams(REDEEM_STEP_MIN), grams(step_max));
+            let message =
+                format!("the channel redeems in steps of {step}, and {least} to {most} are wanted");
+            let help = "have the client open one with another --redeem-step";
             return Err(Failure::usage(message).help(help));
         }
         Ok(())

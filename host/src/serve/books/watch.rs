@@ -22,14 +22,21 @@ use super::{
 
 use crate::{
     chain_option::{ChainOption, OpenChain},
+    channels::provider_failure,
     exit_code::Exit,
     failure::Failure,
     grams::grams,
     ui::Ui,
 };
 
-/// What was said last of each channel.
-type Told = HashMap<Address, String>;
+/// What was said last.
+#[derive(Default)]
+struct Told {
+    /// Of each channel.
+    channels: HashMap<Address, String>,
+    /// Of a book that cannot be read.
+    unread: Option<String>,
+}
 
 /// Between two looks at every channel: a close is seen well within its window of challenge.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
@@ -68,7 +75,7 @@ impl Books {
             Err(failure) => return failure,
         };
         let watcher = Watcher { signer, chain, ui };
-        let mut told = Told::new();
+        let mut told = Told::default();
         let mut ticks = tokio::time::interval(LOOK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -84,7 +91,20 @@ impl Books {
     /// Warns of what the provider has to know of its channels: once, as long as it stays the same.
     async fn look_at(&self, watcher: &Watcher, which: Which, told: &mut Told) {
         let due = std::mem::take(&mut *self.due.lock().unwrap_or_else(PoisonError::into_inner));
-        let views = self.to_watch();
+        let views = match self.to_watch() {
+            Ok(views) => views,
+            Err(error) => {
+                let failure = provider_failure(error).chain().join(": ");
+                let said =
+                    format!("the book of channels cannot be read, and none is watched: {failure}");
+                if told.unread.as_ref() != Some(&said) {
+                    watcher.ui.warn(&said);
+                    told.unread = Some(said);
+                }
+                return;
+            }
+        };
+        told.unread = None;
         self.sights.keep(views.iter());
         for view in views {
             let id = &view.record.id;
@@ -93,10 +113,10 @@ impl Books {
                 continue;
             }
             let said = self.look(watcher, id).await.unwrap_or_default();
-            if !said.is_empty() && told.get(&id.address) != Some(&said) {
+            if !said.is_empty() && told.channels.get(&id.address) != Some(&said) {
                 watcher.ui.warn(&said);
             }
-            told.insert(id.address.clone(), said);
+            told.channels.insert(id.address.clone(), said);
         }
     }
 
