@@ -109,7 +109,7 @@ await assert.rejects(client.chat.completions.create({ ...asked, n: 2 }), (error)
 await assert.rejects(new OpenAI({ ...options, apiKey: "tsk_nobody" }).models.list(), errors.AuthenticationError);
 
 await assert.rejects(
-  client.chat.completions.create({ ...asked, max_tokens: 1000 }, { timeout: 300 }),
+  client.chat.completions.create({ ...asked, max_tokens: 1000 }, { timeout: 10 }),
   errors.APIConnectionTimeoutError,
 );
 const leaving = await client.chat.completions.create({ ...asked, max_tokens: 1000, stream: true });

@@ -215,7 +215,7 @@ def errors():
 def timeout():
     begun = time.monotonic()
     try:
-        client.with_options(timeout=0.5).chat.completions.create(
+        client.with_options(timeout=0.01).chat.completions.create(
             model="chat", messages=[{"role": "user", "content": "Tell me a very long story."}], max_tokens=1000
         )
     except openai.APITimeoutError:
