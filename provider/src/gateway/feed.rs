@@ -265,7 +265,8 @@ impl Listener {
         self.at
     }
 
-    /// What comes next; `None` after the end, and where output that was not heard yet is gone. Can be dropped and asked again without loss.
+    /// What comes next; `None` after the end, and where output that was not heard yet is gone. Can be
+    /// dropped and asked again without loss.
     pub async fn next(&mut self) -> Option<JobEvent> {
         loop {
             if self.ended {
