@@ -3,7 +3,6 @@
 //! sums are exact in any order, and the float operations are written once (`generic.rs`) and compiled
 //! for each level, without fusing or reassociation.
 
-use crate::arithmetic;
 use crate::cpu::simd::SimdLevel;
 
 use super::activations::{Activations, Writer};
@@ -79,11 +78,11 @@ macro_rules! generic_at {
         }
         $(#[$feature])*
         pub(in super::super) fn silu_gate(gates: &[f32], ups: &mut [f32]) {
-            generic::gate(gates, ups, arithmetic::silu_gate);
+            generic::gate::<generic::Silu>(gates, ups);
         }
         $(#[$feature])*
         pub(in super::super) fn gelu_gate(gates: &[f32], ups: &mut [f32]) {
-            generic::gate(gates, ups, arithmetic::gelu_gate);
+            generic::gate::<generic::GeluTanh>(gates, ups);
         }
         $(#[$feature])*
         pub(in super::super) fn add(values: &mut [f32], branch: &[f32]) {
@@ -93,19 +92,19 @@ macro_rules! generic_at {
 }
 
 mod at_scalar {
-    use super::{Writer, arithmetic, generic};
+    use super::{Writer, generic};
     generic_at!();
 }
 
 #[cfg(target_arch = "x86_64")]
 mod at_avx2 {
-    use super::{Writer, arithmetic, generic};
+    use super::{Writer, generic};
     generic_at!(#[target_feature(enable = "avx2,f16c")]);
 }
 
 #[cfg(target_arch = "x86_64")]
 mod at_avx512 {
-    use super::{Writer, arithmetic, generic};
+    use super::{Writer, generic};
     generic_at!(#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]);
 }
 
