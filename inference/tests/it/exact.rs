@@ -116,49 +116,106 @@ fn bits_do_not_depend_on_simd_threads_or_batches() {
     check(SMALL, Q4_1, 300);
 }
 
-/// BLAKE3 of the logits after the shorter golden prompt; a new value is a new version of the contract.
-const LOGITS: [(Real, &str); 2] = [
-    (
-        Real::SmolLm2,
-        "958b0ea3e3bb16a6b0b8c47dee9e03541af09c95c51d5be796079fae612c67b8",
-    ),
-    (
-        Real::Gemma3,
-        "47be7e78a982a2277ef50c9a9e04063fa612c05a083bf20f436e4abcc328f1d6",
-    ),
-];
+/// The bits of a real model; other ones are a new version of the contract.
+struct Golden {
+    model: Real,
+    /// BLAKE3 of the logits after the shorter golden prompt.
+    prompt: &'static str,
+    /// The same after the first tokens of the golden answer.
+    answer: &'static str,
+}
 
-#[test]
-fn the_real_models_have_the_committed_bits() {
-    for (which, wanted) in LOGITS {
-        let case = &goldens::cases(which)[1];
-        for (simd, threads) in SimdLevel::available()
-            .into_iter()
-            .flat_map(|level| [(level, 1), (level, 2)])
-        {
-            // The scalar path is slow: one of its settings is enough on a real model.
-            if (simd, threads) == (SimdLevel::Scalar, 1) {
-                continue;
+const ANSWER_TOKENS: usize = 4;
+
+const SMOLLM2: Golden = Golden {
+    model: Real::SmolLm2,
+    prompt: "958b0ea3e3bb16a6b0b8c47dee9e03541af09c95c51d5be796079fae612c67b8",
+    answer: "d677daa2397423303e7d22886f62f9a103bccb8d926f7aed73298d4386857752",
+};
+
+const GEMMA3: Golden = Golden {
+    model: Real::Gemma3,
+    prompt: "47be7e78a982a2277ef50c9a9e04063fa612c05a083bf20f436e4abcc328f1d6",
+    answer: "1c8ede36db67d2e9d72e6b2633b2e8d772e4cfbd22c29554a19be63498407ec8",
+};
+
+fn digest(session: &mut Session) -> String {
+    let bits = bits(session);
+    let bytes: Vec<u8> = bits.iter().flat_map(|bits| bits.to_le_bytes()).collect();
+    blake3::hash(&bytes).to_hex().to_string()
+}
+
+/// Digests after the golden prompt, appended `at_once` tokens at a time, and after its answer's begin.
+fn digests(model: &Arc<Model>, case: &goldens::Case, at_once: usize) -> [String; 2] {
+    let mut session = goldens::open(model, 64);
+    for chunk in goldens::ids(&case.prompt_token_ids).chunks(at_once) {
+        session.append(chunk).unwrap();
+    }
+    let prompt = digest(&mut session);
+    for token in &case.generated_token_ids[..ANSWER_TOKENS] {
+        session.accept(TokenId(*token)).unwrap();
+        // Each is computed before the next is known.
+        session.candidates(1).unwrap();
+    }
+    [prompt, digest(&mut session)]
+}
+
+impl Golden {
+    fn check_all(&self) {
+        for simd in SimdLevel::available() {
+            for threads in [1, 2, 3] {
+                self.check(simd, threads);
             }
-            let Some(model) = fixture::real(which, Engine::Exact, simd, threads) else {
-                continue;
-            };
-            let mut session = goldens::open(&model, 64);
-            session
-                .append(&goldens::ids(&case.prompt_token_ids))
-                .unwrap();
-            let bytes: Vec<u8> = bits(&mut session)
-                .iter()
-                .flat_map(|bits| bits.to_le_bytes())
-                .collect();
-            let digest = blake3::hash(&bytes).to_hex();
-            assert_eq!(
-                digest.as_str(),
-                wanted,
-                "{which:?} {simd:?}, {threads} threads"
-            );
         }
     }
+
+    /// One model with these settings: whatever is computed together, and whatever else runs.
+    fn check(&self, simd: SimdLevel, threads: usize) {
+        let Some(path) = fixture::path(self.model) else {
+            return;
+        };
+        let options = LoadOptions {
+            engine: Engine::Exact,
+            threads,
+            simd,
+            ..LoadOptions::default()
+        };
+        let model = Arc::new(Model::open(&path, &options, &mut |_| {}).unwrap());
+        let cases = goldens::cases(self.model);
+        let case = &cases[1];
+        let wanted = [self.prompt.to_owned(), self.answer.to_owned()];
+        let setting = format!("{:?} {simd:?}, {threads} threads", self.model);
+        assert_eq!(digests(&model, case, usize::MAX), wanted, "{setting}");
+        // On a real model the scalar path takes seconds for each composition.
+        if simd == SimdLevel::Scalar {
+            return;
+        }
+        for at_once in [1, 5] {
+            let found = digests(&model, case, at_once);
+            assert_eq!(found, wanted, "{setting}, {at_once} at once");
+        }
+        let other = goldens::ids(&cases[0].prompt_token_ids[..40]);
+        std::thread::scope(|scope| {
+            let beside = [7, 1].map(|at_once| {
+                let (model, other) = (&model, &other);
+                scope.spawn(move || logits_of(model, other, at_once))
+            });
+            let found = digests(&model, case, 3);
+            assert_eq!(found, wanted, "{setting}, beside other sessions");
+            let [one, other] = beside.map(|beside| beside.join().unwrap());
+            assert!(one == other, "{setting}, the other sessions");
+        });
+    }
+}
+
+#[test]
+fn smollm2_has_the_committed_bits_in_every_setting() {
+    SMOLLM2.check_all();
+}
+
+#[test]
+fn gemma3_has_the_committed_bits_in_every_setting() {
+    GEMMA3.check_all();
 }
 
 #[test]
