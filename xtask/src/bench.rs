@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 
 use crate::setup::{self, SetupArgs};
 use crate::workspace::Workspace;
-use crate::{command, home, model, ui};
+use crate::{command, home, llama_cpp, model, ui};
 
 /// What to measure.
 #[derive(Debug, clap::Subcommand)]
@@ -38,8 +38,7 @@ pub(crate) struct InferenceArgs {
     /// Threads of the CPU; several take turns. 1 and all, if not given
     #[arg(long, value_name = "N")]
     threads: Vec<usize>,
-    /// Arithmetic on GPUs: exact, the one that jobs run on, or fast, in f32; several take turns. Exact, if not
-    /// given
+    /// Arithmetic: exact, the one that jobs run on, or fast; several take turns. Exact, if not given
     #[arg(long, value_name = "PROFILE", value_parser = ["exact", "fast"])]
     profile: Vec<String>,
     /// Tokens of the prompt
@@ -51,10 +50,12 @@ pub(crate) struct InferenceArgs {
     /// Streams that run together; several take turns. 1, if not given
     #[arg(long, value_name = "N")]
     batch: Vec<u32>,
-    /// llama.cpp's own `llama-bench`, run on the same file in turn with the rest, to compare with
-    #[arg(long, value_name = "PATH")]
+    /// llama.cpp, run on the same file in turn with the rest, to compare with: the word llama.cpp fetches
+    /// and builds it, for CPUs; or the path of a built `llama-bench`
+    #[arg(long, value_name = "llama.cpp|PATH")]
     against: Option<PathBuf>,
-    /// An argument for it besides the model and the lengths, such as -ngl and 0, one at a time
+    /// An argument for it besides the model and the lengths, such as -ngl and 0, one at a time; with -t
+    /// among them its best numbers of threads are not looked for
     #[arg(
         long,
         value_name = "WORD",
@@ -62,6 +63,9 @@ pub(crate) struct InferenceArgs {
         allow_hyphen_values = true
     )]
     against_argument: Vec<String>,
+    /// As many other processes as there are CPUs keep all of them busy meanwhile
+    #[arg(long)]
+    contended: bool,
     /// How often each is measured
     #[arg(long, value_name = "N", default_value_t = 5)]
     runs: u32,
@@ -175,10 +179,18 @@ fn inference(args: &InferenceArgs) -> Result<()> {
         run.args(["--batch", &streams.to_string()]);
     }
     if let Some(program) = &args.against {
-        run.arg("--against").arg(llama_bench(program)?);
+        run.arg("--against").arg(llama_bench(&workspace, program)?);
+        // A reference is of one model, and of CPUs.
+        let reference = known.and_then(|known| model::ALL[known].llama_cpp.as_ref());
+        if let Some(reference) = reference.filter(|_| args.against_argument.is_empty()) {
+            run.args(["--reference", &reference.to_string()]);
+        }
     }
     for word in &args.against_argument {
         run.args(["--against-argument", word]);
+    }
+    if args.contended {
+        run.args(["--contended", &all_cpus().to_string()]);
     }
     if let Some(path) = &args.json {
         // Cargo runs from the workspace's root, and the person is somewhere else.
@@ -191,15 +203,19 @@ fn inference(args: &InferenceArgs) -> Result<()> {
 }
 
 /// The program's whole path: cargo runs from the workspace's root, and the person is somewhere else. A bare
-/// name is looked for as a shell does.
-fn llama_bench(program: &Path) -> Result<PathBuf> {
+/// name is looked for as a shell does; llama.cpp's is built.
+fn llama_bench(workspace: &Workspace, program: &Path) -> Result<PathBuf> {
+    if program == Path::new(llama_cpp::NAME) {
+        return llama_cpp::llama_bench(workspace);
+    }
     if program.components().count() == 1 && !program.exists() {
         return Ok(program.to_owned());
     }
     program.canonicalize().with_context(|| {
         format!(
-            "{}: --against takes the path of llama.cpp's `llama-bench`; docs/performance.md says how to build it",
-            program.display()
+            "{}: --against takes the word `{}`, which builds it, or the path of a built `llama-bench`",
+            program.display(),
+            llama_cpp::NAME
         )
     })
 }
@@ -209,10 +225,13 @@ fn threads(wanted: &[usize]) -> Vec<usize> {
     if !wanted.is_empty() {
         return wanted.to_vec();
     }
-    let all = thread::available_parallelism().map_or(1, usize::from);
-    let mut counts = vec![1, all];
+    let mut counts = vec![1, all_cpus()];
     counts.dedup();
     counts
+}
+
+fn all_cpus() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// One of a crate's own bench programs.

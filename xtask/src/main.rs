@@ -12,6 +12,7 @@ mod contracts;
 mod demo;
 mod home;
 mod licences;
+mod llama_cpp;
 mod model;
 mod onnx;
 #[cfg(unix)]
@@ -19,6 +20,7 @@ mod openai;
 mod package;
 #[cfg(unix)]
 mod page;
+mod pip;
 #[cfg(unix)]
 mod provider;
 mod setup;

@@ -4,6 +4,7 @@
 //! there by `tussah model pull`, as a user would do it.
 //! Never: takes a file that is not the one we know.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,7 +26,31 @@ pub(crate) struct TestModel {
     file_bytes: u64,
     /// By which tests learn the file's path.
     pub(crate) variable: &'static str,
+    /// What llama.cpp is known to do with it.
+    pub(crate) llama_cpp: Option<Reference>,
 }
+
+/// llama.cpp's figures on a machine that did nothing else; far below them a machine is busy, or slower.
+#[derive(Debug)]
+pub(crate) struct Reference {
+    pub(crate) prompt_tokens_per_second: u32,
+    pub(crate) generated_tokens_per_second: u32,
+    pub(crate) machine: &'static str,
+}
+
+/// As the measuring program takes it.
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}:{}:{}",
+            self.prompt_tokens_per_second, self.generated_tokens_per_second, self.machine
+        )
+    }
+}
+
+/// Where the references were measured.
+const REFERENCE_MACHINE: &str = "two quiet cores of an older server";
 
 /// SmolLM2-135M-Instruct in Q4_1, under Apache-2.0: the demonstration's.
 pub(crate) const SMOLLM2: TestModel = TestModel {
@@ -35,6 +60,11 @@ pub(crate) const SMOLLM2: TestModel = TestModel {
     sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     file_bytes: 98_362_432,
     variable: "TUSSAH_TEST_SMOLLM2",
+    llama_cpp: Some(Reference {
+        prompt_tokens_per_second: 268,
+        generated_tokens_per_second: 110,
+        machine: REFERENCE_MACHINE,
+    }),
 };
 
 /// Gemma 3 270M in Q4_K_M, under the Gemma terms, in four parts.
@@ -45,6 +75,11 @@ const GEMMA3: TestModel = TestModel {
     sha256: "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
     file_bytes: 253_113_024,
     variable: "TUSSAH_TEST_GEMMA3",
+    llama_cpp: Some(Reference {
+        prompt_tokens_per_second: 523,
+        generated_tokens_per_second: 58,
+        machine: REFERENCE_MACHINE,
+    }),
 };
 
 /// all-MiniLM-L6-v2, under Apache-2.0: a folder, stored as one archive.
@@ -55,6 +90,7 @@ const MINILM: TestModel = TestModel {
     sha256: "6213aab53bbdd78f355a8c1b656a3b583cb9b48ae6d3341084c76e4966f5b7a1",
     file_bytes: 91_108_352,
     variable: "TUSSAH_TEST_MINILM",
+    llama_cpp: None,
 };
 
 /// All that the tests use; the demonstration needs the first alone.

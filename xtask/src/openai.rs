@@ -5,16 +5,14 @@
 //! `tussah serve` that was started for them.
 //! Never: a service of OpenAI's; a home folder but one of its own, which has the models alone.
 
-use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::contracts::{can_compile as node_is_here, install};
 use crate::provider::Provider;
 use crate::workspace::Workspace;
-use crate::{command, ui};
+use crate::{command, pip, ui};
 
 /// The packages' newest releases when these tests were written.
 const PYTHON: &[(&str, &str)] = &[("openai", "3.54.0")];
@@ -51,7 +49,7 @@ pub(crate) fn task() -> Result<()> {
 /// # Errors
 /// A package cannot be had, the provider does not start, or a client found something amiss.
 pub(crate) fn run(workspace: &Workspace) -> Result<Option<String>> {
-    let python = pip(workspace, PYTHON)?;
+    let python = pip::install(workspace, PYTHON)?;
     let provider = Provider::start(workspace, &DEPLOYED, &[])?;
     let client = |command: &mut Command| {
         command::run(
@@ -86,7 +84,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Option<String>> {
 
 /// Every operation of the provider's OpenAPI document, as that says, and not as it says.
 fn described(workspace: &Workspace, provider: &Provider) -> Result<()> {
-    let python = pip(workspace, SCHEMATHESIS)?;
+    let python = pip::install(workspace, SCHEMATHESIS)?;
     let config = workspace.root.join("tests/openapi/schemathesis.toml");
     let mut run = Command::new("python3");
     run.args(["-m", "schemathesis.cli", "--config-file"])
@@ -122,41 +120,4 @@ fn telegram_bot(workspace: &Workspace, provider: &Provider) -> Result<()> {
         command::run(cargo.env("REQUIRE_PROVIDER", "1"))?;
     }
     Ok(())
-}
-
-/// Where pip put these packages, once.
-///
-/// # Errors
-/// They cannot be had.
-pub(crate) fn pip(workspace: &Workspace, packages: &[(&str, &str)]) -> Result<PathBuf> {
-    let named: Vec<String> = packages
-        .iter()
-        .map(|(name, version)| format!("{name}=={version}"))
-        .collect();
-    let folder = workspace.target.join("python").join(named.join("-"));
-    if folder.is_dir() {
-        return Ok(folder);
-    }
-    let named = named.as_slice();
-    ui::say(&format!("fetching {} by pip", named.join(", ")));
-    let parent = folder.parent().context("a folder under target/")?;
-    fs::create_dir_all(parent)?;
-    let work = tempfile::tempdir_in(parent)?;
-    let mut pip = Command::new("python3");
-    pip.args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-input",
-        "--no-warn-conflicts",
-        "--root-user-action=ignore",
-        "--only-binary",
-        ":all:",
-    ]);
-    pip.arg("--target").arg(work.path()).args(named);
-    command::run(&mut pip).with_context(|| format!("pip cannot fetch {}", named.join(", ")))?;
-    // A folder of this name is a whole one.
-    fs::rename(work.path(), &folder)?;
-    Ok(folder)
 }

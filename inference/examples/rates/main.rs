@@ -3,17 +3,19 @@
 //! and the share of their memory's bandwidth; of an encoder's archive, embedding 64 texts of some hundred tokens.
 //! `cargo run --release -p tussah-inference --example rates -- MODEL [--device cpu|gpu|NAME]… [--threads N]…
 //! [--profile exact|fast]… [--batch N]… [--simd LEVEL] [--runs N] [--prompt N] [--generate N] [--against LLAMA-BENCH]
-//! [--against-argument WORD]… [--json FILE]`; prints medians, least and most, and progress on standard error.
+//! [--against-argument WORD]… [--reference PROMPT:GENERATION:MACHINE] [--contended N] [--json FILE]`; prints medians, least and most, and progress on standard error.
 
 #![expect(clippy::print_stdout, reason = "its figures are its output")]
 #![expect(clippy::print_stderr, reason = "its progress")]
 
+mod contended;
 mod llama_bench;
 mod spread;
 mod streams;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 
 use serde_json::json;
@@ -23,7 +25,8 @@ use tussah_inference::{
     SimdLevel,
 };
 
-use llama_bench::LlamaBench;
+use contended::Contenders;
+use llama_bench::{LlamaBench, Reference};
 use spread::Spread;
 use streams::{Figures, Loaded, Streams};
 
@@ -42,7 +45,7 @@ struct Arguments {
     devices: Vec<String>,
     /// Of the CPU, each measured; 0 is one a CPU.
     threads: Vec<usize>,
-    /// Arithmetic on GPUs, each measured.
+    /// Arithmetic, each measured.
     engines: Vec<Engine>,
     /// Streams that run together, each measured.
     batches: Vec<u32>,
@@ -52,6 +55,10 @@ struct Arguments {
     /// llama.cpp's `llama-bench`.
     against: Option<PathBuf>,
     against_arguments: Vec<String>,
+    /// What that is known to do.
+    reference: Option<Reference>,
+    /// Processes that keep CPUs busy meanwhile.
+    contended: u32,
     json: Option<PathBuf>,
 }
 
@@ -71,6 +78,8 @@ fn arguments() -> Result<Arguments, Failure> {
         },
         against: None,
         against_arguments: Vec::new(),
+        reference: None,
+        contended: 0,
         json: None,
     };
     while let Some(flag) = words.next() {
@@ -90,6 +99,8 @@ fn arguments() -> Result<Arguments, Failure> {
             "--generate" => arguments.lengths.generate = value.parse()?,
             "--against" => arguments.against = Some(value.into()),
             "--against-argument" => arguments.against_arguments.push(value),
+            "--reference" => arguments.reference = Some(value.parse()?),
+            "--contended" => arguments.contended = value.parse()?,
             "--json" => arguments.json = Some(value.into()),
             _ => return Err(format!("unknown flag {flag}").into()),
         }
@@ -124,11 +135,14 @@ impl Arguments {
         for name in &self.devices {
             let choice = match name.as_str() {
                 "cpu" => {
-                    all.extend(self.threads.iter().map(|threads| LoadOptions {
-                        threads: *threads,
-                        simd: self.simd,
-                        ..LoadOptions::default()
-                    }));
+                    for engine in &self.engines {
+                        all.extend(self.threads.iter().map(|threads| LoadOptions {
+                            engine: *engine,
+                            threads: *threads,
+                            simd: self.simd,
+                            ..LoadOptions::default()
+                        }));
+                    }
                     continue;
                 }
                 "gpu" => GpuChoice::Best,
@@ -209,6 +223,9 @@ fn embeddings(model: &Model, runs: usize) -> Result<(), Failure> {
 }
 
 fn main() -> Result<(), Failure> {
+    if std::env::args().nth(1).as_deref() == Some(contended::SWITCH) {
+        return Ok(contended::spin(std::io::stdin())?);
+    }
     let arguments = arguments()?;
     if let Ok(archive) = Archive::open(&arguments.model) {
         if arguments.json.is_some() || arguments.against.is_some() {
@@ -223,6 +240,7 @@ fn main() -> Result<(), Failure> {
     let more = &arguments.against_arguments;
     let against = arguments.against.as_ref();
     let mut against = against.map(|it| LlamaBench::new(it, &arguments.model, lengths, more));
+    let contenders = Contenders::start(arguments.contended)?;
     for streams in &mut all {
         // What only the first run does is nobody's rate.
         eprintln!("warming up: {}", streams.name());
@@ -233,6 +251,11 @@ fn main() -> Result<(), Failure> {
         })?;
         streams.clear();
     }
+    if let Some(against) = &mut against {
+        eprintln!("looking for llama.cpp's best numbers of threads");
+        let cpus = thread::available_parallelism()?;
+        against.find_threads(u32::try_from(cpus.get())?)?;
+    }
     // In turn, so that whatever else the machine does meets all alike.
     for round in 1..=arguments.runs {
         for streams in &mut all {
@@ -240,10 +263,11 @@ fn main() -> Result<(), Failure> {
             streams.run(lengths)?;
         }
         if let Some(against) = &mut against {
-            eprintln!("round {round} of {}: {}", arguments.runs, against.command());
-            against.run(lengths)?;
+            eprintln!("round {round} of {}: {}", arguments.runs, against.name());
+            against.run()?;
         }
     }
+    drop(contenders);
     let figures = all.iter().map(|streams| streams.figures(lengths));
     let figures = figures.collect::<Result<Vec<_>, _>>()?;
     report(&arguments, &all, &figures, against.as_ref())
@@ -255,24 +279,37 @@ fn report(
     figures: &[Figures],
     against: Option<&LlamaBench>,
 ) -> Result<(), Failure> {
+    if arguments.contended > 0 {
+        println!("{} other processes computed meanwhile", arguments.contended);
+    }
     for line in figures.iter().flat_map(|it| it.lines(arguments.lengths)) {
         println!("{line}");
     }
-    let against = against.and_then(|against| against.compare(figures));
-    for line in against.iter().flat_map(|(lines, _)| lines) {
+    // A machine that is kept busy is slower than a quiet one.
+    let reference = arguments.reference.as_ref();
+    let reference = reference.filter(|_| arguments.contended == 0);
+    let against = against.and_then(|against| against.compare(figures, reference));
+    for line in against.iter().flat_map(|against| &against.lines) {
         println!("{line}");
     }
     let Some(path) = &arguments.json else {
         return Ok(());
     };
     let info = all.first().map(|streams| streams.model().info());
+    let results = figures.iter().enumerate().map(|(at, ours)| {
+        let mut result = ours.json();
+        let ratio = against.as_ref().and_then(|it| it.ratios.get(at)?.clone());
+        result["ratio"] = json!(ratio);
+        result
+    });
     let document = json!({
         "quantization": info.map(|info| &info.quantization),
         "parameters": info.map(|info| info.parameters),
         "prompt_tokens": arguments.lengths.prompt,
         "generated_tokens": arguments.lengths.generate,
-        "results": figures.iter().map(Figures::json).collect::<Vec<_>>(),
-        "llama_cpp": against.map(|(_, document)| document),
+        "contending_processes": arguments.contended,
+        "results": results.collect::<Vec<_>>(),
+        "llama_cpp": against.as_ref().map(|against| &against.document),
     });
     let text = serde_json::to_string_pretty(&document)? + "\n";
     std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?;

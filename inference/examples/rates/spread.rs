@@ -23,6 +23,13 @@ impl Spread {
         })
     }
 
+    /// Of what was measured in the same rounds: each round's ratio by itself, so that what the machine did in
+    /// one meets both.
+    pub(crate) fn of_ratios(ours: &[f64], theirs: &[f64]) -> Option<Self> {
+        let ratio = |(ours, theirs): (&f64, &f64)| ours / theirs;
+        Self::of(ours.iter().zip(theirs).map(ratio).collect())
+    }
+
     pub(crate) fn json(&self) -> serde_json::Value {
         json!({ "median": self.median, "min": self.min, "max": self.max })
     }
@@ -31,7 +38,8 @@ impl Spread {
 impl std::fmt::Display for Spread {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { median, min, max } = self;
-        write!(f, "{median:.1} ({min:.1} to {max:.1})")
+        let digits = f.precision().unwrap_or(1);
+        write!(f, "{median:.digits$} ({min:.digits$} to {max:.digits$})")
     }
 }
 
@@ -50,5 +58,13 @@ mod tests {
             assert_eq!(Spread::of(values.to_vec()).unwrap().to_string(), wanted);
         }
         assert!(Spread::of(Vec::new()).is_none());
+    }
+
+    #[test]
+    fn ratios_are_of_rounds_not_of_medians() {
+        // The second round met a busy machine, and both were half as fast.
+        let ratio = Spread::of_ratios(&[10.0, 5.0, 12.0], &[5.0, 2.5, 5.0]).unwrap();
+        assert_eq!(format!("{ratio:.2}"), "2.00 (2.00 to 2.40)");
+        assert!(Spread::of_ratios(&[1.0], &[]).is_none());
     }
 }

@@ -134,10 +134,12 @@ impl Streams {
 
     /// The figures of all runs.
     pub(crate) fn figures(&self, lengths: Lengths) -> Result<Figures, Failure> {
-        let rate = |tokens: u32, seconds: &[f64]| {
+        let rates = |tokens: u32, seconds: &[f64]| -> Vec<f64> {
             let tokens = f64::from(tokens) * f64::from(self.batch);
-            Spread::of(seconds.iter().map(|seconds| tokens / seconds).collect())
+            seconds.iter().map(|seconds| tokens / seconds).collect()
         };
+        let prompts = rates(lengths.prompt, &self.prompts);
+        let generations = rates(lengths.generate, &self.generation);
         let scaled = |factor: f64, values: &[f64]| {
             Spread::of(values.iter().map(|value| value * factor).collect())
         };
@@ -150,9 +152,11 @@ impl Streams {
             streams: self.batch,
             session_bytes: self.session_bytes,
             runs: self.generation.len(),
-            prompt: rate(lengths.prompt, &self.prompts).ok_or("no runs")?,
+            prompt: Spread::of(prompts.clone()).ok_or("no runs")?,
+            prompts,
             first_ms: scaled(1e3, &self.first_token).ok_or("no runs")?,
-            generation: rate(lengths.generate, &self.generation).ok_or("no runs")?,
+            generation: Spread::of(generations.clone()).ok_or("no runs")?,
+            generations,
             gpu_ms_of_step: self.on_gpu.as_ref().and_then(|it| scaled(1e3 / steps, it)),
             bandwidth_share: bandwidth.and_then(|(bandwidth, weights)| {
                 let share = |seconds: &f64| steps * weights as f64 / seconds / bandwidth;
@@ -169,11 +173,13 @@ pub(crate) struct Figures {
     pub(crate) streams: u32,
     session_bytes: u64,
     runs: usize,
-    /// Tokens a second of all streams together.
-    pub(crate) prompt: Spread,
+    /// Tokens a second of all streams together, of each round, and what they came to.
+    pub(crate) prompts: Vec<f64>,
+    prompt: Spread,
     first_ms: Spread,
-    /// Tokens a second of all streams together.
-    pub(crate) generation: Spread,
+    /// Tokens a second of all streams together, of each round, and what they came to.
+    pub(crate) generations: Vec<f64>,
+    generation: Spread,
     gpu_ms_of_step: Option<Spread>,
     /// Bytes of weights a second through those that a copy moves, if every stream is in every step.
     bandwidth_share: Option<Spread>,
