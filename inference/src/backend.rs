@@ -1,10 +1,11 @@
 //! The seam between a layer plan and a device.
 //! In: token ids and where they stand. Out: logits. Three implementations: the scalar f32 oracle, and the
-//! exact engines on CPUs and GPUs. It knows nothing of text, sampling or files.
+//! exact engines on CPUs and GPUs, which share a scheduler. It knows nothing of text, sampling or files.
 
 use std::fmt;
 use std::time::Duration;
 
+use crate::cancel::CancelToken;
 use crate::tokenizer::TokenId;
 
 /// Why a device could not run a step.
@@ -18,6 +19,21 @@ pub enum BackendError {
         /// How much.
         bytes: u64,
     },
+    /// The sequences of the model have all the memory that they may have together.
+    #[error(
+        "no room for another sequence: it takes {wanted_bytes} bytes, others have {taken_bytes} of {bytes_max}"
+    )]
+    NoRoom {
+        /// What the sequence takes, as pages.
+        wanted_bytes: u64,
+        /// What others have or were promised.
+        taken_bytes: u64,
+        /// What they may have together.
+        bytes_max: u64,
+    },
+    /// The sequence's token was cancelled before its step began.
+    #[error("cancelled")]
+    Cancelled,
     /// The device is gone: unplugged, reset, or its driver failed. Models on it must be loaded again.
     #[error("the GPU was lost: {reason}")]
     DeviceLost {
@@ -40,10 +56,19 @@ pub enum BackendError {
     },
 }
 
+/// What a sequence is opened with.
+#[derive(Debug, Clone)]
+pub(crate) struct Opening {
+    /// The most tokens it may have.
+    pub(crate) context_tokens: usize,
+    /// Takes its steps out of the queue.
+    pub(crate) cancel: CancelToken,
+}
+
 /// A loaded model on a device; shared by all sequences.
 pub(crate) trait Backend: fmt::Debug + Send + Sync {
-    /// Makes room for a sequence of up to `context_tokens` tokens.
-    fn open(&self, context_tokens: usize) -> Result<Box<dyn Sequence>, BackendError>;
+    /// Makes room for a sequence; what it was promised is always there.
+    fn open(&self, opening: Opening) -> Result<Box<dyn Sequence>, BackendError>;
 
     /// What a sequence is charged. Engines of the exact profile all say the same, since jobs can see it.
     fn sequence_bytes(&self, context_tokens: usize) -> u64;
@@ -59,17 +84,17 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
 
 /// The state of one sequence on a device.
 pub(crate) trait Sequence: fmt::Debug + Send {
-    /// Runs `tokens`, which stand at `position` and after, and writes the logits of as many of the last of them
-    /// as `logits` has room for, in their order.
+    /// Runs `tokens`, which stand at `position` and after, writes the logits of as many of the last of them
+    /// as `logits` has room for, in their order, and gives it back.
     ///
     /// The caller keeps `tokens` within the batch and the context, ids within the vocabulary, and `logits` at a
-    /// multiple of the vocabulary, of one token at least.
+    /// multiple of the vocabulary.
     fn run(
         &mut self,
         tokens: &[TokenId],
         position: usize,
-        logits: Option<&mut [f32]>,
-    ) -> Result<(), BackendError>;
+        logits: Vec<f32>,
+    ) -> Result<Vec<f32>, BackendError>;
 
     /// Time that its steps took on a GPU, its share by rows where others were in them; `None` on CPUs, where
     /// the adapter counts no time, or after a step that could not be timed. A fork begins at zero.

@@ -4,8 +4,8 @@
 //! cannot do is an error, and an adapter that is no GPU is taken only when asked for by name.
 //!
 //! ```text
-//! sequences ─ steps ─ runner ── one batch, from tokens to logits
-//!             pages     └ model ── one model: its buffers, its cache, the order of dispatches
+//! scheduler ─ decoder ─ runner ── one step, from tokens to logits
+//!                          └ model ── one model: its buffers, its cache, the order of dispatches
 //! plan ─ builder ─ compiler ─┘  layers → dispatches, kernels → pipelines
 //!                  ├ weights ── matrices, as integers, in planes of a buffer
 //!                  ├ product ── WGSL for matrices times vectors; unpack ── how it reads weights
@@ -23,15 +23,14 @@ mod best;
 mod builder;
 mod clock;
 mod compiler;
+mod decoder;
 mod device;
 mod kernels;
 mod model;
-mod pages;
 mod pipelines;
 mod product;
 mod runner;
 mod self_test;
-mod steps;
 mod tile;
 mod unpack;
 mod weights;
@@ -39,6 +38,6 @@ mod weights;
 pub use adapter::{
     GpuChoice, GpuError, GpuInfo, GpuKind, GpuLayout, GpuOptions, GpuSubgroups, GpuTiles,
 };
+pub(crate) use decoder::load;
 pub use device::Gpu;
 pub use pipelines::GpuCache;
-pub(crate) use steps::GpuDecoder;

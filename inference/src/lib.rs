@@ -5,9 +5,9 @@
 //! file ─ gguf ─┬─ tokenizer ── text ↔ tokens
 //!              ├─ chat ─────── messages → prompt
 //!              └─ model ────── plan ── backend ── session ── text_stream ── text
-//!                                      cpu::exact │ sampler
-//!                                      gpu (exact)
-//!                                      cpu::oracle
+//!                             scheduler ── cpu::exact │ sampler
+//!                                      └── gpu (exact)
+//!                             cpu::oracle
 //! folder ─ archive ─ safetensors ─ model ── plan ── encoder ── embed ── vectors
 //! file ─ onnx_file ─ onnx (feature `onnx`) ─ graph ── tensors ↔ tensors
 //! generate ── a file with random weights, of any size
@@ -36,6 +36,7 @@ mod onnx_file;
 mod quant;
 mod safetensors;
 mod sampler;
+mod scheduler;
 mod session;
 mod text_stream;
 mod tokenizer;

@@ -14,11 +14,11 @@ use std::sync::Arc;
 use crate::archive::{Archive, ArchiveError};
 use crate::backend::{Backend, BackendError, TextEncoder};
 use crate::chat::{ChatError, ChatMessage, ChatTemplate};
-use crate::cpu::exact::{Exact, ExactEncoder};
+use crate::cpu::exact::{self, ExactEncoder};
 use crate::cpu::oracle::{Oracle, OracleEncoder};
 use crate::cpu::simd::{SimdLevel, SimdUnavailable};
 use crate::gguf::{Gguf, GgufError};
-use crate::gpu::{Gpu, GpuDecoder, GpuInfo};
+use crate::gpu::{self, Gpu, GpuInfo};
 use crate::quant::QuantType;
 use crate::safetensors::SafetensorsError;
 use crate::tokenizer::{AddBos, EncodeOptions, TokenId, Tokenizer, TokenizerError};
@@ -369,13 +369,13 @@ impl Model {
                 info.engine = format!("{} {}", crate::exact_profile(), gpu.info());
                 info.gpu = Some(gpu.info().clone());
                 let plan = Arc::clone(&plan);
-                Box::new(GpuDecoder::load(gpu, true, gguf, plan, progress)?)
+                Box::new(gpu::load(gpu, true, gguf, plan, progress)?)
             }
             (Engine::Fast, Device::Gpu(gpu)) => {
                 info.engine = format!("fast {}", gpu.info());
                 info.gpu = Some(gpu.info().clone());
                 let plan = Arc::clone(&plan);
-                Box::new(GpuDecoder::load(gpu, false, gguf, plan, progress)?)
+                Box::new(gpu::load(gpu, false, gguf, plan, progress)?)
             }
             (Engine::Fast, Device::Cpu) => return Err(ModelError::GpuOnly),
             (Engine::Oracle, Device::Cpu) => {
@@ -390,7 +390,7 @@ impl Model {
             (Engine::Exact, Device::Cpu) => {
                 let simd = options.simd.resolve()?;
                 info.engine = exact_name(simd, threads);
-                Box::new(Exact::load(
+                Box::new(exact::load(
                     gguf,
                     Arc::clone(&plan),
                     threads,

@@ -7,7 +7,7 @@ mod scores;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backend::{BackendError, Sequence, zeroed};
+use crate::backend::{BackendError, Opening, Sequence, zeroed};
 use crate::cancel::CancelToken;
 use crate::model::{Decoder, Model};
 use crate::sampler::{Sampler, Sampling, SamplingError, logit_of, order_key, token_of};
@@ -73,10 +73,19 @@ pub enum SessionError {
     Cancelled,
     /// Memory ran out, or a value stopped being finite.
     #[error(transparent)]
-    Backend(#[from] BackendError),
+    Backend(BackendError),
     /// An earlier error left the sequence half done; open another session.
     #[error("the session failed before and cannot go on")]
     Failed,
+}
+
+impl From<BackendError> for SessionError {
+    fn from(error: BackendError) -> Self {
+        match error {
+            BackendError::Cancelled => Self::Cancelled,
+            error => Self::Backend(error),
+        }
+    }
 }
 
 /// What a session has used so far.
@@ -151,8 +160,12 @@ impl Session {
                 max,
             });
         }
+        let opening = Opening {
+            context_tokens: context_tokens_max as usize,
+            cancel: cancel.clone(),
+        };
         Ok(Self {
-            sequence: decoder.backend.open(context_tokens_max as usize)?,
+            sequence: decoder.backend.open(opening)?,
             sampler: Sampler::new(sampling, &seed, decoder.plan.vocabulary()),
             model: Arc::clone(model),
             decoder: Arc::clone(decoder),
@@ -217,7 +230,9 @@ impl Session {
             let skipped = before.saturating_sub(at).min(chunk.len());
             let from = (at + skipped - before) * vocabulary;
             let count = chunk.len() - skipped;
-            self.run_step(chunk, Some(&mut rows[from..][..count * vocabulary]))?;
+            let of_chunk = zeroed(count * vocabulary, "logits")?;
+            let of_chunk = self.run_step(chunk, of_chunk)?;
+            rows[from..][..of_chunk.len()].copy_from_slice(&of_chunk);
             at += chunk.len();
         }
         last.copy_from_slice(&rows[rows.len() - vocabulary..]);
@@ -515,21 +530,20 @@ impl Session {
     /// use.
     fn step(&mut self, tokens: &[TokenId], wants_logits: bool) -> Result<(), SessionError> {
         if !wants_logits {
-            return self.run_step(tokens, None);
+            return self.run_step(tokens, Vec::new()).map(|_| ());
         }
         if let Some(best) = self.run_ranked(tokens)? {
             self.scores = best;
             return Ok(());
         }
-        let mut logits = match self.room_for_logits() {
+        let logits = match self.room_for_logits() {
             Ok(logits) => logits,
             Err(error) => {
                 self.failed = true;
                 return Err(error.into());
             }
         };
-        self.run_step(tokens, Some(&mut logits))?;
-        self.scores = Scores::All(logits);
+        self.scores = Scores::All(self.run_step(tokens, logits)?);
         Ok(())
     }
 
@@ -555,17 +569,11 @@ impl Session {
     }
 
     /// Runs tokens, for the logits of as many of the last of them as there is room for.
-    fn run_step(
-        &mut self,
-        tokens: &[TokenId],
-        logits: Option<&mut [f32]>,
-    ) -> Result<(), SessionError> {
+    fn run_step(&mut self, tokens: &[TokenId], logits: Vec<f32>) -> Result<Vec<f32>, SessionError> {
         let position = self.begin()?;
-        let logits = logits.filter(|logits| !logits.is_empty());
-        let vocabulary = self.decoder.plan.vocabulary();
-        let rows = logits.as_ref().map_or(0, |logits| logits.len()) / vocabulary;
-        self.sequence.run(tokens, position, logits)?;
+        let rows = logits.len() / self.decoder.plan.vocabulary();
+        let logits = self.sequence.run(tokens, position, logits)?;
         self.finish(tokens.len(), rows);
-        Ok(())
+        Ok(logits)
     }
 }

@@ -8,6 +8,8 @@ mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod cache;
+mod device;
 mod encoder;
 mod forward;
 mod generic;
@@ -21,7 +23,6 @@ mod vectors;
 
 use std::sync::Arc;
 
-use crate::backend::{Backend, BackendError, Sequence};
 use crate::cpu::buffer::Arena;
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::SimdLevel;
@@ -29,18 +30,12 @@ use crate::exact::{Angles, HEAD_SIZE_MAX, ScoreScale, check_sizes, flushed};
 use crate::gguf::Gguf;
 use crate::model::plan::{Layer, Matrix, Plan};
 use crate::model::{LoadProgress, ModelError};
+use crate::scheduler::Scheduler;
+use device::ExactDevice;
+pub(crate) use device::sequence_bytes;
 pub(crate) use encoder::ExactEncoder;
-use forward::ExactSequence;
 use kernels::Kernels;
 use pack::Packed;
-
-/// Tokens of one step: enough to share each weight that comes from memory, few enough to stop soon.
-const BATCH: usize = 128;
-/// A model in the exact profile.
-#[derive(Debug)]
-pub(crate) struct Exact {
-    weights: Arc<Weights>,
-}
 
 /// Everything that sequences share.
 #[derive(Debug)]
@@ -142,71 +137,47 @@ impl Loader<'_> {
     }
 }
 
-impl Exact {
-    pub(crate) fn load(
-        gguf: Arc<Gguf>,
-        plan: Arc<Plan>,
-        threads: usize,
-        simd: SimdLevel,
-        progress: &mut dyn FnMut(LoadProgress),
-    ) -> Result<Self, ModelError> {
-        check_sizes(&plan)?;
-        let pool = Pool::new(threads).map_err(ModelError::Spawn)?;
-        let sizes = plan
-            .matrices()
-            .map(|matrix| (matrix.rows * matrix.row_bytes()) as u64);
-        let total_bytes = sizes.sum();
-        let mut loader = Loader {
-            gguf: &gguf,
-            pool: &pool,
-            arena: Arena::default(),
-            progress,
-            done_bytes: 0,
-            reported_bytes: 0,
-            total_bytes,
-        };
-        let layers: Result<Vec<_>, _> = plan.layers.iter().map(|it| loader.layer(it)).collect();
-        let layers = layers?;
-        let head = loader.pack(&plan.head)?;
-        let weights = Weights {
-            kernels: Kernels::of(simd),
-            layers,
-            output_norm: flushed(&plan.output_norm),
-            head,
-            norm_epsilon: plan.norm_epsilon,
-            score_scale: ScoreScale::of(plan.score_length),
-            angles: Angles::of(&plan),
-            gguf,
-            plan,
-            pool,
-        };
-        Ok(Self {
-            weights: Arc::new(weights),
-        })
-    }
-}
-
-/// What a sequence is charged, on every device: jobs are told when it does not fit their limit, so it is part of
-/// what a re-run reproduces. It is what the CPU takes.
-pub(crate) fn sequence_bytes(plan: &Plan, context_tokens: usize) -> u64 {
-    ExactSequence::bytes(plan, context_tokens)
-}
-
-impl Backend for Exact {
-    fn open(&self, context_tokens: usize) -> Result<Box<dyn Sequence>, BackendError> {
-        Ok(Box::new(ExactSequence::new(
-            Arc::clone(&self.weights),
-            context_tokens,
-        )?))
-    }
-
-    fn sequence_bytes(&self, context_tokens: usize) -> u64 {
-        sequence_bytes(&self.weights.plan, context_tokens)
-    }
-
-    fn batch_tokens_max(&self) -> usize {
-        BATCH
-    }
+/// Loads a model in the exact profile.
+pub(crate) fn load(
+    gguf: Arc<Gguf>,
+    plan: Arc<Plan>,
+    threads: usize,
+    simd: SimdLevel,
+    progress: &mut dyn FnMut(LoadProgress),
+) -> Result<Scheduler, ModelError> {
+    check_sizes(&plan)?;
+    let pool = Pool::new(threads).map_err(ModelError::Spawn)?;
+    let sizes = plan
+        .matrices()
+        .map(|matrix| (matrix.rows * matrix.row_bytes()) as u64);
+    let total_bytes = sizes.sum();
+    let mut loader = Loader {
+        gguf: &gguf,
+        pool: &pool,
+        arena: Arena::default(),
+        progress,
+        done_bytes: 0,
+        reported_bytes: 0,
+        total_bytes,
+    };
+    let layers: Result<Vec<_>, _> = plan.layers.iter().map(|it| loader.layer(it)).collect();
+    let layers = layers?;
+    let head = loader.pack(&plan.head)?;
+    let weights = Weights {
+        kernels: Kernels::of(simd),
+        layers,
+        output_norm: flushed(&plan.output_norm),
+        head,
+        norm_epsilon: plan.norm_epsilon,
+        score_scale: ScoreScale::of(plan.score_length),
+        angles: Angles::of(&plan),
+        gguf,
+        plan,
+        pool,
+    };
+    let plan = Arc::clone(&weights.plan);
+    let device = ExactDevice::new(weights)?;
+    Ok(Scheduler::new(Box::new(device), plan))
 }
 
 impl Weights {

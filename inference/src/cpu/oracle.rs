@@ -6,7 +6,7 @@ mod encoder;
 
 use std::sync::Arc;
 
-use crate::backend::{Backend, BackendError, Sequence, zeroed};
+use crate::backend::{Backend, BackendError, Opening, Sequence, zeroed};
 use crate::gguf::Gguf;
 use crate::model::plan::{Gate, Matrix, Plan, Rope, RopePairs};
 use crate::tokenizer::TokenId;
@@ -41,8 +41,8 @@ impl Oracle {
 }
 
 impl Backend for Oracle {
-    fn open(&self, context_tokens: usize) -> Result<Box<dyn Sequence>, BackendError> {
-        let plan = &self.shared.plan;
+    fn open(&self, opening: Opening) -> Result<Box<dyn Sequence>, BackendError> {
+        let (plan, context_tokens) = (&self.shared.plan, opening.context_tokens);
         let values = plan.layers.len() * context_tokens * plan.kv_heads * plan.head_size;
         Ok(Box::new(OracleSequence {
             shared: Arc::clone(&self.shared),
@@ -77,8 +77,8 @@ impl Sequence for OracleSequence {
         &mut self,
         tokens: &[TokenId],
         position: usize,
-        logits: Option<&mut [f32]>,
-    ) -> Result<(), BackendError> {
+        mut logits: Vec<f32>,
+    ) -> Result<Vec<f32>, BackendError> {
         let shared = Arc::clone(&self.shared);
         let plan = &shared.plan;
         let mut states: Vec<Vec<f32>> = tokens.iter().map(|token| shared.embed(*token)).collect();
@@ -118,7 +118,6 @@ impl Sequence for OracleSequence {
             }
             add_all(&mut states, &branch);
         }
-        let Some(logits) = logits else { return Ok(()) };
         let rows = logits.chunks_exact_mut(plan.vocabulary());
         let first = tokens.len() - rows.len();
         let normed = shared.norms(&states[first..], &plan.output_norm);
@@ -132,7 +131,7 @@ impl Sequence for OracleSequence {
                 });
             }
         }
-        Ok(())
+        Ok(logits)
     }
 
     fn fork(&self, _positions: usize) -> Result<Box<dyn Sequence>, BackendError> {

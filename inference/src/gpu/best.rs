@@ -6,10 +6,11 @@ use wgpu::{Buffer, BufferUsages};
 
 use crate::backend::BackendError;
 use crate::model::plan::Plan;
+use crate::scheduler::place;
 
 use super::compiler::{Compiler, Count, Op, Use};
 use super::kernels::{WANTED_AT, substitute};
-use super::model::{Buffers, LOGITS_STAGE};
+use super::model::Buffers;
 
 /// Tokens of a row that come back; a power of two.
 pub(super) const BEST: usize = 64;
@@ -37,7 +38,7 @@ impl Best {
         plan: &Plan,
         buffers: &Buffers,
     ) -> Result<Self, BackendError> {
-        let stage = compiler.stage(8 * plan.layers.len() + LOGITS_STAGE)?;
+        let stage = compiler.stage(8 * plan.layers.len() + place::LOGITS as usize)?;
         let mut ops = Vec::new();
         let mut length = plan.vocabulary();
         let mut from: Option<Buffer> = None;

@@ -5,7 +5,7 @@ use crate::exact::ScoreScale;
 use crate::model::plan::{Plan, RopePairs};
 
 use super::device::Gpu;
-use super::pages::PAGE;
+use crate::scheduler::PAGE;
 
 /// Threads of a workgroup; at least half the largest head.
 const THREADS: usize = 128;

@@ -10,13 +10,13 @@ use crate::backend::BackendError;
 use crate::gguf::Gguf;
 use crate::model::plan::Plan;
 use crate::model::{LoadProgress, ModelError};
+use crate::scheduler::PAGE;
 
 use super::best::Best;
 use super::builder::{Builder, Loader, add_before};
 use super::compiler::{Bound, Compiler, Count, Op, Use};
 use super::device::Gpu;
 use super::kernels::{PAGES_AT, Profile, ROWS_MAX};
-use super::pages::PAGE;
 use super::weights::COLUMNS;
 
 /// Words of page numbers that a batch has room for.
@@ -49,7 +49,7 @@ pub(super) struct Model {
     /// Keys and values of each layer.
     caches: Vec<Buffer>,
     /// Pages that the caches have room for.
-    pages: usize,
+    pub(super) pages: usize,
 }
 
 /// What every step writes to.
@@ -99,28 +99,6 @@ pub(super) struct LayerOps {
     pub(super) attend_fused: Option<Arc<ComputePipeline>>,
     pub(super) head_weights: Buffer,
     pub(super) stage: Buffer,
-}
-
-/// The place of logits, after the last layer.
-pub(super) const LOGITS_STAGE: usize = 1;
-
-/// What went wrong at a row: a layer and a place in it, as the status of the row numbers them.
-pub(super) fn stage_name(stage: u32, layers: usize) -> String {
-    let (layer, place) = (stage as usize / 8, stage as usize % 8);
-    if layer >= layers {
-        return match place {
-            LOGITS_STAGE => "a logit".to_owned(),
-            _ => "the output of the last layer".to_owned(),
-        };
-    }
-    match place {
-        0 => format!("the input of layer {layer}"),
-        1 => format!("a query, key or value of layer {layer}"),
-        2 => format!("an attention score of layer {layer}"),
-        3 => format!("the attention of layer {layer}"),
-        4 => format!("the middle of layer {layer}"),
-        _ => format!("the feed-forward of layer {layer}"),
-    }
 }
 
 impl Buffers {
@@ -241,6 +219,11 @@ impl Model {
             Profile::Fast => 2 * plan.head_size,
         };
         plan.kv_heads * PAGE * of_position
+    }
+
+    /// Memory of a page, in all layers.
+    pub(super) fn page_bytes(&self) -> u64 {
+        (4 * self.layers.len() * self.page_words()) as u64
     }
 
     /// Pages that one binding has room for.

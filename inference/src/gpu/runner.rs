@@ -13,34 +13,15 @@ use crate::arithmetic::{NOT_FINITE, magnitude_bits};
 use crate::backend::BackendError;
 use crate::exact::{Angles, embed};
 use crate::gguf::Gguf;
-use crate::tokenizer::TokenId;
+use crate::scheduler::{Asked, Request, place, stage};
 
 use super::best::{BEST, WORDS, keys};
 use super::clock::{Clock, TIMES_BYTES, TIMES_WORDS, shares};
 use super::kernels::{PAGES_AT, ROWS_AT, ROWS_MAX, WANTED_AT};
-use super::model::{Model, Wants, stage_name};
+use super::model::{Model, Wants};
 
 /// The status of a row that nothing went wrong at.
 const FINE: u32 = u32::MAX;
-
-/// What is wanted of a request's tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asked {
-    /// The logits of so many of the last ones.
-    Logits { rows: usize },
-    /// The likeliest ones to follow the last.
-    Best,
-}
-
-impl Asked {
-    /// Tokens that want logits computed.
-    pub(super) fn rows(self) -> usize {
-        match self {
-            Self::Logits { rows } => rows,
-            Self::Best => 1,
-        }
-    }
-}
 
 /// What all requests of a step ask for together.
 #[derive(Debug, Clone, Copy, Default)]
@@ -56,7 +37,7 @@ struct Asks {
 impl Asks {
     fn of(requests: &[Request]) -> Self {
         requests.iter().fold(Self::default(), |asks, request| {
-            let (rows, best) = (request.asked.rows(), request.asked == Asked::Best);
+            let (rows, best) = (request.asked().rows(), request.asked() == Asked::Best);
             Self {
                 wanted: asks.wanted + rows,
                 scored: asks.scored + if best { 0 } else { rows },
@@ -64,38 +45,6 @@ impl Asks {
             }
         })
     }
-}
-
-/// Tokens of one sequence for one step.
-#[derive(Debug)]
-pub(super) struct Request {
-    pub(super) number: u64,
-    pub(super) tokens: Vec<TokenId>,
-    pub(super) position: usize,
-    pub(super) pages: Vec<u32>,
-    pub(super) asked: Asked,
-    /// How often the device had been opened again when its sequence was opened.
-    pub(super) reopened: u64,
-    /// Steps that it did not fit beside others.
-    pub(super) passed_over: u32,
-}
-
-impl Request {
-    /// Positions that its last row sees.
-    pub(super) fn sees(&self) -> usize {
-        self.position + self.tokens.len()
-    }
-}
-
-/// What a request's part of a step came to.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Done {
-    /// Empty where none were asked for.
-    pub(super) logits: Vec<f32>,
-    /// The likeliest tokens as the sampler orders them; empty where they were not asked for.
-    pub(super) best: Vec<u64>,
-    /// Its share of the step's time, by its rows; `None` where the device counts none.
-    pub(super) time: Option<Duration>,
 }
 
 /// What a step left where it can be read.
@@ -172,18 +121,8 @@ impl Runner {
         self.clock = None;
     }
 
-    /// Runs one step; an error of the device is everybody's.
-    pub(super) fn step(&mut self, requests: &[Request]) -> Vec<Result<Done, BackendError>> {
-        match self.try_step(requests) {
-            Ok(results) => results,
-            Err(error) => requests.iter().map(|_| Err(error.clone())).collect(),
-        }
-    }
-
-    fn try_step(
-        &mut self,
-        requests: &[Request],
-    ) -> Result<Vec<Result<Done, BackendError>>, BackendError> {
+    /// Runs one step; an error is everybody's.
+    pub(super) fn run(&mut self, requests: &mut [Request]) -> Result<(), BackendError> {
         let asks = Asks::of(requests);
         let rows = self.upload(requests);
         self.model.gpu.check()?;
@@ -191,49 +130,41 @@ impl Runner {
         let vocabulary = self.model.plan.vocabulary();
         let layers = self.model.plan.layers.len();
         let read = self.read(rows, asks)?;
-        let counts: Vec<_> = requests.iter().map(|it| it.tokens.len()).collect();
+        let counts: Vec<_> = requests.iter().map(|it| it.tokens().len()).collect();
         let mut times = read.time.map(|time| shares(time, &counts).into_iter());
-        let mut results = Vec::new();
         let (mut row, mut logits) = (0, &read.logits[..]);
         let mut best = read.best.chunks_exact(BEST * WORDS);
-        for request in requests {
-            let time = times.as_mut().and_then(Iterator::next);
-            let count = request.tokens.len();
+        for (request, count) in requests.iter_mut().zip(counts) {
+            request.add_time(times.as_mut().and_then(Iterator::next));
             let wrong = read.status[row..row + count]
                 .iter()
-                .zip(request.position..)
+                .zip(request.position()..)
                 .filter(|(status, _)| **status != FINE)
                 .min();
             row += count;
-            let found = best.by_ref().take(request.asked.rows()).last();
-            let (scored, found) = match request.asked {
-                Asked::Logits { rows } => (rows, None),
-                Asked::Best => (0, found),
+            if let Some((stage, position)) = wrong {
+                request.note_wrong(*stage, position);
+            }
+            let found = best.by_ref().take(request.asked().rows()).last();
+            let scored = match request.asked() {
+                Asked::Logits { rows } => rows,
+                Asked::Best => {
+                    request.best = found.map_or_else(Vec::new, keys);
+                    0
+                }
             };
             let (values, others) = logits.split_at(scored * vocabulary);
             logits = others;
             let not_finite = values
                 .chunks_exact(vocabulary)
                 .position(|row| magnitude_bits(row) >= NOT_FINITE);
-            results.push(match wrong {
-                Some((stage, position)) => Err(BackendError::NotFinite {
-                    what: stage_name(*stage, layers),
-                    position,
-                }),
-                None => match not_finite {
-                    Some(of_wanted) => Err(BackendError::NotFinite {
-                        what: "a logit".to_owned(),
-                        position: request.sees() - scored + of_wanted,
-                    }),
-                    None => Ok(Done {
-                        logits: values.to_vec(),
-                        best: found.map_or_else(Vec::new, keys),
-                        time,
-                    }),
-                },
-            });
+            if let Some(of_wanted) = not_finite {
+                let at = request.sees() - scored + of_wanted;
+                request.note_wrong(stage(layers, place::LOGITS), at);
+            }
+            request.logits_mut(vocabulary).copy_from_slice(values);
         }
-        Ok(results)
+        Ok(())
     }
 
     /// Sends the batch, the embeddings and the angles; says how many rows there are.
@@ -241,7 +172,7 @@ impl Runner {
         let plan = &self.model.plan;
         let length = plan.embedding_length;
         let turns = plan.ropes.len() * plan.rope_dimensions / 2;
-        let rows: usize = requests.iter().map(|request| request.tokens.len()).sum();
+        let rows: usize = requests.iter().map(|request| request.tokens().len()).sum();
         let pages: usize = requests.iter().map(|request| request.pages.len()).sum();
         let number = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
         self.batch.clear();
@@ -250,7 +181,7 @@ impl Runner {
         self.turns.resize(rows * turns, (0.0, 0.0));
         let (mut row, mut page, mut wanted, mut sees) = (0, 0, 0, 0);
         for request in requests {
-            for (token, position) in request.tokens.iter().zip(request.position..) {
+            for (token, position) in request.tokens().iter().zip(request.position()..) {
                 embed(
                     plan,
                     &self.gguf,
@@ -266,7 +197,7 @@ impl Runner {
             self.batch[PAGES_AT + page..][..request.pages.len()].copy_from_slice(&request.pages);
             page += request.pages.len();
             sees = sees.max(request.sees());
-            for of_wanted in row - request.asked.rows()..row {
+            for of_wanted in row - request.asked().rows()..row {
                 self.batch[WANTED_AT + wanted] = number(of_wanted);
                 wanted += 1;
             }
@@ -343,8 +274,8 @@ impl Runner {
         let of_row = (self.model.plan.vocabulary() * size_of::<f32>()) as u64;
         let (mut from, mut to) = (0, back.logits_at());
         for request in requests {
-            let bytes = request.asked.rows() as u64 * of_row;
-            if request.asked != Asked::Best && bytes > 0 {
+            let bytes = request.asked().rows() as u64 * of_row;
+            if request.asked() != Asked::Best && bytes > 0 {
                 encoder.copy_buffer_to_buffer(&buffers.logits, from, readback, to, Some(bytes));
                 to += bytes;
             }

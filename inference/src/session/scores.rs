@@ -35,10 +35,10 @@ impl Session {
         let Scores::Best { last, .. } = self.scores else {
             return Ok(());
         };
-        let mut logits = self.room_for_logits()?;
+        let logits = self.room_for_logits()?;
         self.failed = true;
         let position = self.run as usize - 1;
-        self.sequence.run(&[last], position, Some(&mut logits))?;
+        let logits = self.sequence.run(&[last], position, logits)?;
         self.failed = false;
         self.scores = Scores::All(logits);
         Ok(())

@@ -8,6 +8,7 @@
 
 mod architectures;
 mod archive;
+mod batches;
 mod builder;
 mod embed;
 mod encoders;

@@ -80,7 +80,9 @@ pub(crate) fn refuse(code: ErrorCode, message: impl Into<String>) -> Error {
 pub(crate) fn guest_error(error: SessionError) -> wasmtime::Result<Error> {
     let code = match &error {
         SessionError::ContextFull { .. } => ErrorCode::ContextFull,
-        SessionError::Backend(BackendError::OutOfMemory { .. }) => ErrorCode::OutOfMemory,
+        SessionError::Backend(BackendError::OutOfMemory { .. } | BackendError::NoRoom { .. }) => {
+            ErrorCode::OutOfMemory
+        }
         // What happens to this machine is no result of the job's: it ends here.
         SessionError::Backend(BackendError::DeviceLost { .. }) => {
             return Err(wasmtime::Error::new(error).context(Stop::DeviceLost));
@@ -104,7 +106,7 @@ impl Models {
     pub(crate) fn guest_error(&mut self, error: SessionError) -> wasmtime::Result<Error> {
         let short = matches!(
             error,
-            SessionError::Backend(BackendError::OutOfMemory { .. })
+            SessionError::Backend(BackendError::OutOfMemory { .. } | BackendError::NoRoom { .. })
         );
         self.memory_was_short |= short;
         guest_error(error)

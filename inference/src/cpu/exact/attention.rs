@@ -1,6 +1,6 @@
 //! The KV cache of one head, and attention to it: rule 7.
 //! In: Q16 keys and values of earlier positions, a Q16 query. Out: the head's F values.
-//! All sums are exact integers; the cache is laid out for 16 positions at a time.
+//! All sums are exact integers; the cache is laid out for 16 positions at a time, in blocks of 32.
 
 use crate::arithmetic::{
     NOT_FINITE, div, exp, int_to_float, magnitude_bits, mul, round_small, scale2, sub,
@@ -29,15 +29,22 @@ fn scaled(scale: ScoreScale, dot: i64, exponent: i32) -> f32 {
     }
 }
 
-/// Keys and values of one head's earlier positions, from the border of a block of [`VALUES`] on.
-#[derive(Debug)]
-pub(super) struct HeadCache<'a> {
+/// Keys and values of one head at [`VALUES`] positions.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Block<'a> {
     /// `[block of 16][pair of dimensions][position][2]`
     pub(super) keys: &'a [i16],
     /// `[pair of positions][dimension][2]`
     pub(super) values: &'a [i16],
-    pub(super) key_exponents: &'a [i32],
-    pub(super) value_exponents: &'a [i32],
+    pub(super) key_exponents: &'a [i32; VALUES],
+    pub(super) value_exponents: &'a [i32; VALUES],
+}
+
+/// One head's earlier positions, from the border of a block on.
+#[derive(Debug)]
+pub(super) struct HeadCache<'a> {
+    /// As many as hold `positions`.
+    pub(super) blocks: &'a [Block<'a>],
     /// Where those that count begin, in the first block.
     pub(super) first: usize,
     /// And where they end.
@@ -78,13 +85,16 @@ pub(super) fn attend(
     scratch.clear();
     scratch.resize(positions.next_multiple_of(VALUES), 0.0);
     // Whole blocks are computed; what lies before the first position and past the last is never looked at.
-    let blocks = scratch.as_chunks_mut::<KEYS>().0.iter_mut();
-    let exponents = cache.key_exponents.as_chunks::<KEYS>().0;
-    let keys = cache.keys.chunks_exact(KEYS * size);
-    for ((scores, exponents), keys) in blocks.zip(exponents).zip(keys) {
-        let products = dots(head.query, keys);
-        for i in 0..KEYS {
-            scores[i] = scaled(head.scale, products[i], head.exponent + exponents[i]);
+    let scores = scratch.as_chunks_mut::<VALUES>().0;
+    for (scores, block) in scores.iter_mut().zip(cache.blocks) {
+        let scores = scores.as_chunks_mut::<KEYS>().0.iter_mut();
+        let exponents = block.key_exponents.as_chunks::<KEYS>().0;
+        let keys = block.keys.chunks_exact(KEYS * size);
+        for ((scores, exponents), keys) in scores.zip(exponents).zip(keys) {
+            let products = dots(head.query, keys);
+            for i in 0..KEYS {
+                scores[i] = scaled(head.scale, products[i], head.exponent + exponents[i]);
+            }
         }
     }
     let scores = &scratch[first..positions];
@@ -92,29 +102,36 @@ pub(super) fn attend(
         return false;
     }
     let most = largest_of(scores);
-    let exponents = &cache.value_exponents[first..positions];
-    let largest = exponents.iter().copied().fold(i32::MIN, i32::max);
+    // Of a block, the positions that count.
+    let seen = |block: usize| {
+        let at = block * VALUES;
+        first.saturating_sub(at)..VALUES.min(positions - at)
+    };
+    let of_block = |(block, it): (usize, &Block<'_>)| {
+        let exponents = it.value_exponents[seen(block)].iter();
+        exponents.copied().fold(i32::MIN, i32::max)
+    };
+    let largest = cache.blocks.iter().enumerate().map(of_block);
+    let largest = largest.fold(i32::MIN, i32::max);
     let mut total = 0i64;
     let mut sums = [0i64; crate::exact::HEAD_SIZE_MAX];
     let sums = &mut sums[..size];
-    let exponents = cache.value_exponents.as_chunks::<VALUES>().0;
-    let values = cache.values.chunks_exact(VALUES * size);
-    let blocks = scratch.as_chunks::<VALUES>().0.iter();
-    for (block, ((scores, exponents), values)) in blocks.zip(exponents).zip(values).enumerate() {
-        let mut weights = [0.0; VALUES];
+    let scores = scratch.as_chunks::<VALUES>().0.iter();
+    for (index, (scores, block)) in scores.zip(cache.blocks).enumerate() {
+        let (mut weights, seen) = ([0.0; VALUES], seen(index));
         for i in 0..VALUES {
             weights[i] = exp(sub(scores[i], most));
         }
-        let count = VALUES.min(positions - block * VALUES);
-        weights[count..].fill(0.0);
-        weights[..first.saturating_sub(block * VALUES)].fill(0.0);
+        weights[seen.end..].fill(0.0);
+        weights[..seen.start].fill(0.0);
+        let exponents = block.value_exponents;
         let (mut part, mut coefficients) = (0i32, [0i32; VALUES]);
         for i in 0..VALUES {
             part += round_small(weights[i] * TWO_21);
             coefficients[i] = round_small(scale2(weights[i], exponents[i] - largest) * TWO_21);
         }
         total += i64::from(part);
-        weigh(values, &coefficients, sums);
+        weigh(block.values, &coefficients, sums);
     }
     let total = int_to_float(total);
     for (out, sum) in out.iter_mut().zip(sums.iter()) {

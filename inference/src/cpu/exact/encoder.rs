@@ -16,7 +16,7 @@ use crate::model::{LoadProgress, ModelError};
 use crate::tokenizer::TokenId;
 
 use super::activations::Activations;
-use super::attention::{Head, HeadCache, VALUES, store_key, store_value};
+use super::attention::{Block, Head, HeadCache, VALUES, store_key, store_value};
 use super::kernels::Kernels;
 use super::pack::{COLUMNS, Packed, ROWS};
 use super::phases::{Crew, Finite, Groups, product, quantize, shares};
@@ -296,11 +296,23 @@ impl<'a> Batch<'a> {
     fn layer(&mut self, index: usize, layer: &PackedLayer) -> Result<(), BackendError> {
         let (crew, n) = (self.crew(), self.n);
         let input = || format!("the input of layer {index}");
-        quantize(crew, n, &self.states, &mut self.of_states, 0, input)?;
+        let finite = Finite::new();
+        quantize(crew, n, &self.states, &mut self.of_states, |token, fine| {
+            finite.note(token, fine)
+        });
+        finite.check(0, input)?;
         self.heads(index, layer)?;
         self.attend(index)?;
         let attention = || format!("the attention of layer {index}");
-        quantize(crew, n, &self.attended, &mut self.of_attended, 0, attention)?;
+        let finite = Finite::new();
+        quantize(
+            crew,
+            n,
+            &self.attended,
+            &mut self.of_attended,
+            |token, fine| finite.note(token, fine),
+        );
+        finite.check(0, attention)?;
         product(
             crew,
             n,
@@ -314,10 +326,18 @@ impl<'a> Batch<'a> {
             attention,
         )?;
         let middle = || format!("the middle of layer {index}");
-        quantize(crew, n, &self.states, &mut self.of_states, 0, middle)?;
+        let finite = Finite::new();
+        quantize(crew, n, &self.states, &mut self.of_states, |token, fine| {
+            finite.note(token, fine)
+        });
+        finite.check(0, middle)?;
         self.up(layer);
         let hidden = || format!("the feed-forward of layer {index}");
-        quantize(crew, n, &self.hidden, &mut self.of_hidden, 0, hidden)?;
+        let finite = Finite::new();
+        quantize(crew, n, &self.hidden, &mut self.of_hidden, |token, fine| {
+            finite.note(token, fine)
+        });
+        finite.check(0, hidden)?;
         product(
             crew,
             n,
@@ -420,17 +440,21 @@ impl<'a> Batch<'a> {
         let parts = n.div_ceil(ATTENTION_ROWS);
         encoder.pool.run(heads * parts, |chunk| {
             let (head, first) = (chunk % heads, chunk / heads * ATTENTION_ROWS);
-            let mut scratch = Vec::new();
+            let (mut scratch, mut blocks) = (Vec::new(), Vec::new());
             for token in first..n.min(first + ATTENTION_ROWS) {
                 let span = &spans[of_tokens[token]];
                 let positions = span.tokens.len();
                 let rows = positions.next_multiple_of(VALUES);
-                let from = head * room + span.room;
+                let (border, size_of) = (head * room + span.room, VALUES * size);
+                blocks.clear();
+                blocks.extend((border..border + rows).step_by(VALUES).map(|from| Block {
+                    keys: &keys[from * size..][..size_of],
+                    values: &values[from * size..][..size_of],
+                    key_exponents: &key_exponents[from..].as_chunks().0[0],
+                    value_exponents: &value_exponents[from..].as_chunks().0[0],
+                }));
                 let cache = HeadCache {
-                    keys: &keys[from * size..][..rows * size],
-                    values: &values[from * size..][..rows * size],
-                    key_exponents: &key_exponents[from..][..rows],
-                    value_exponents: &value_exponents[from..][..rows],
+                    blocks: &blocks,
                     first: 0,
                     positions,
                 };

@@ -1,149 +1,91 @@
-//! One step of a sequence: tokens → logits.
-//! In: a batch of tokens and where they stand. Out: the last one's logits, and keys and values in the cache.
-//! Each phase is shared out in chunks to the pool; every chunk writes memory of its own.
-
-use std::sync::Arc;
+//! One step of the scheduler: rows of tokens, which may belong to different sequences, through all layers.
+//! In: rows with their positions and pages. Out: keys and values in the pages, and the logits that are wanted.
+//! Each phase is shared out in chunks to the pool; every chunk writes memory of its own. A row whose values are not
+//! finite is noted and goes on, so that it ends no other's step.
 
 use crate::arithmetic::{NOT_FINITE, magnitude_bits};
-use crate::backend::{BackendError, Sequence};
 use crate::cpu::pool::Parts;
 use crate::exact::embed;
 use crate::model::plan::{Gate, Plan};
+use crate::scheduler::{PAGE, Request, place, stage};
 use crate::tokenizer::TokenId;
 
-use super::attention::{Head, HeadCache, VALUES, store_key, store_value};
+use super::attention::{Block, Head, HeadCache};
+use super::cache::Cache;
+use super::device::{ROWS_MAX, Rows};
 use super::generic::rope;
-use super::memory::{Buffers, Cache, turns_of_token};
+use super::memory::{Buffers, turns_of_token};
 use super::pack::ROWS;
-use super::phases::{Branch, Finite, Groups, Norm, product, quantize, shares};
-use super::{BATCH, PackedHeads, PackedLayer, Weights};
-
-/// Query rows of one chunk of attention while a prompt is read.
-const ATTENTION_ROWS: usize = 8;
-
-/// A sequence in the exact profile.
-#[derive(Debug)]
-pub(super) struct ExactSequence {
-    weights: Arc<Weights>,
-    context_tokens: usize,
-    cache: Cache,
-    buffers: Buffers,
-}
-
-fn batch(context_tokens: usize) -> usize {
-    BATCH.min(context_tokens)
-}
-
-impl ExactSequence {
-    pub(super) fn new(weights: Arc<Weights>, context_tokens: usize) -> Result<Self, BackendError> {
-        let cache = Cache::new(&weights.plan, context_tokens)?;
-        let buffers = Buffers::new(&weights.plan, batch(context_tokens))?;
-        Ok(Self {
-            weights,
-            context_tokens,
-            cache,
-            buffers,
-        })
-    }
-
-    pub(super) fn bytes(plan: &Plan, context_tokens: usize) -> u64 {
-        Cache::bytes(plan, context_tokens)
-            .saturating_add(Buffers::bytes(plan, batch(context_tokens)))
-    }
-}
-
-impl Sequence for ExactSequence {
-    fn run(
-        &mut self,
-        tokens: &[TokenId],
-        position: usize,
-        logits: Option<&mut [f32]>,
-    ) -> Result<(), BackendError> {
-        let weights = Arc::clone(&self.weights);
-        let mut step = Step {
-            weights: &weights,
-            cache: &mut self.cache,
-            buffers: &mut self.buffers,
-            n: tokens.len(),
-            position,
-        };
-        step.begin(tokens);
-        let mut before = Branch::None;
-        for (index, layer) in weights.layers.iter().enumerate() {
-            step.layer(index, layer, before)?;
-            before = Branch::of(layer.post_feed_forward_norm.as_deref());
-        }
-        let Some(logits) = logits else { return Ok(()) };
-        let rows = logits.chunks_exact_mut(weights.plan.vocabulary());
-        let first = tokens.len() - rows.len();
-        for (row, logits) in (first..).zip(rows) {
-            step.head(before, row, logits)?;
-        }
-        Ok(())
-    }
-
-    fn fork(&self, positions: usize) -> Result<Box<dyn Sequence>, BackendError> {
-        let weights = Arc::clone(&self.weights);
-        let cache = self.cache.fork(&weights.plan, positions)?;
-        let buffers = Buffers::new(&weights.plan, batch(self.context_tokens))?;
-        Ok(Box::new(Self {
-            weights,
-            context_tokens: self.context_tokens,
-            cache,
-            buffers,
-        }))
-    }
-}
+use super::phases::{Branch, Groups, Norm, product, quantize, shares};
+use super::{PackedHeads, PackedLayer, Weights};
 
 /// A step on its way through the layers.
-struct Step<'a> {
-    weights: &'a Weights,
-    cache: &'a mut Cache,
-    buffers: &'a mut Buffers,
-    n: usize,
-    /// Of the first token.
-    position: usize,
+pub(super) struct Step<'a> {
+    pub(super) weights: &'a Weights,
+    pub(super) cache: &'a mut Cache,
+    pub(super) buffers: &'a mut Buffers,
+    pub(super) rows: &'a Rows,
 }
 
 impl Step<'_> {
-    fn begin(&mut self, tokens: &[TokenId]) {
-        let plan = &self.weights.plan;
-        let rows = self.buffers.states.chunks_exact_mut(plan.embedding_length);
-        for (row, token) in rows.zip(tokens) {
-            embed(plan, &self.weights.gguf, *token, row);
+    /// Runs it, and writes the logits that requests want into them.
+    pub(super) fn run(&mut self, requests: &mut [Request]) {
+        let weights = self.weights;
+        let tokens = requests.iter().flat_map(|request| request.tokens());
+        self.begin(tokens);
+        let mut before = Branch::None;
+        for (index, layer) in weights.layers.iter().enumerate() {
+            self.layer(index, layer, before);
+            before = Branch::of(layer.post_feed_forward_norm.as_deref());
         }
-        for (offset, turns) in self
-            .buffers
-            .turns
-            .chunks_exact_mut(turns_of_token(plan))
-            .take(self.n)
-            .enumerate()
-        {
-            self.weights.angles.at(self.position + offset, turns);
+        if !self.rows.wanted.is_empty() {
+            self.head(before, requests);
         }
     }
 
-    fn layer(
-        &mut self,
-        index: usize,
-        layer: &PackedLayer,
-        before: Branch<'_>,
-    ) -> Result<(), BackendError> {
-        self.norm(before, &layer.attention_norm, || {
-            format!("the input of layer {index}")
-        })?;
-        self.heads(index, layer)?;
-        self.attend(index)?;
-        let (buffers, weights, n) = (&mut *self.buffers, self.weights, self.n);
-        let what = || format!("the attention of layer {index}");
+    fn n(&self) -> usize {
+        self.rows.rows.len()
+    }
+
+    /// Embeddings of the rows, and the angles of their positions.
+    #[expect(unsafe_code, reason = "each chunk works on its own row")]
+    fn begin<'t>(&mut self, tokens: impl Iterator<Item = &'t TokenId>) {
+        let (weights, rows, n) = (self.weights, self.rows, self.n());
+        let plan = &weights.plan;
+        let (length, turns_length) = (plan.embedding_length, turns_of_token(plan));
+        let mut of_rows = [TokenId(0); ROWS_MAX];
+        for (row, token) in of_rows.iter_mut().zip(tokens) {
+            *row = *token;
+        }
+        let states = Parts::new(&mut self.buffers.states);
+        let turns = Parts::new(&mut self.buffers.turns);
+        weights.pool.run(n, |row| {
+            // SAFETY: chunk `row` takes that row's state and turns and no other.
+            let (state, turns) = unsafe {
+                (
+                    states.part(row * length, length),
+                    turns.part(row * turns_length, turns_length),
+                )
+            };
+            embed(plan, &weights.gguf, of_rows[row], state);
+            weights.angles.at(rows.rows[row].position, turns);
+        });
+    }
+
+    fn layer(&mut self, index: usize, layer: &PackedLayer, before: Branch<'_>) {
+        let (rows, n) = (self.rows, self.n());
+        self.norm(before, &layer.attention_norm, stage(index, place::INPUT));
+        self.heads(index, layer);
+        self.attend(index);
+        let (buffers, weights) = (&mut *self.buffers, self.weights);
+        let at = stage(index, place::ATTENTION);
         quantize(
             weights.crew(),
             n,
             &buffers.attended,
             &mut buffers.of_attended,
-            self.position,
-            what,
-        )?;
+            |row, finite| rows.note(row, at, finite),
+        );
         product(
             weights.crew(),
             n,
@@ -152,20 +94,21 @@ impl Step<'_> {
             &mut buffers.branch,
         );
         let branch = Branch::of(layer.post_attention_norm.as_deref());
-        self.norm(branch, &layer.feed_forward_norm, || {
-            format!("the middle of layer {index}")
-        })?;
+        self.norm(
+            branch,
+            &layer.feed_forward_norm,
+            stage(index, place::MIDDLE),
+        );
         self.gate(layer);
-        let (buffers, weights, n) = (&mut *self.buffers, self.weights, self.n);
-        let what = || format!("the feed-forward of layer {index}");
+        let (buffers, weights) = (&mut *self.buffers, self.weights);
+        let at = stage(index, place::FEED_FORWARD);
         quantize(
             weights.crew(),
             n,
             &buffers.hidden,
             &mut buffers.of_hidden,
-            self.position,
-            what,
-        )?;
+            |row, finite| rows.note(row, at, finite),
+        );
         product(
             weights.crew(),
             n,
@@ -173,18 +116,12 @@ impl Step<'_> {
             &buffers.of_hidden,
             &mut buffers.branch,
         );
-        Ok(())
     }
 
     /// Adds the branch to the states, norms them and quantizes the result.
     #[expect(unsafe_code, reason = "each chunk works on its own token")]
-    fn norm(
-        &mut self,
-        added: Branch<'_>,
-        norm: &[f32],
-        what: impl FnOnce() -> String,
-    ) -> Result<(), BackendError> {
-        let (weights, n) = (self.weights, self.n);
+    fn norm(&mut self, added: Branch<'_>, norm: &[f32], stage: u32) {
+        let (weights, rows, n) = (self.weights, self.rows, self.n());
         let norm = Norm {
             weights,
             added,
@@ -196,7 +133,6 @@ impl Step<'_> {
         let normed = Parts::new(&mut buffers.normed);
         let branch = &buffers.branch;
         let writer = buffers.of_embedding.begin(n);
-        let finite = Finite::new();
         weights.pool.run(n, |token| {
             // SAFETY: chunk `token` takes the row of that token and no other.
             let state = unsafe { states.part(token * length, length) };
@@ -209,9 +145,8 @@ impl Step<'_> {
             };
             // SAFETY: only this chunk writes this token.
             let fine = unsafe { norm.token(state, &groups, normed, (&writer, token)) };
-            finite.note(token, fine);
+            rows.note(token, stage, fine);
         });
-        finite.check(self.position, what)
     }
 
     /// Queries, keys and values; keys and values go to the cache.
@@ -219,22 +154,18 @@ impl Step<'_> {
         unsafe_code,
         reason = "each chunk works on its own head; kernels need their CPU"
     )]
-    fn heads(&mut self, index: usize, layer: &PackedLayer) -> Result<(), BackendError> {
-        let (weights, n, position) = (self.weights, self.n, self.position);
+    fn heads(&mut self, index: usize, layer: &PackedLayer) {
+        let (weights, rows, n) = (self.weights, self.rows, self.n());
         let plan = &weights.plan;
         let (size, groups) = (plan.head_size, plan.head_size / ROWS);
-        let (buffers, cache) = (&mut *self.buffers, &mut *self.cache);
-        let room = cache.positions;
+        let buffers = &mut *self.buffers;
         let raw = Parts::new(&mut buffers.heads);
         let queries = Parts::new(&mut buffers.queries);
         let query_exponents = Parts::new(&mut buffers.query_exponents);
-        let keys = Parts::new(&mut cache.keys);
-        let values = Parts::new(&mut cache.values);
-        let key_exponents = Parts::new(&mut cache.key_exponents);
-        let value_exponents = Parts::new(&mut cache.value_exponents);
+        let cache = self.cache.writer();
         let (x, turns) = (&buffers.of_embedding, &buffers.turns);
         let (pairs, rope_index) = (plan.rope_dimensions / 2, plan.layers[index].rope);
-        let finite = Finite::new();
+        let stage = stage(index, place::HEADS);
         let kernels = &weights.kernels;
         weights.pool.run(plan.heads + 2 * plan.kv_heads, |chunk| {
             let (kind, head) = Kind::of(chunk, plan);
@@ -250,28 +181,7 @@ impl Step<'_> {
                 // SAFETY: the table is that of a level this CPU has.
                 unsafe { (kernels.product)(matrix, head * groups + group, x, out) };
             }
-            let cache_head = index * plan.kv_heads + head;
-            let (at, count) = match kind {
-                Kind::Query => (head * n, n),
-                Kind::Key | Kind::Value => (cache_head * room, room),
-            };
-            // SAFETY: of queries, keys and values each, a chunk takes its own head's part.
-            let (quantized, exponents) = unsafe {
-                match kind {
-                    Kind::Query => (
-                        queries.part(at * size, count * size),
-                        query_exponents.part(at, count),
-                    ),
-                    Kind::Key => (
-                        keys.part(at * size, count * size),
-                        key_exponents.part(at, count),
-                    ),
-                    Kind::Value => (
-                        values.part(at * size, count * size),
-                        value_exponents.part(at, count),
-                    ),
-                }
-            };
+            let block = index * plan.kv_heads + head;
             let mut row = [0.0; crate::exact::HEAD_SIZE_MAX];
             let mut q = [0; crate::exact::HEAD_SIZE_MAX];
             let (row, q) = (&mut row[..size], &mut q[..size]);
@@ -299,38 +209,39 @@ impl Step<'_> {
                 }
                 // SAFETY: the table is that of a level this CPU has.
                 let exponent = unsafe { (kernels.quantize16)(row, q) };
-                finite.note(token, fine && exponent.is_some());
-                let (exponent, at) = (exponent.unwrap_or(0), position + token);
+                rows.note(token, stage, fine && exponent.is_some());
+                let (exponent, position) = (exponent.unwrap_or(0), rows.rows[token].position);
                 match kind {
                     Kind::Query => {
-                        quantized[token * size..][..size].copy_from_slice(q);
-                        exponents[token] = exponent;
+                        let at = head * n + token;
+                        // SAFETY: a chunk takes its own head's queries.
+                        unsafe {
+                            queries.part(at * size, size).copy_from_slice(q);
+                            query_exponents.part(at, 1)[0] = exponent;
+                        }
                     }
-                    Kind::Key => {
-                        store_key(quantized, at, q);
-                        exponents[at] = exponent;
-                    }
-                    Kind::Value => {
-                        store_value(quantized, at, q);
-                        exponents[at] = exponent;
-                    }
+                    // SAFETY: a chunk takes its own head's blocks of all pages.
+                    Kind::Key => unsafe {
+                        cache.key((rows.page_of(token), block), position, (q, exponent));
+                    },
+                    // SAFETY: as above.
+                    Kind::Value => unsafe {
+                        cache.value((rows.page_of(token), block), position, (q, exponent));
+                    },
                 }
             }
         });
-        finite.check(position, || {
-            format!("a query, key or value of layer {index}")
-        })
     }
 
-    /// Rule 7 for every query head and token.
+    /// Rule 7 for every query head and row.
     #[expect(
         unsafe_code,
-        reason = "each chunk works on its own head and tokens; kernels need their CPU"
+        reason = "each chunk works on its own head and rows; kernels need their CPU"
     )]
-    fn attend(&mut self, index: usize) -> Result<(), BackendError> {
-        let (weights, n, position) = (self.weights, self.n, self.position);
+    fn attend(&mut self, index: usize) {
+        let (weights, rows, n) = (self.weights, self.rows, self.n());
         let (plan, cache) = (&weights.plan, &*self.cache);
-        let (size, room) = (plan.head_size, cache.positions);
+        let (size, layer) = (plan.head_size, &plan.layers[index]);
         let width = plan.heads * size;
         let Buffers {
             queries,
@@ -339,44 +250,40 @@ impl Step<'_> {
             ..
         } = &mut *self.buffers;
         let attended = Parts::new(attended);
-        let finite = Finite::new();
-        let parts = n.div_ceil(ATTENTION_ROWS);
-        weights.pool.run(plan.heads * parts, |chunk| {
-            // The longest rows first: they take the most time.
-            let (head, part) = (chunk % plan.heads, parts - 1 - chunk / plan.heads);
-            let at = index * plan.kv_heads + head * plan.kv_heads / plan.heads;
-            let head_cache = |position: usize| {
-                // Blocks before the first position that is seen are left out.
-                let first = plan.layers[index].first_seen(position);
-                let border = first / VALUES * VALUES;
-                let (from, rows) = (at * room + border, room - border);
-                HeadCache {
-                    keys: &cache.keys[from * size..][..rows * size],
-                    values: &cache.values[from * size..][..rows * size],
-                    key_exponents: &cache.key_exponents[from..][..rows],
-                    value_exponents: &cache.value_exponents[from..][..rows],
-                    first: first - border,
-                    positions: position + 1 - border,
-                }
-            };
+        let stage = stage(index, place::SCORES);
+        weights.pool.run(plan.heads * rows.spans.len(), |chunk| {
+            let (head, span) = (chunk % plan.heads, rows.spans[chunk / plan.heads]);
+            let of_span = span.first..span.first + span.count;
+            let (pages, at) = (rows.pages_of(span.first), rows.rows[span.first].position);
+            let block = index * plan.kv_heads + head * plan.kv_heads / plan.heads;
+            // Pages before the first position that any row sees are left out.
+            let begin = layer.first_seen(at) / PAGE;
+            let seen = &pages[begin..(at + span.count).div_ceil(PAGE)];
+            let blocks: Vec<Block<'_>> =
+                seen.iter().map(|page| cache.block(*page, block)).collect();
             let mut scratch = Vec::new();
-            let first = part * ATTENTION_ROWS;
-            for token in first..n.min(first + ATTENTION_ROWS) {
-                let row = head * n + token;
+            for row in of_span {
+                let position = rows.rows[row].position;
+                let first = layer.first_seen(position);
+                let border = first / PAGE;
+                let cache = HeadCache {
+                    blocks: &blocks[border - begin..(position + 1).div_ceil(PAGE) - begin],
+                    first: first - border * PAGE,
+                    positions: position + 1 - border * PAGE,
+                };
+                let at = head * n + row;
                 let query = Head {
-                    query: &queries[row * size..][..size],
-                    exponent: query_exponents[row],
+                    query: &queries[at * size..][..size],
+                    exponent: query_exponents[at],
                     scale: weights.score_scale,
                 };
-                // SAFETY: chunk (head, part) takes this head's values of the tokens of its part.
-                let out = unsafe { attended.part(token * width + head * size, size) };
-                let cache = head_cache(position + token);
+                // SAFETY: a chunk takes its head's values of its own rows.
+                let out = unsafe { attended.part(row * width + head * size, size) };
                 // SAFETY: the table is that of a level this CPU has.
                 let fine = unsafe { (weights.kernels.attend)(&query, &cache, &mut scratch, out) };
-                finite.note(token, fine);
+                rows.note(row, stage, fine);
             }
         });
-        finite.check(position, || format!("an attention score of layer {index}"))
     }
 
     /// The gated half of the feed-forward part.
@@ -385,7 +292,7 @@ impl Step<'_> {
         reason = "each chunk works on its own row groups; kernels need their CPU"
     )]
     fn gate(&mut self, layer: &PackedLayer) {
-        let (weights, n) = (self.weights, self.n);
+        let (weights, n) = (self.weights, self.n());
         let length = weights.plan.feed_forward_length;
         let buffers = &mut *self.buffers;
         let gates = Parts::new(&mut buffers.gates);
@@ -426,52 +333,75 @@ impl Step<'_> {
         });
     }
 
-    /// The logits of a token.
-    #[expect(unsafe_code, reason = "one token is written by one thread")]
-    fn head(
-        &mut self,
-        added: Branch<'_>,
-        token: usize,
-        logits: &mut [f32],
-    ) -> Result<(), BackendError> {
-        let (weights, n) = (self.weights, self.n);
-        let length = weights.plan.embedding_length;
+    /// The logits of the rows that want them.
+    #[expect(
+        unsafe_code,
+        reason = "each chunk works on its own row or row groups; kernels need their CPU"
+    )]
+    fn head(&mut self, added: Branch<'_>, requests: &mut [Request]) {
+        let (weights, rows, n) = (self.weights, self.rows, self.n());
+        let (plan, wanted) = (&weights.plan, &rows.wanted[..]);
+        let (length, vocabulary) = (plan.embedding_length, plan.vocabulary());
+        let layers = plan.layers.len();
         let buffers = &mut *self.buffers;
-        let state = &mut buffers.states[token * length..][..length];
-        let normed = &mut buffers.normed[..length];
-        let groups = Groups {
-            values: &buffers.branch,
-            n,
-            token,
-        };
-        let writer = buffers.of_embedding.begin(1);
+        let states = Parts::new(&mut buffers.states);
+        let normed = Parts::new(&mut buffers.normed);
+        let branch = &buffers.branch;
+        let writer = buffers.of_embedding.begin(wanted.len());
         let norm = Norm {
             weights,
             added,
             norm: &weights.output_norm,
         };
-        // SAFETY: this is the only thread that writes.
-        let fine = unsafe { norm.token(state, &groups, normed, (&writer, 0)) };
-        let position = self.position + token;
-        let not_finite = |what: &str| BackendError::NotFinite {
-            what: what.to_owned(),
-            position,
-        };
-        if !fine {
-            return Err(not_finite("the output of the last layer"));
+        let output = stage(layers, place::OUTPUT);
+        weights.pool.run(wanted.len(), |index| {
+            let token = wanted[index];
+            // SAFETY: each wanted row is another one, and a chunk takes its own.
+            let state = unsafe { states.part(token * length, length) };
+            // SAFETY: as above.
+            let normed = unsafe { normed.part(token * length, length) };
+            let groups = Groups {
+                values: branch,
+                n,
+                token,
+            };
+            // SAFETY: only this chunk writes this row.
+            let fine = unsafe { norm.token(state, &groups, normed, (&writer, index)) };
+            rows.note(token, output, fine);
+        });
+        let mut logits: Vec<&mut [f32]> = requests
+            .iter_mut()
+            .flat_map(|request| request.logits_mut(vocabulary).chunks_exact_mut(vocabulary))
+            .collect();
+        let (crew, x) = (weights.crew(), &buffers.of_embedding);
+        match &mut logits[..] {
+            [logits] => product(crew, 1, &weights.head, x, logits),
+            several => {
+                let outs: Vec<_> = several.iter_mut().map(|row| Parts::new(row)).collect();
+                let groups = weights.head.group_count();
+                let (chunks, share) = shares(&weights.pool, groups);
+                weights.pool.run(chunks, |chunk| {
+                    let mut of_group = [0.0; ROWS * ROWS_MAX];
+                    let of_group = &mut of_group[..ROWS * outs.len()];
+                    for group in chunk * share..groups.min((chunk + 1) * share) {
+                        // SAFETY: the table is that of a level this CPU has.
+                        unsafe { (weights.kernels.product)(&weights.head, group, x, of_group) };
+                        let (at, count) = (group * ROWS, ROWS.min(vocabulary - group * ROWS));
+                        for (out, values) in outs.iter().zip(of_group.as_chunks::<ROWS>().0) {
+                            // SAFETY: a chunk takes the tokens of its own groups.
+                            let out = unsafe { out.part(at, count) };
+                            out.copy_from_slice(&values[..count]);
+                        }
+                    }
+                });
+            }
         }
-        product(
-            weights.crew(),
-            1,
-            &weights.head,
-            &buffers.of_embedding,
-            logits,
-        );
-        if magnitude_bits(logits) >= NOT_FINITE {
-            Err(not_finite("a logit"))
-        } else {
-            Ok(())
-        }
+        let at = stage(layers, place::LOGITS);
+        let logits: &[&mut [f32]] = &logits;
+        weights.pool.run(wanted.len(), |index| {
+            let finite = magnitude_bits(&*logits[index]) < NOT_FINITE;
+            rows.note(wanted[index], at, finite);
+        });
     }
 }
 

@@ -1,65 +1,13 @@
-//! The memory of a sequence: the cache of keys and values, and the buffers of a step.
-//! In: a plan and how many tokens. Out: zeroed memory of the right sizes, or an error; and what it takes.
+//! The buffers of a step.
+//! In: a plan and how many rows. Out: zeroed memory of the right sizes, or an error; and what it takes.
 
 use crate::backend::{BackendError, zeroed};
-use crate::cpu::buffer::Buffer;
 use crate::model::plan::Plan;
 
 use super::activations::Activations;
-use super::attention::VALUES;
 use super::pack::ROWS;
 
-/// Keys and values of all positions, as Q16.
-#[derive(Debug)]
-pub(super) struct Cache {
-    /// Positions a head has room for: a whole number of blocks.
-    pub(super) positions: usize,
-    /// `[layer][kv head]` of what `attention.rs` lays out.
-    pub(super) keys: Buffer<i16>,
-    pub(super) values: Buffer<i16>,
-    /// `[layer][kv head][position]`
-    pub(super) key_exponents: Buffer<i32>,
-    pub(super) value_exponents: Buffer<i32>,
-}
-
-impl Cache {
-    pub(super) fn new(plan: &Plan, context_tokens: usize) -> Result<Self, BackendError> {
-        let positions = context_tokens.next_multiple_of(VALUES);
-        let heads = plan.layers.len() * plan.kv_heads;
-        let rows = heads * positions;
-        Ok(Self {
-            positions,
-            keys: Buffer::zeroed(rows * plan.head_size, "keys")?,
-            values: Buffer::zeroed(rows * plan.head_size, "values")?,
-            key_exponents: Buffer::zeroed(rows, "exponents of keys")?,
-            value_exponents: Buffer::zeroed(rows, "exponents of values")?,
-        })
-    }
-
-    /// A copy of the first positions of every head.
-    pub(super) fn fork(&self, plan: &Plan, positions: usize) -> Result<Self, BackendError> {
-        let mut copy = Self::new(plan, self.positions)?;
-        let used = positions.next_multiple_of(VALUES).min(self.positions);
-        let row = self.positions * plan.head_size;
-        let size = used * plan.head_size;
-        for head in 0..plan.layers.len() * plan.kv_heads {
-            let (at, row_at) = (head * self.positions, head * row);
-            copy.keys[row_at..row_at + size].copy_from_slice(&self.keys[row_at..row_at + size]);
-            copy.values[row_at..row_at + size].copy_from_slice(&self.values[row_at..row_at + size]);
-            let range = at..at + used;
-            copy.key_exponents[range.clone()].copy_from_slice(&self.key_exponents[range.clone()]);
-            copy.value_exponents[range.clone()].copy_from_slice(&self.value_exponents[range]);
-        }
-        Ok(copy)
-    }
-
-    pub(super) fn bytes(plan: &Plan, context_tokens: usize) -> u64 {
-        let rows = plan.layers.len() * plan.kv_heads * context_tokens.next_multiple_of(VALUES);
-        rows as u64 * (4 * plan.head_size as u64 + 8)
-    }
-}
-
-/// The buffers of a step; `n` is the number of its tokens.
+/// The buffers of a step; `n` is the number of its rows, which may be tokens of different sequences.
 #[derive(Debug)]
 pub(super) struct Buffers {
     /// `[n][embedding]`

@@ -167,7 +167,7 @@ pub(super) fn product(crew: Crew<'_>, n: usize, matrix: &Packed, x: &Activations
     });
 }
 
-/// Quantizes the vectors of all tokens.
+/// Quantizes the vectors of all tokens, and notes of each whether it is finite.
 #[expect(
     unsafe_code,
     reason = "each chunk works on its own token; kernels need their CPU"
@@ -177,18 +177,15 @@ pub(super) fn quantize(
     n: usize,
     values: &[f32],
     out: &mut Activations,
-    position: usize,
-    what: impl FnOnce() -> String,
-) -> Result<(), BackendError> {
+    note: impl Fn(usize, bool) + Sync,
+) {
     let writer = out.begin(n);
-    let finite = Finite::new();
     let length = writer.columns();
     crew.pool.run(n, |token| {
         let values = &values[token * length..][..length];
         // SAFETY: the table is that of a level this CPU has; only this chunk writes this token.
-        finite.note(token, unsafe {
+        note(token, unsafe {
             (crew.kernels.quantize)(&writer, token, values)
         });
     });
-    finite.check(position, what)
 }

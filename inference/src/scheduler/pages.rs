@@ -3,7 +3,7 @@
 //! and its forks until one of them writes to it; what a sequence was promised is always there.
 
 /// Positions of a page.
-pub(super) const PAGE: usize = 32;
+pub(crate) const PAGE: usize = 32;
 
 /// The pages of all sequences of a model.
 #[derive(Debug, Default)]
@@ -33,6 +33,11 @@ impl Pages {
     /// Pages that exist.
     pub(super) fn capacity(&self) -> usize {
         self.holders.len()
+    }
+
+    /// Whether no sequence has any, or was promised one.
+    pub(super) fn unused(&self) -> bool {
+        self.promised == 0 && self.free.len() == self.holders.len()
     }
 
     /// How many must exist for `more` to be promised.

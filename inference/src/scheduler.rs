@@ -1,0 +1,418 @@
+//! What sequences ask for → steps on a device, the same for CPUs and GPUs.
+//! In: tokens of many sequences, from many threads. Out: logits, or the likeliest tokens. Whoever asks while the
+//! device is free leads a step with what all have asked for, on its own thread, and the others wait; so one
+//! sequence alone is handed to nobody. Results do not depend on what else is in a step.
+//!
+//! ```text
+//! sequence ── request ─┐
+//! sequence ── request ─┼─ choice ── step ── device
+//! sequence ── request ─┘            pages
+//! ```
+
+mod choice;
+mod device;
+mod pages;
+mod request;
+mod sequence;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::backend::{Backend, BackendError, Opening, Sequence};
+use crate::model::plan::Plan;
+
+use choice::take_step;
+pub(crate) use device::{Device, Limits};
+pub(crate) use pages::PAGE;
+use pages::{Pages, Table};
+pub(crate) use request::{Asked, Request, place, stage};
+use sequence::Scheduled;
+
+/// Of the time of the step before, how much a step waits for those who were in that one: they come back with
+/// their next tokens at nearly the same time, and a step for one costs nearly what one for all costs.
+const WAIT_PART: u32 = 8;
+/// And how long at most.
+const WAIT_MAX: Duration = Duration::from_millis(5);
+
+/// A model on a device, shared by its sequences.
+#[derive(Debug)]
+pub(crate) struct Scheduler {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    plan: Arc<Plan>,
+    limits: Limits,
+    state: Mutex<State>,
+    /// The device is free, or requests are done.
+    turn: Condvar,
+    /// All that a step waits for have asked.
+    arrived: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Whoever has it runs the steps.
+    device: Option<Box<dyn Device>>,
+    queue: VecDeque<Request>,
+    done: HashMap<u64, Result<Request, BackendError>>,
+    pages: Pages,
+    /// Numbers of requests and sequences.
+    next: u64,
+    /// How often the device was opened again; sequences of before are lost.
+    reopened: u64,
+    /// Threads that want the device for something else than a step; they go first.
+    leases: usize,
+    /// Sequences of the step before that have not asked again.
+    awaited: Vec<u64>,
+    /// How long that step took, and when it ended.
+    before: Option<(Duration, Instant)>,
+}
+
+impl Scheduler {
+    pub(crate) fn new(device: Box<dyn Device>, plan: Arc<Plan>) -> Self {
+        let mut pages = Pages::default();
+        pages.grow(device.pages());
+        Self {
+            shared: Arc::new(Shared {
+                plan,
+                limits: device.limits(),
+                state: Mutex::new(State {
+                    device: Some(device),
+                    queue: VecDeque::new(),
+                    done: HashMap::new(),
+                    pages,
+                    next: 0,
+                    reopened: 0,
+                    leases: 0,
+                    awaited: Vec::new(),
+                    before: None,
+                }),
+                turn: Condvar::new(),
+                arrived: Condvar::new(),
+            }),
+        }
+    }
+}
+
+impl Backend for Scheduler {
+    fn open(&self, opening: Opening) -> Result<Box<dyn Sequence>, BackendError> {
+        let shared = &self.shared;
+        // One row's scores must fit, whatever else is in the step.
+        let scores = shared.limits.heads * opening.context_tokens;
+        if scores > shared.limits.scores_max {
+            return Err(BackendError::OutOfMemory {
+                what: "attention scores",
+                bytes: 4 * scores as u64,
+            });
+        }
+        let (table, reopened) = shared.lease().open(opening.context_tokens)?;
+        Ok(Box::new(Scheduled::new(shared, table, reopened, opening)))
+    }
+
+    fn sequence_bytes(&self, context_tokens: usize) -> u64 {
+        crate::cpu::exact::sequence_bytes(&self.shared.plan, context_tokens)
+    }
+
+    fn batch_tokens_max(&self) -> usize {
+        self.shared.limits.request_tokens_max
+    }
+
+    fn dispatches_per_token(&self) -> Option<usize> {
+        self.shared.limits.dispatches_per_token
+    }
+}
+
+/// What a sequence of before is told.
+fn lost_before() -> BackendError {
+    BackendError::DeviceLost {
+        reason: "it was opened again since this sequence began".to_owned(),
+    }
+}
+
+impl State {
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// Answers requests that no step is to run: of a device that is gone, or cancelled. Whether there were any.
+    fn refuse(&mut self) -> bool {
+        let reopened = self.reopened;
+        let refuse = |request: &Request| {
+            if request.reopened != reopened {
+                Some(lost_before())
+            } else {
+                let cancelled = request.cancel.is_cancelled();
+                cancelled.then_some(BackendError::Cancelled)
+            }
+        };
+        if self.queue.iter().all(|request| refuse(request).is_none()) {
+            return false;
+        }
+        for request in std::mem::take(&mut self.queue) {
+            match refuse(&request) {
+                Some(error) => drop(self.done.insert(request.number, Err(error))),
+                None => self.queue.push_back(request),
+            }
+        }
+        true
+    }
+
+    /// Notes that a sequence has asked again, or will not; whether it was the last one awaited.
+    fn came(&mut self, sequence: u64) -> bool {
+        match self.awaited.iter().position(|awaited| *awaited == sequence) {
+            Some(at) => {
+                self.awaited.swap_remove(at);
+                self.awaited.is_empty()
+            }
+            None => false,
+        }
+    }
+
+    /// Until when the next step waits for those of the step before.
+    fn wait_until(&self) -> Option<Instant> {
+        let (took, ended) = self.before?;
+        (!self.awaited.is_empty()).then(|| ended + (took / WAIT_PART).min(WAIT_MAX))
+    }
+
+    /// Opens a device that something went wrong on; sequences of before are lost.
+    fn reopen_if_lost(&mut self, device: &mut Box<dyn Device>) -> Result<(), BackendError> {
+        let Err(fault) = device.check() else {
+            return Ok(());
+        };
+        device.reopen(fault)?;
+        self.pages = Pages::default();
+        self.pages.grow(device.pages());
+        self.reopened += 1;
+        Ok(())
+    }
+
+    /// Makes the device hold so many pages more than are taken or promised, and by half as much again where that
+    /// fits.
+    fn make_room(
+        &mut self,
+        limits: &Limits,
+        device: &mut Box<dyn Device>,
+        more: usize,
+    ) -> Result<(), BackendError> {
+        let needed = self.pages.needed(more);
+        if needed <= self.pages.capacity() {
+            return Ok(());
+        }
+        if needed > limits.pages_max {
+            let bytes = |pages: usize| (pages as u64).saturating_mul(limits.page_bytes);
+            return Err(BackendError::NoRoom {
+                wanted_bytes: bytes(more),
+                taken_bytes: bytes(needed - more),
+                bytes_max: bytes(limits.pages_max),
+            });
+        }
+        let ample = (needed + needed / 2).min(limits.pages_max);
+        if device.grow(ample).is_err() {
+            device.grow(needed)?;
+        }
+        self.pages.grow(device.pages());
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let waited = self.turn.wait(state);
+        waited.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state and the device, once nobody else has it.
+    fn lease(&self) -> Lease<'_> {
+        let mut state = self.lock();
+        state.leases += 1;
+        loop {
+            if let Some(device) = state.device.take() {
+                state.leases -= 1;
+                return Lease {
+                    shared: self,
+                    state,
+                    device: Some(device),
+                };
+            }
+            state = self.wait(state);
+        }
+    }
+
+    fn give_back(&self, state: &mut State, device: Box<dyn Device>) {
+        state.device = Some(device);
+        self.turn.notify_all();
+    }
+
+    /// Runs a request, in as many steps as it takes.
+    fn run<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        request: Request,
+    ) -> Result<Request, BackendError> {
+        let number = request.number;
+        if state.came(request.sequence) {
+            self.arrived.notify_all();
+        }
+        state.queue.push_back(request);
+        loop {
+            if let Some(done) = state.done.remove(&number) {
+                return done;
+            }
+            let device = match state.leases {
+                0 => state.device.take(),
+                _ => None,
+            };
+            let Some(device) = device else {
+                state = self.wait(state);
+                continue;
+            };
+            state = self.lead(state, device);
+        }
+    }
+
+    /// Runs a step of what all have asked for.
+    fn lead<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        device: Box<dyn Device>,
+    ) -> MutexGuard<'a, State> {
+        let mut lead = Lead {
+            shared: self,
+            device: Some(device),
+            step: Vec::new(),
+            result: None,
+            began: Instant::now(),
+        };
+        while let Some(until) = state.wait_until()
+            && let Some(rest) = until.checked_duration_since(lead.began)
+        {
+            let waited = self.arrived.wait_timeout(state, rest);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            lead.began = Instant::now();
+        }
+        if state.refuse() {
+            self.turn.notify_all();
+        }
+        lead.step = take_step(&mut state.queue, &self.limits);
+        drop(state);
+        if let Some(device) = &mut lead.device {
+            lead.result = Some(match lead.step.is_empty() {
+                true => Ok(()),
+                false => device.step(&mut lead.step),
+            });
+        }
+        drop(lead);
+        self.lock()
+    }
+}
+
+/// The state and the device between steps; whatever happens, the device is given back.
+struct Lease<'a> {
+    shared: &'a Shared,
+    state: MutexGuard<'a, State>,
+    device: Option<Box<dyn Device>>,
+}
+
+impl Lease<'_> {
+    /// A table for a sequence of so many positions, and how often the device was opened again.
+    fn open(&mut self, context_tokens: usize) -> Result<(Table, u64), BackendError> {
+        let (state, Some(device)) = (&mut *self.state, &mut self.device) else {
+            return Err(lost_before());
+        };
+        state.reopen_if_lost(device)?;
+        let pages = context_tokens.div_ceil(PAGE);
+        state.make_room(&self.shared.limits, device, pages)?;
+        Ok((state.pages.open(context_tokens), state.reopened))
+    }
+
+    /// A table that shares the full pages of a sequence before a position.
+    fn fork(&mut self, of: &Scheduled, positions: usize) -> Result<Table, BackendError> {
+        let (state, Some(device)) = (&mut *self.state, &mut self.device) else {
+            return Err(lost_before());
+        };
+        if state.reopened != of.reopened() {
+            return Err(lost_before());
+        }
+        let pages = Pages::fork_needs(of.context_tokens(), positions);
+        state.make_room(&self.shared.limits, device, pages)?;
+        let (mut table, copy) = state.pages.fork(of.table(), of.context_tokens(), positions);
+        if let Some((from, to)) = copy
+            && let Err(error) = device.copy_page(from, to)
+        {
+            state.pages.close(&mut table);
+            return Err(error);
+        }
+        Ok(table)
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        if let Some(device) = self.device.take() {
+            self.shared.give_back(&mut self.state, device);
+        }
+    }
+}
+
+/// Whoever runs a step; whatever happens, the device is given back and everybody answered.
+struct Lead<'a> {
+    shared: &'a Shared,
+    device: Option<Box<dyn Device>>,
+    step: Vec<Request>,
+    /// `None` until the device has said.
+    result: Option<Result<(), BackendError>>,
+    began: Instant,
+}
+
+impl Lead<'_> {
+    /// What everybody is told where the device has said nothing.
+    fn given_up(&self) -> BackendError {
+        match self.device.as_ref().map(|device| device.check()) {
+            Some(Err(fault)) => fault,
+            _ => BackendError::Device {
+                reason: "the step was given up half done".to_owned(),
+            },
+        }
+    }
+}
+
+impl Drop for Lead<'_> {
+    fn drop(&mut self) {
+        let result = self.result.take().unwrap_or_else(|| Err(self.given_up()));
+        let layers = self.shared.plan.layers.len();
+        let ended = Instant::now();
+        let mut state = self.shared.lock();
+        state.awaited.clear();
+        if !self.step.is_empty() {
+            state.before = Some((ended - self.began, ended));
+        }
+        for mut request in self.step.drain(..) {
+            request.ran += std::mem::take(&mut request.part);
+            match &result {
+                Err(error) => {
+                    let error = Err(error.clone());
+                    drop(state.done.insert(request.number, error));
+                }
+                // Who got a piece goes behind all others. One that is not finite is run to its end, so that
+                // the error does not depend on the pieces.
+                Ok(()) if request.left() > 0 => state.queue.push_back(request),
+                Ok(()) => {
+                    state.awaited.push(request.sequence);
+                    let number = request.number;
+                    drop(state.done.insert(number, request.outcome(layers)));
+                }
+            }
+        }
+        if let Some(device) = self.device.take() {
+            self.shared.give_back(&mut state, device);
+        }
+    }
+}
