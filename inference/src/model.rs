@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::archive::{Archive, ArchiveError};
 use crate::backend::{Backend, BackendError, TextEncoder};
 use crate::chat::{ChatError, ChatMessage, ChatTemplate};
-use crate::cpu::exact::{self, ExactEncoder};
+use crate::cpu::exact::{self, ExactEncoder, Precision};
 use crate::cpu::oracle::{Oracle, OracleEncoder};
 use crate::cpu::simd::{SimdLevel, SimdUnavailable};
 use crate::gguf::{Gguf, GgufError};
@@ -34,8 +34,8 @@ pub enum Engine {
     /// The exact profile: the same bits on every device, at every width and thread count.
     #[default]
     Exact,
-    /// f32 on a GPU: the device's own bits, the same each time. To weigh the exact profile against; jobs do not
-    /// run on it.
+    /// f32 on a GPU, 8-bit activations on a CPU: the device's own bits, the same each time. To weigh the exact
+    /// profile against; jobs do not run on it.
     Fast,
     /// Scalar f32, slow and obvious; for tests to compare with.
     Oracle,
@@ -224,9 +224,9 @@ pub enum ModelError {
         /// What it is.
         what: &'static str,
     },
-    /// The fast profile was asked for on a CPU, or for an encoder.
-    #[error("the fast profile runs decoders on a GPU only")]
-    GpuOnly,
+    /// The fast profile was asked for an encoder.
+    #[error("the fast profile runs decoders only")]
+    DecodersOnly,
     /// Too many threads.
     #[error("{threads} threads, at most {THREADS_MAX} are allowed")]
     Threads {
@@ -309,7 +309,7 @@ impl Model {
         let plan = Arc::new(plan);
         let number = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
         let (engine, backend): (String, Box<dyn TextEncoder>) = match options.engine {
-            Engine::Fast => return Err(ModelError::GpuOnly),
+            Engine::Fast => return Err(ModelError::DecodersOnly),
             Engine::Oracle => (
                 "oracle".to_owned(),
                 Box::new(OracleEncoder::new(Arc::clone(&plan))),
@@ -377,7 +377,6 @@ impl Model {
                 let plan = Arc::clone(&plan);
                 Box::new(gpu::load(gpu, false, gguf, plan, progress)?)
             }
-            (Engine::Fast, Device::Cpu) => return Err(ModelError::GpuOnly),
             (Engine::Oracle, Device::Cpu) => {
                 info.engine = format!("oracle {threads} threads");
                 let total_bytes = gguf.size_bytes();
@@ -387,16 +386,18 @@ impl Model {
                 });
                 Box::new(Oracle::new(gguf, Arc::clone(&plan), threads))
             }
-            (Engine::Exact, Device::Cpu) => {
+            (engine, Device::Cpu) => {
                 let simd = options.simd.resolve()?;
-                info.engine = exact_name(simd, threads);
-                Box::new(exact::load(
-                    gguf,
-                    Arc::clone(&plan),
-                    threads,
-                    simd,
-                    progress,
-                )?)
+                let precision = match engine {
+                    Engine::Fast => Precision::Fast,
+                    Engine::Exact | Engine::Oracle => Precision::Exact,
+                };
+                info.engine = match precision {
+                    Precision::Fast => format!("fast {} {threads} threads", simd.name()),
+                    Precision::Exact => exact_name(simd, threads),
+                };
+                let (plan, kernels) = (Arc::clone(&plan), (simd, precision));
+                Box::new(exact::load(gguf, plan, threads, kernels, progress)?)
             }
         };
         Ok(Self {

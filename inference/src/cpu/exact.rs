@@ -7,10 +7,17 @@ mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
+mod avx2_fast;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_attention;
+#[cfg(target_arch = "x86_64")]
+mod avx512_fast;
 mod cache;
 mod device;
 mod encoder;
+mod fast;
 mod forward;
 mod generic;
 mod kernels;
@@ -35,6 +42,7 @@ use device::ExactDevice;
 pub(crate) use device::sequence_bytes;
 pub(crate) use encoder::ExactEncoder;
 use kernels::Kernels;
+pub(crate) use kernels::Precision;
 use pack::Packed;
 
 /// Everything that sequences share.
@@ -142,7 +150,7 @@ pub(crate) fn load(
     gguf: Arc<Gguf>,
     plan: Arc<Plan>,
     threads: usize,
-    simd: SimdLevel,
+    (simd, precision): (SimdLevel, Precision),
     progress: &mut dyn FnMut(LoadProgress),
 ) -> Result<Scheduler, ModelError> {
     check_sizes(&plan)?;
@@ -164,7 +172,7 @@ pub(crate) fn load(
     let layers = layers?;
     let head = loader.pack(&plan.head)?;
     let weights = Weights {
-        kernels: Kernels::of(simd),
+        kernels: Kernels::of(simd, precision),
         layers,
         output_norm: flushed(&plan.output_norm),
         head,

@@ -328,19 +328,6 @@ fn the_fast_profile_follows_the_oracle_on_real_models() {
 }
 
 #[test]
-fn the_fast_profile_wants_a_gpu() {
-    let options = LoadOptions {
-        engine: Engine::Fast,
-        ..LoadOptions::default()
-    };
-    let error = mixed(SMALL, [Q4_0; 7]).load(&options).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "the fast profile runs decoders on a GPU only"
-    );
-}
-
-#[test]
 fn matrices_larger_than_a_binding_are_cut() {
     // Matrices of 2 MiB, and a limit that leaves room for the buffers of a step.
     let cut = GpuOptions {

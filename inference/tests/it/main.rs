@@ -13,6 +13,7 @@ mod builder;
 mod embed;
 mod encoders;
 mod exact;
+mod fast;
 mod files;
 mod fixture;
 mod generate;

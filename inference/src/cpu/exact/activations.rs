@@ -1,78 +1,121 @@
-//! Vectors in Q16, laid out for the kernels.
-//! In: vectors of F values. Out: 16-bit integers and one exponent a vector (rule 2), as two planes of
-//! 8 bits, in tiles of tokens. A vector with NaN or infinity in it is refused.
+//! Vectors as the kernels take them: in Q16 for the exact profile, in 8 bits a block for the fast one.
+//! In: vectors of F values. Out: 16-bit integers and one exponent a vector (rule 2), also as two planes of
+//! 8 bits; or 8-bit integers and one scale for 32 values; in tiles of tokens. A vector with NaN or infinity in it
+//! is refused.
 
 use crate::arithmetic::{NOT_FINITE, magnitude_bits, q16_exponent, round_small};
-use crate::backend::{BackendError, zeroed};
+use crate::backend::BackendError;
+use crate::cpu::buffer::{Buffer, Plain};
 use crate::cpu::pool::Parts;
 
 use super::pack::COLUMNS;
 
-/// Tokens that a kernel takes at a time; what is left over it takes one by one.
-pub(super) const TILE: usize = 4;
+/// Tokens that a kernel takes at a time; of what is left over it takes [`HALF_TILE`], then one by one.
+pub(super) const TILE: usize = 8;
+pub(super) const HALF_TILE: usize = 4;
 
-/// 32 values of one token: q = 256 · high + low.
+/// 32 values of one token in planes: q = 256 · high + low.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
-#[cfg_attr(
-    not(target_arch = "x86_64"),
-    expect(dead_code, reason = "the scalar kernels read `q` alone")
-)]
-pub(super) struct ActivationBlock {
+pub(super) struct Planes {
     pub(super) high: [i8; COLUMNS],
     pub(super) low: [i8; COLUMNS],
-    pub(super) q: [i16; COLUMNS],
 }
 
-impl Default for ActivationBlock {
-    fn default() -> Self {
-        Self {
-            high: [0; COLUMNS],
-            low: [0; COLUMNS],
-            q: [0; COLUMNS],
-        }
-    }
+/// 32 values of one token in 16 bits.
+pub(super) type Shorts = [i16; COLUMNS];
+/// 32 values of one token in 8 bits, to be multiplied with a [`Step`].
+pub(super) type Bytes = [i8; COLUMNS];
+
+/// What 32 values in 8 bits are to be multiplied with, and that times their sum.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(super) struct Step {
+    pub(super) scale: f32,
+    pub(super) sum: f32,
 }
 
-/// A batch of vectors of one length.
+#[expect(unsafe_code, reason = "planes are plain integers")]
+// SAFETY: 64 bytes of integers, aligned to 64.
+unsafe impl Plain for Planes {}
+#[expect(unsafe_code, reason = "plain integers")]
+// SAFETY: any bits are an i16; no padding, aligned to 2.
+unsafe impl Plain for Shorts {}
+#[expect(unsafe_code, reason = "plain integers")]
+// SAFETY: any bits are an i8; no padding.
+unsafe impl Plain for Bytes {}
+#[expect(unsafe_code, reason = "plain floats")]
+// SAFETY: any bits are an f32; no padding, aligned to 4.
+unsafe impl Plain for Step {}
+#[expect(unsafe_code, reason = "plain integers")]
+// SAFETY: any bits are an i32; no padding, aligned to 4.
+unsafe impl Plain for [i32; 2] {}
+
+/// A batch of vectors of one length. Memory of a form that no kernel writes is never touched.
 #[derive(Debug)]
 pub(super) struct Activations {
     /// Blocks of 32 values in a vector.
     blocks: usize,
     tokens: usize,
-    /// Tile after tile; in a tile block after block; in a block token after token.
-    data: Vec<ActivationBlock>,
-    /// The sums of the two halves of each block.
-    sums: Vec<[i32; 2]>,
-    exponents: Vec<i32>,
+    /// Of all forms: tile after tile; in a tile block after block; in a block token after token.
+    planes: Buffer<Planes>,
+    shorts: Buffer<Shorts>,
+    bytes: Buffer<Bytes>,
+    steps: Buffer<Step>,
+    /// The sums of the two halves of each block's integers.
+    sums: Buffer<[i32; 2]>,
+    exponents: Buffer<i32>,
 }
 
-/// The tokens of a tile as a kernel sees them.
+/// The tokens of a tile as a kernel sees them: `blocks · width` of each but the exponents.
 pub(super) struct Tile<'a> {
-    /// [`TILE`] or 1.
+    /// [`TILE`], [`HALF_TILE`] or 1.
     pub(super) width: usize,
-    /// `blocks · width` of them.
-    pub(super) data: &'a [ActivationBlock],
+    pub(super) planes: &'a [Planes],
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "the scalar kernels read shorts and bytes alone")
+    )]
+    pub(super) shorts: &'a [Shorts],
+    pub(super) bytes: &'a [Bytes],
+    pub(super) steps: &'a [Step],
     pub(super) sums: &'a [[i32; 2]],
     /// One a token.
     pub(super) exponents: &'a [i32],
 }
 
+/// The first token and the width of the tile that a token of a batch is in.
+#[inline(always)]
+fn tile_of(token: usize, tokens: usize) -> (usize, usize) {
+    let whole = tokens / TILE * TILE;
+    if token < whole {
+        (token / TILE * TILE, TILE)
+    } else if token < whole + HALF_TILE && whole + HALF_TILE <= tokens {
+        (whole, HALF_TILE)
+    } else {
+        (token, 1)
+    }
+}
+
 impl Activations {
     pub(super) fn new(columns: usize, tokens_max: usize) -> Result<Self, BackendError> {
-        let blocks = columns / COLUMNS;
+        let (blocks, what) = (columns / COLUMNS, "activations");
+        let count = blocks * tokens_max;
         Ok(Self {
             blocks,
             tokens: 0,
-            data: zeroed(blocks * tokens_max, "activations")?,
-            sums: zeroed(blocks * tokens_max, "activations")?,
-            exponents: zeroed(tokens_max, "activations")?,
+            planes: Buffer::zeroed(count, what)?,
+            shorts: Buffer::zeroed(count, what)?,
+            bytes: Buffer::zeroed(count, what)?,
+            steps: Buffer::zeroed(count, what)?,
+            sums: Buffer::zeroed(count, what)?,
+            exponents: Buffer::zeroed(tokens_max, what)?,
         })
     }
 
-    /// Memory of a batch of that shape.
+    /// What a batch of that shape is charged: planes, shorts, sums and exponents.
     pub(super) fn bytes(columns: usize, tokens_max: usize) -> usize {
-        let block = size_of::<ActivationBlock>() + size_of::<[i32; 2]>();
+        let block = size_of::<Planes>() + size_of::<Shorts>() + size_of::<[i32; 2]>();
         tokens_max * (columns / COLUMNS * block + size_of::<i32>())
     }
 
@@ -82,23 +125,29 @@ impl Activations {
         Writer {
             blocks: self.blocks,
             tokens,
-            data: Parts::new(&mut self.data),
+            planes: Parts::new(&mut self.planes),
+            shorts: Parts::new(&mut self.shorts),
+            bytes: Parts::new(&mut self.bytes),
+            steps: Parts::new(&mut self.steps),
             sums: Parts::new(&mut self.sums),
             exponents: Parts::new(&mut self.exponents),
         }
     }
 
-    /// The tile that begins at a token: of [`TILE`] tokens while there are so many, then of one.
+    /// The tile that begins at a token.
     #[inline(always)]
     pub(super) fn tile(&self, token: usize) -> Option<Tile<'_>> {
         if token >= self.tokens {
             return None;
         }
-        let width = if token + TILE <= self.tokens { TILE } else { 1 };
+        let (_, width) = tile_of(token, self.tokens);
         let range = token * self.blocks..(token + width) * self.blocks;
         Some(Tile {
             width,
-            data: &self.data[range.clone()],
+            planes: &self.planes[range.clone()],
+            shorts: &self.shorts[range.clone()],
+            bytes: &self.bytes[range.clone()],
+            steps: &self.steps[range.clone()],
             sums: &self.sums[range],
             exponents: &self.exponents[token..token + width],
         })
@@ -109,7 +158,10 @@ impl Activations {
 pub(super) struct Writer<'a> {
     blocks: usize,
     tokens: usize,
-    data: Parts<'a, ActivationBlock>,
+    planes: Parts<'a, Planes>,
+    shorts: Parts<'a, Shorts>,
+    bytes: Parts<'a, Bytes>,
+    steps: Parts<'a, Step>,
     sums: Parts<'a, [i32; 2]>,
     exponents: Parts<'a, i32>,
 }
@@ -120,7 +172,14 @@ impl Writer<'_> {
         self.blocks * COLUMNS
     }
 
-    /// Quantizes a token's vector; `false` if it is not finite.
+    /// Where a token's block `b` is: the first, and how many lie from one to the next.
+    #[inline(always)]
+    fn place(&self, token: usize) -> (usize, usize) {
+        let (first, width) = tile_of(token, self.tokens);
+        (first * self.blocks + token - first, width)
+    }
+
+    /// Quantizes a token's vector to Q16; `false` if it is not finite.
     ///
     /// # Safety
     /// No two threads may write the same token at a time.
@@ -134,38 +193,89 @@ impl Writer<'_> {
             return false;
         };
         let (one, two) = factors(exponent);
-        let in_tile = token / TILE * TILE + TILE <= self.tokens;
-        let (first, stride, offset) = if in_tile {
-            (token / TILE * TILE * self.blocks, TILE, token % TILE)
-        } else {
-            (token * self.blocks, 1, 0)
-        };
+        let (first, stride) = self.place(token);
         for (block, values) in values.as_chunks::<COLUMNS>().0.iter().enumerate() {
-            let at = first + block * stride + offset;
+            let at = first + block * stride;
             // SAFETY: each (token, block) has an index of its own, and the caller keeps tokens apart.
-            let (out, sums) = unsafe { (&mut self.data.part(at, 1)[0], self.sums.part(at, 1)) };
+            let (planes, shorts, sums) = unsafe {
+                (
+                    &mut self.planes.part(at, 1)[0],
+                    &mut self.shorts.part(at, 1)[0],
+                    self.sums.part(at, 1),
+                )
+            };
             // Loops of one kind of operation each, which the compiler widens.
             let mut q = [0i32; COLUMNS];
             for (q, value) in q.iter_mut().zip(values) {
                 *q = round_small(*value * one * two);
             }
-            for (out, q) in out.q.iter_mut().zip(q) {
+            for (out, q) in shorts.iter_mut().zip(q) {
                 *out = narrow(q);
             }
-            for (out, q) in out.low.iter_mut().zip(q) {
+            for (out, q) in planes.low.iter_mut().zip(q) {
                 *out = low(q);
             }
-            for (out, q) in out.high.iter_mut().zip(q) {
+            for (out, q) in planes.high.iter_mut().zip(q) {
                 *out = low((q + 128) >> 8);
             }
-            let (first, last) = q.split_at(COLUMNS / 2);
-            let halves = [first.iter().sum(), last.iter().sum()];
-            sums[0] = halves;
+            sums[0] = halves(&q);
         }
         // SAFETY: index `token` belongs to this token alone.
         unsafe { self.exponents.part(token, 1)[0] = exponent };
         true
     }
+
+    /// Quantizes a token's vector to 8 bits, with a scale for each 32 values; `false` if it is not finite.
+    ///
+    /// # Safety
+    /// No two threads may write the same token at a time.
+    #[inline(always)]
+    #[expect(
+        unsafe_code,
+        reason = "tokens of one tile interleave, so slices cannot be handed out"
+    )]
+    pub(super) unsafe fn write_bytes(&self, token: usize, values: &[f32]) -> bool {
+        let (first, stride) = self.place(token);
+        let mut most = 0;
+        for (block, values) in values.as_chunks::<COLUMNS>().0.iter().enumerate() {
+            let at = first + block * stride;
+            // SAFETY: each (token, block) has an index of its own, and the caller keeps tokens apart.
+            let (bytes, step, sums) = unsafe {
+                (
+                    &mut self.bytes.part(at, 1)[0],
+                    &mut self.steps.part(at, 1)[0],
+                    self.sums.part(at, 1),
+                )
+            };
+            let largest = magnitude_bits(values);
+            most = most.max(largest);
+            let largest = f32::from_bits(largest);
+            let scale = largest / 127.0;
+            // Of values so small that the division would not be finite nothing is left.
+            let inverse = if scale > 1e-37 { 127.0 / largest } else { 0.0 };
+            let mut q = [0i32; COLUMNS];
+            for (q, value) in q.iter_mut().zip(values) {
+                *q = round_small(*value * inverse);
+            }
+            for (out, q) in bytes.iter_mut().zip(q) {
+                *out = low(q);
+            }
+            let halves = halves(&q);
+            sums[0] = halves;
+            *step = Step {
+                scale,
+                sum: scale * (halves[0] + halves[1]) as f32,
+            };
+        }
+        most < NOT_FINITE
+    }
+}
+
+/// The sums of the two halves of a block.
+#[inline(always)]
+fn halves(q: &[i32; COLUMNS]) -> [i32; 2] {
+    let (first, last) = q.split_at(COLUMNS / 2);
+    [first.iter().sum(), last.iter().sum()]
 }
 
 #[inline(always)]

@@ -11,7 +11,7 @@ use std::arch::x86_64::{
     _mm256_slli_epi32, _mm256_srli_epi16, _mm256_srli_epi64, _mm256_storeu_si256, _mm256_sub_epi32,
 };
 
-use super::activations::{ActivationBlock, Activations, Tile};
+use super::activations::{Activations, Planes, Shorts, Tile};
 use super::attention::{self, Head, HeadCache};
 use super::generic::finish;
 use super::pack::{
@@ -68,7 +68,7 @@ impl Sums {
 #[inline]
 #[target_feature(enable = "avx2")]
 #[expect(unsafe_code, reason = "vector loads take pointers")]
-fn bytes32(bytes: &[u8; 32]) -> __m256i {
+pub(super) fn bytes32(bytes: &[u8; 32]) -> __m256i {
     // SAFETY: the array has the 32 bytes that are read; the load needs no alignment.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
@@ -76,7 +76,7 @@ fn bytes32(bytes: &[u8; 32]) -> __m256i {
 #[inline]
 #[target_feature(enable = "avx2")]
 #[expect(unsafe_code, reason = "vector loads take pointers")]
-fn words(words: &[i32; ROWS], half: usize) -> __m256i {
+pub(super) fn words(words: &[i32; ROWS], half: usize) -> __m256i {
     let words = words.as_chunks::<8>().0[half];
     // SAFETY: the array has the 32 bytes that are read; the load needs no alignment.
     unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
@@ -117,7 +117,7 @@ fn coefficients(scales: &impl Scales, group: &Group, half: usize) -> [__m256i; 2
 /// Four columns of a plane, for every lane.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn four(plane: &[i8; 32], index: usize) -> __m256i {
+pub(super) fn four(plane: &[i8; 32], index: usize) -> __m256i {
     let bytes = plane.as_chunks::<4>().0[index];
     _mm256_set1_epi32(i32::from_le_bytes(bytes.map(i8::cast_unsigned)))
 }
@@ -125,7 +125,7 @@ fn four(plane: &[i8; 32], index: usize) -> __m256i {
 /// The unsigned weights of a quad, of 4 or 5 bits, in the lanes of a half.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn line<const W: usize>(lines: &[[u8; 64]; W], quad: usize, half: usize) -> __m256i {
+pub(super) fn line<const W: usize>(lines: &[[u8; 64]; W], quad: usize, half: usize) -> __m256i {
     let both = bytes32(&lines[quad / 2].as_chunks::<32>().0[half]);
     let low = match quad % 2 {
         0 => both,
@@ -153,7 +153,7 @@ fn line<const W: usize>(lines: &[[u8; 64]; W], quad: usize, half: usize) -> __m2
 /// Σ w·q of the lanes of a half over a block of weights of 4 or 5 bits.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn dot_planes<const W: usize>(lines: &[[u8; 64]; W], x: &ActivationBlock, half: usize) -> __m256i {
+fn dot_planes<const W: usize>(lines: &[[u8; 64]; W], x: &Planes, half: usize) -> __m256i {
     let ones = _mm256_set1_epi16(1);
     let mut dot = _mm256_setzero_si256();
     // Sums of 16 bits hold 8 quads of 4 bits, 8 · 2 · 15 · 128, or 4 of 5 bits, 4 · 2 · 31 · 128.
@@ -175,10 +175,10 @@ fn dot_planes<const W: usize>(lines: &[[u8; 64]; W], x: &ActivationBlock, half: 
 #[inline]
 #[target_feature(enable = "avx2")]
 #[expect(unsafe_code, reason = "vector loads take pointers")]
-fn dot_bytes(lines: &[[u8; 64]], x: &ActivationBlock, first: usize, half: usize) -> __m256i {
+fn dot_bytes(lines: &[[u8; 64]], x: &Shorts, first: usize, half: usize) -> __m256i {
     let mut sums = [_mm256_setzero_si256(); 2];
     for (index, line) in lines.iter().enumerate() {
-        let q = x.q.as_chunks::<4>().0[(first + index) % 8];
+        let q = x.as_chunks::<4>().0[(first + index) % 8];
         let q = q.map(|q| u64::from(q.cast_unsigned()));
         let q = _mm256_set1_epi64x((q[0] | q[1] << 16 | q[2] << 32 | q[3] << 48).cast_signed());
         for (sum, bytes) in sums.iter_mut().zip(&line.as_chunks::<16>().0[2 * half..]) {
@@ -203,16 +203,17 @@ fn row_sums<S: Scales, const W: usize, const KIND: Kind, const BIAS: i32>(
     let mut sums = Sums([_mm256_setzero_si256(); 4]);
     for (index, block) in blocks.iter().enumerate() {
         let at = index * tile.width + offset;
-        let (x, halves) = (&tile.data[at], tile.sums[at]);
+        let halves = tile.sums[at];
         let (parts, quads) = parts(KIND);
         for half in 0..2 {
             let coefficients = coefficients(&block.scales, group, half);
             for (part, coefficient) in coefficients.iter().enumerate().take(parts) {
                 let dot = if W < BYTES {
-                    dot_planes(&block.lines, x, half)
+                    dot_planes(&block.lines, &tile.planes[at], half)
                 } else {
                     let first = part * quads;
-                    dot_bytes(&block.lines[first..first + quads], x, first, half)
+                    let lines = &block.lines[first..first + quads];
+                    dot_bytes(lines, &tile.shorts[at], first, half)
                 };
                 let excess = _mm256_set1_epi32(excess::<KIND, BIAS>(part, halves));
                 sums.add(half, *coefficient, _mm256_sub_epi32(dot, excess));

@@ -1,20 +1,17 @@
-//! Products and attention with AVX-512 VNNI.
+//! Products with AVX-512 VNNI.
 //! The integers are those of `scalar.rs`. Weights are unsigned bytes and activations two signed planes,
 //! so `vpdpbusd` takes both as they lie; 16 rows are the 16 lanes.
 
 use std::arch::x86_64::{
     __m512i, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _mm_prefetch,
     _mm256_loadu_si256, _mm512_add_epi32, _mm512_add_epi64, _mm512_and_si512,
-    _mm512_castsi512_si256, _mm512_cvt_roundps_epi32, _mm512_cvtepi32_epi64, _mm512_cvtph_ps,
-    _mm512_dpbusd_epi32, _mm512_dpwssd_epi32, _mm512_extracti64x4_epi64, _mm512_loadu_ps,
+    _mm512_cvt_roundps_epi32, _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_loadu_ps,
     _mm512_loadu_si512, _mm512_mul_epi32, _mm512_mul_ps, _mm512_or_si512, _mm512_set1_epi8,
     _mm512_set1_epi32, _mm512_setzero_si512, _mm512_slli_epi16, _mm512_slli_epi32,
-    _mm512_slli_epi64, _mm512_srli_epi16, _mm512_srli_epi64, _mm512_storeu_si512,
+    _mm512_srli_epi16, _mm512_srli_epi64, _mm512_storeu_si512,
 };
 
-use super::HEAD_SIZE_MAX;
-use super::activations::{ActivationBlock, Activations, TILE, Tile};
-use super::attention::{self, Head, HeadCache, KEYS, VALUES};
+use super::activations::{Activations, HALF_TILE, Planes, TILE, Tile};
 use super::generic::finish;
 use super::pack::{
     BYTES, Block, FIVES, Group, Kind, Layout, MINIMUM, PLANE_COEFFICIENTS, Packed, ROWS, Scales,
@@ -44,10 +41,11 @@ pub(super) fn product(packed: &Packed, group: usize, x: &Activations, out: &mut 
     while let Some(tile) = x.tile(token) {
         let out = &mut out[token * ROWS..][..tile.width * ROWS];
         token += tile.width;
-        if tile.width == TILE {
-            run::<TILE>(&packed.layout, range.clone(), info, &tile, out);
-        } else {
-            run::<1>(&packed.layout, range.clone(), info, &tile, out);
+        let range = range.clone();
+        match tile.width {
+            TILE => run::<TILE>(&packed.layout, range, info, &tile, out),
+            HALF_TILE => run::<HALF_TILE>(&packed.layout, range, info, &tile, out),
+            _ => run::<1>(&packed.layout, range, info, &tile, out),
         }
     }
 }
@@ -78,7 +76,7 @@ fn load(bytes: &[u8; 64]) -> __m512i {
 #[inline]
 #[target_feature(enable = "avx512f")]
 #[expect(unsafe_code, reason = "vector loads take pointers")]
-fn words(words: &[i32; ROWS]) -> __m512i {
+pub(super) fn words(words: &[i32; ROWS]) -> __m512i {
     // SAFETY: the array has the 64 bytes that are read; the load needs no alignment.
     unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
 }
@@ -127,7 +125,7 @@ fn coefficients(scales: &impl Scales, group: &Group) -> [__m512i; 2] {
 /// The unsigned weights of a quad.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn line<const W: usize>(lines: &[[u8; 64]; W], quad: usize) -> __m512i {
+pub(super) fn line<const W: usize>(lines: &[[u8; 64]; W], quad: usize) -> __m512i {
     if W >= BYTES {
         return load(&lines[quad]);
     }
@@ -158,24 +156,22 @@ fn line<const W: usize>(lines: &[[u8; 64]; W], quad: usize) -> __m512i {
 /// Four columns of a plane, for every lane.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn four(plane: &[i8; 32], index: usize) -> __m512i {
+pub(super) fn four(plane: &[i8; 32], index: usize) -> __m512i {
     let bytes = plane.as_chunks::<4>().0[index];
     _mm512_set1_epi32(i32::from_le_bytes(bytes.map(i8::cast_unsigned)))
 }
 
-/// The dot products of a line of weights with four columns of each token, added to the two planes' sums.
+/// The dot products of a part's weights with a token's planes; the low plane's sums begin at `below`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vnni")]
-fn dot<const T: usize>(
-    planes: &mut [[__m512i; 2]; T],
-    weights: __m512i,
-    x: &[ActivationBlock; T],
-    index: usize,
-) {
-    for t in 0..T {
-        planes[t][0] = _mm512_dpbusd_epi32(planes[t][0], weights, four(&x[t].high, index));
-        planes[t][1] = _mm512_dpbusd_epi32(planes[t][1], weights, four(&x[t].low, index));
+fn dot(weights: &[__m512i], x: &Planes, first: usize, below: i32) -> __m512i {
+    let mut planes = [_mm512_setzero_si512(), _mm512_set1_epi32(below)];
+    for (index, weights) in weights.iter().enumerate() {
+        let index = (first + index) % 8;
+        planes[0] = _mm512_dpbusd_epi32(planes[0], *weights, four(&x.high, index));
+        planes[1] = _mm512_dpbusd_epi32(planes[1], *weights, four(&x.low, index));
     }
+    join(planes)
 }
 
 #[inline]
@@ -184,18 +180,37 @@ fn join(planes: [__m512i; 2]) -> __m512i {
     _mm512_add_epi32(_mm512_slli_epi32::<8>(planes[0]), planes[1])
 }
 
+/// The odd lanes' words where a product of even lanes reads them.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn odd(vector: __m512i) -> __m512i {
+    _mm512_srli_epi64::<32>(vector)
+}
+
+/// A coefficient of each lane, for even and for odd ones.
+#[derive(Clone, Copy)]
+struct Coefficient([__m512i; 2]);
+
+impl Coefficient {
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn of(vector: __m512i) -> Self {
+        Self([vector, odd(vector)])
+    }
+}
+
 /// Sums of 64 bits: rows 0 to 7 and 8 to 15.
 #[derive(Clone, Copy)]
 struct Sums([__m512i; 2]);
 
 impl Sums {
+    /// Adds a coefficient times the even words of a vector, and times those of another for the odd lanes.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn add(&mut self, coefficient: __m512i, dot: __m512i) {
-        let odd = |vector| _mm512_srli_epi64::<32>(vector);
-        let even = _mm512_mul_epi32(coefficient, dot);
-        self.0[0] = _mm512_add_epi64(self.0[0], even);
-        self.0[1] = _mm512_add_epi64(self.0[1], _mm512_mul_epi32(odd(coefficient), odd(dot)));
+    fn add(&mut self, coefficient: &Coefficient, even: __m512i, odd: __m512i) {
+        let Coefficient([of_even, of_odd]) = *coefficient;
+        self.0[0] = _mm512_add_epi64(self.0[0], _mm512_mul_epi32(of_even, even));
+        self.0[1] = _mm512_add_epi64(self.0[1], _mm512_mul_epi32(of_odd, odd));
     }
 
     #[inline]
@@ -215,115 +230,33 @@ fn row_sums<const T: usize, S: Scales, const W: usize, const KIND: Kind, const B
     tile: &Tile<'_>,
 ) -> [[i64; ROWS]; T] {
     let mut sums = [Sums([_mm512_setzero_si512(); 2]); T];
-    let tokens = tile
-        .data
-        .as_chunks::<T>()
-        .0
-        .iter()
-        .zip(tile.sums.as_chunks::<T>().0);
+    let tokens = tile.planes.as_chunks::<T>().0;
+    let tokens = tokens.iter().zip(tile.sums.as_chunks::<T>().0);
     for (block, (x, halves)) in blocks.iter().zip(tokens) {
         if T == 1 {
             prefetch(block);
         }
-        let coefficients = coefficients(&block.scales, group);
+        let [first, last] = coefficients(&block.scales, group);
+        let coefficients = [Coefficient::of(first), Coefficient::of(last)];
         let (parts, quads) = parts(KIND);
         for (part, coefficient) in coefficients.iter().enumerate().take(parts) {
-            // The sums of the low plane begin below zero by what unsigned weights add too much.
-            let mut planes = halves.map(|halves| {
-                let excess = excess::<KIND, BIAS>(part, halves);
-                [_mm512_setzero_si512(), _mm512_set1_epi32(-excess)]
-            });
-            for quad in 0..quads {
-                let weights = line(&block.lines, part * quads + quad);
-                dot(&mut planes, weights, x, (part * quads + quad) % 8);
+            // Unpacked once for all tokens of the tile.
+            let mut weights = [_mm512_setzero_si512(); 8];
+            let weights = &mut weights[..quads];
+            for (quad, weights) in weights.iter_mut().enumerate() {
+                *weights = line(&block.lines, part * quads + quad);
             }
             for t in 0..T {
-                sums[t].add(*coefficient, join(planes[t]));
-            }
-        }
-        if KIND == MINIMUM {
-            for t in 0..T {
-                let total = halves[t][0] + halves[t][1];
-                sums[t].add(coefficients[1], _mm512_set1_epi32(total));
+                // The sums of the low plane begin below zero by what unsigned weights add too much.
+                let below = -excess::<KIND, BIAS>(part, halves[t]);
+                let dot = dot(weights, &x[t], part * quads, below);
+                sums[t].add(coefficient, dot, odd(dot));
+                if KIND == MINIMUM {
+                    let total = _mm512_set1_epi32(halves[t][0] + halves[t][1]);
+                    sums[t].add(&coefficients[1], total, total);
+                }
             }
         }
     }
     sums.map(|sums| sums.rows())
-}
-
-/// Two 16-bit numbers in a word.
-#[inline(always)]
-fn pair(low: i32, high: i32) -> i32 {
-    low & 0xffff | high << 16
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-#[expect(unsafe_code, reason = "vector loads take pointers")]
-fn shorts(values: &[i16; 32]) -> __m512i {
-    // SAFETY: the array has the 64 bytes that are read; the load needs no alignment.
-    unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
-}
-
-/// `high · 2^SHIFT + low` of each lane, as 64 bits.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn widen<const SHIFT: u32>(high: __m512i, low: __m512i) -> [__m512i; 2] {
-    let join = |high, low| {
-        let high = _mm512_slli_epi64::<SHIFT>(_mm512_cvtepi32_epi64(high));
-        _mm512_add_epi64(high, _mm512_cvtepi32_epi64(low))
-    };
-    let upper = |vector| _mm512_extracti64x4_epi64::<1>(vector);
-    [
-        join(_mm512_castsi512_si256(high), _mm512_castsi512_si256(low)),
-        join(upper(high), upper(low)),
-    ]
-}
-
-/// Rule 7 for one query head.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) fn attend(
-    head: &Head<'_>,
-    cache: &HeadCache<'_>,
-    scratch: &mut Vec<f32>,
-    out: &mut [f32],
-) -> bool {
-    // The query's halves, two dimensions a word: see `attention::dots` for why halves.
-    let mut halves = [(0, 0); HEAD_SIZE_MAX / 2];
-    for (halves, two) in halves.iter_mut().zip(head.query.as_chunks::<2>().0) {
-        let [a, b] = two.map(attention::split);
-        *halves = (pair(a.0, b.0), pair(a.1, b.1));
-    }
-    let halves = &halves[..head.query.len() / 2];
-    let dots = |_: &[i16], keys: &[i16]| -> [i64; KEYS] {
-        let (mut high, mut low) = (_mm512_setzero_si512(), _mm512_setzero_si512());
-        for (halves, keys) in halves.iter().zip(keys.as_chunks::<{ 2 * KEYS }>().0) {
-            let keys = shorts(keys);
-            high = _mm512_dpwssd_epi32(high, keys, _mm512_set1_epi32(halves.0));
-            low = _mm512_dpwssd_epi32(low, keys, _mm512_set1_epi32(halves.1));
-        }
-        let [first, second] = widen::<8>(high, low).map(|vector| longs(vector));
-        std::array::from_fn(|i| if i < 8 { first[i] } else { second[i - 8] })
-    };
-    let weigh = |values: &[i16], coefficients: &[i32], sums: &mut [i64]| {
-        // Coefficients of 22 bits are c = 2^11 · high + low; 32 products of 11 and 16 bits fit 32 bits.
-        let mut pairs = [(0, 0); VALUES / 2];
-        for (out, [a, b]) in pairs.iter_mut().zip(coefficients.as_chunks::<2>().0) {
-            *out = (pair(a >> 11, b >> 11), pair(a & 2047, b & 2047));
-        }
-        let stride = 2 * sums.len();
-        for (index, sums) in sums.as_chunks_mut::<ROWS>().0.iter_mut().enumerate() {
-            let (mut high, mut low) = (_mm512_setzero_si512(), _mm512_setzero_si512());
-            for (two, row) in pairs.iter().zip(values.chunks_exact(stride)) {
-                let values = shorts(&row.as_chunks::<32>().0[index]);
-                high = _mm512_dpwssd_epi32(high, values, _mm512_set1_epi32(two.0));
-                low = _mm512_dpwssd_epi32(low, values, _mm512_set1_epi32(two.1));
-            }
-            let [first, second] = widen::<11>(high, low).map(|vector| longs(vector));
-            for (sum, more) in sums.iter_mut().zip(first.into_iter().chain(second)) {
-                *sum += more;
-            }
-        }
-    };
-    attention::attend(head, cache, scratch, out, dots, weigh)
 }

@@ -17,7 +17,7 @@ use crate::tokenizer::TokenId;
 
 use super::activations::Activations;
 use super::attention::{Block, Head, HeadCache, VALUES, store_key, store_value};
-use super::kernels::Kernels;
+use super::kernels::{Kernels, Precision};
 use super::pack::{COLUMNS, Packed, ROWS};
 use super::phases::{Crew, Finite, Groups, product, quantize, shares};
 use crate::exact::{HEAD_SIZE_MAX, ScoreScale, flushed};
@@ -113,7 +113,7 @@ impl ExactEncoder {
             });
         }
         Ok(Self {
-            kernels: Kernels::of(simd),
+            kernels: Kernels::of(simd, Precision::Exact),
             norm: flushed_norm(&plan.norm),
             score_scale: ScoreScale::of(plan.head_size),
             layers,

@@ -7,8 +7,8 @@ use crate::cpu::simd::SimdLevel;
 
 use super::activations::{Activations, Writer};
 use super::attention::{Head, HeadCache};
-use super::generic;
 use super::pack::{Packed, ROWS};
+use super::{fast, generic};
 
 /// Multiplies one group of 16 rows with all tokens: `out` is `[token][16]`.
 type Product = unsafe fn(&Packed, usize, &Activations, &mut [f32]);
@@ -85,6 +85,16 @@ macro_rules! generic_at {
             generic::gate::<generic::GeluTanh>(gates, ups);
         }
         $(#[$feature])*
+        pub(in super::super) fn fast_norm(values: &mut [f32], weights: &[f32], eps: f32) -> bool {
+            fast::norm(values, weights, eps)
+        }
+        $(#[$feature])*
+        #[expect(unsafe_code, reason = "forwards the promise of its caller")]
+        pub(in super::super) unsafe fn fast_quantize(writer: &Writer<'_>, token: usize, values: &[f32]) -> bool {
+            // SAFETY: the caller keeps the tokens of different threads apart.
+            unsafe { fast::quantize(writer, token, values) }
+        }
+        $(#[$feature])*
         pub(in super::super) fn add(values: &mut [f32], branch: &[f32]) {
             generic::add(values, branch);
         }
@@ -92,25 +102,25 @@ macro_rules! generic_at {
 }
 
 mod at_scalar {
-    use super::{Writer, generic};
+    use super::{Writer, fast, generic};
     generic_at!();
 }
 
 #[cfg(target_arch = "x86_64")]
 mod at_avx2 {
-    use super::{Writer, generic};
+    use super::{Writer, fast, generic};
     generic_at!(#[target_feature(enable = "avx2,f16c")]);
 }
 
 #[cfg(target_arch = "x86_64")]
 mod at_avx512 {
-    use super::{Writer, generic};
+    use super::{Writer, fast, generic};
     generic_at!(#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]);
 }
 
 /// The table of a level: its own products and attention, the generic operations compiled for it.
 macro_rules! table {
-    ($own:ident, $generic:ident) => {
+    ($own:ident, $attention:ident, $generic:ident) => {
         Kernels {
             product: super::$own::product,
             norm: $generic::norm,
@@ -121,20 +131,63 @@ macro_rules! table {
             silu_gate: $generic::silu_gate,
             gelu_gate: $generic::gelu_gate,
             add: $generic::add,
-            attend: super::$own::attend,
+            attend: super::$attention::attend,
         }
     };
 }
 
+/// How precise activations are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Precision {
+    /// The exact profile.
+    Exact,
+    /// 8 bits, and sums in f32.
+    Fast,
+}
+
 impl Kernels {
     /// The kernels of a level that was resolved.
-    pub(super) fn of(level: SimdLevel) -> Self {
-        match level {
+    pub(super) fn of(level: SimdLevel, precision: Precision) -> Self {
+        let exact = match level {
             #[cfg(target_arch = "x86_64")]
-            SimdLevel::Avx512Vnni => table!(avx512, at_avx512),
+            SimdLevel::Avx512Vnni => table!(avx512, avx512_attention, at_avx512),
             #[cfg(target_arch = "x86_64")]
-            SimdLevel::Avx2 => table!(avx2, at_avx2),
-            _ => table!(scalar, at_scalar),
+            SimdLevel::Avx2 => table!(avx2, avx2, at_avx2),
+            _ => table!(scalar, scalar, at_scalar),
+        };
+        match precision {
+            Precision::Exact => exact,
+            Precision::Fast => exact.made_fast(level),
+        }
+    }
+
+    /// Norms, quantizing and products of the fast profile; the rest is the exact one's, whose attention takes as
+    /// many bytes a position as f16 would.
+    fn made_fast(self, level: SimdLevel) -> Self {
+        let (product, norm, quantize): (Product, Norm, Quantize) = match level {
+            #[cfg(target_arch = "x86_64")]
+            SimdLevel::Avx512Vnni => (
+                super::avx512_fast::product,
+                at_avx512::fast_norm,
+                at_avx512::fast_quantize,
+            ),
+            #[cfg(target_arch = "x86_64")]
+            SimdLevel::Avx2 => (
+                super::avx2_fast::product,
+                at_avx2::fast_norm,
+                at_avx2::fast_quantize,
+            ),
+            _ => (
+                fast::product,
+                at_scalar::fast_norm,
+                at_scalar::fast_quantize,
+            ),
+        };
+        Self {
+            product,
+            norm,
+            quantize,
+            ..self
         }
     }
 }

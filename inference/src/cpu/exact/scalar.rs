@@ -4,7 +4,7 @@
 use crate::arithmetic::round_small;
 use crate::quant::f16_to_f32;
 
-use super::activations::{ActivationBlock, Activations};
+use super::activations::{Activations, Shorts};
 use super::attention::{self, Head, HeadCache};
 use super::generic::finish;
 use super::pack::{
@@ -20,7 +20,7 @@ pub(super) fn product(packed: &Packed, group: usize, x: &Activations, out: &mut 
     while let Some(tile) = x.tile(token) {
         for offset in 0..tile.width {
             let at = |block| block * tile.width + offset;
-            let x = |block| (&tile.data[at(block)], tile.sums[at(block)]);
+            let x = |block| (&tile.shorts[at(block)], tile.sums[at(block)]);
             let sums = with_layout!(&packed.layout, range.clone(), row_sums, info, x);
             let out = &mut out[(token + offset) * ROWS..][..ROWS];
             finish(&sums, info, tile.exponents[offset], out);
@@ -33,7 +33,7 @@ pub(super) fn product(packed: &Packed, group: usize, x: &Activations, out: &mut 
 fn row_sums<'a, S: Scales, const W: usize, const KIND: Kind, const BIAS: i32>(
     blocks: &[Block<S, W>],
     group: &Group,
-    x: impl Fn(usize) -> (&'a ActivationBlock, [i32; 2]),
+    x: impl Fn(usize) -> (&'a Shorts, [i32; 2]),
 ) -> [i64; ROWS] {
     let mut sums = [0; ROWS];
     for (index, block) in blocks.iter().enumerate() {
@@ -46,7 +46,7 @@ fn row_sums<'a, S: Scales, const W: usize, const KIND: Kind, const BIAS: i32>(
                 let line = line(&block.lines, quad);
                 for (dot, weights) in dots.iter_mut().zip(line.as_chunks::<4>().0) {
                     for (c, weight) in weights.iter().enumerate() {
-                        *dot += i32::from(*weight) * i32::from(x.q[quad % 8 * 4 + c]);
+                        *dot += i32::from(*weight) * i32::from(x[quad % 8 * 4 + c]);
                     }
                 }
             }
@@ -72,7 +72,7 @@ fn coefficients(scales: &impl Scales, group: &Group) -> [[i32; ROWS]; 2] {
 }
 
 /// The unsigned weights of a quad.
-fn line<const W: usize>(lines: &[[u8; 64]; W], quad: usize) -> [u8; 64] {
+pub(super) fn line<const W: usize>(lines: &[[u8; 64]; W], quad: usize) -> [u8; 64] {
     if W >= BYTES {
         return lines[quad];
     }

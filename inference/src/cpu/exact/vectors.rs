@@ -10,7 +10,7 @@ use crate::quant::{QuantType, f16_to_f32};
 use crate::sampler::{Sampler, Sampling};
 
 use super::activations::{Activations, q16};
-use super::kernels::Kernels;
+use super::kernels::{Kernels, Precision};
 use super::pack::{Packed, ROWS};
 
 /// `s = 1664525 s + 1013904223 mod 2^32`, before each number.
@@ -87,7 +87,7 @@ fn products(
 ) -> Vec<Vec<f32>> {
     let pool = Pool::new(1).unwrap();
     let packed = Packed::new(&matrix.rows_in(gguf), &pool, &mut Arena::default()).unwrap();
-    let kernels = Kernels::of(level.resolve().unwrap());
+    let kernels = Kernels::of(level.resolve().unwrap(), Precision::Exact);
     let mut x = Activations::new(matrix.columns, vectors.len()).unwrap();
     let writer = x.begin(vectors.len());
     for (token, vector) in vectors.iter().enumerate() {
@@ -395,7 +395,7 @@ fn layer_norm_is_the_documents_at_every_level() {
         let [x, weight, bias]: [Vec<f32>; 3] =
             std::array::from_fn(|_| (0..n).map(|_| numbers.float()).collect());
         for level in SimdLevel::available() {
-            let kernels = Kernels::of(level.resolve().unwrap());
+            let kernels = Kernels::of(level.resolve().unwrap(), Precision::Exact);
             let mut out: Vec<f32> = x.iter().map(|it| flush(it * scale)).collect();
             #[expect(unsafe_code, reason = "kernels need their CPU")]
             // SAFETY: the level was resolved.
@@ -413,7 +413,7 @@ fn gelu_is_the_documents_at_every_level() {
         let x = f32::from_bits(u32::from_str_radix(&input[0], 16).unwrap());
         assert_eq!(hex(gelu_erf(x)), wanted[0], "{x}");
         for level in SimdLevel::available() {
-            let kernels = Kernels::of(level.resolve().unwrap());
+            let kernels = Kernels::of(level.resolve().unwrap(), Precision::Exact);
             let mut out = [x; ROWS];
             #[expect(unsafe_code, reason = "kernels need their CPU")]
             // SAFETY: the level was resolved.

@@ -1,0 +1,128 @@
+//! The fast profile's products with AVX-512 VNNI: one plane of activations, sums in f32, 16 rows in the lanes.
+
+use std::arch::x86_64::{
+    __m512, __m512i, _mm256_loadu_si256, _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_dpbusd_epi32,
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps, _mm512_permutexvar_ps,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_ps,
+};
+
+use super::activations::{Activations, HALF_TILE, TILE, Tile};
+use super::avx512::{four, line, words};
+use super::fast::units;
+use super::pack::{
+    Block, Group, Kind, Layout, MINIMUM, PLANE_COEFFICIENTS, Packed, ROWS, Scales, View, excess,
+    parts, with_layout,
+};
+
+/// One group of rows times all tokens.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) fn product(packed: &Packed, group: usize, x: &Activations, out: &mut [f32]) {
+    let range = group * packed.blocks..(group + 1) * packed.blocks;
+    let info = &packed.groups[group];
+    let mut token = 0;
+    while let Some(tile) = x.tile(token) {
+        let out = &mut out[token * ROWS..][..tile.width * ROWS];
+        token += tile.width;
+        let range = range.clone();
+        match tile.width {
+            TILE => run::<TILE>(&packed.layout, range, info, &tile, out),
+            HALF_TILE => run::<HALF_TILE>(&packed.layout, range, info, &tile, out),
+            _ => run::<1>(&packed.layout, range, info, &tile, out),
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn run<const T: usize>(
+    layout: &Layout,
+    range: std::ops::Range<usize>,
+    group: &Group,
+    tile: &Tile<'_>,
+    out: &mut [f32],
+) {
+    with_layout!(layout, range, row_values<T>, group, tile, out);
+}
+
+/// The first and the last scale of each lane, in units of the row's exponent but for halves.
+#[inline]
+#[target_feature(enable = "avx512f")]
+#[expect(unsafe_code, reason = "vector loads take pointers")]
+fn scales(scales: &impl Scales) -> [__m512; 2] {
+    match scales.view() {
+        View::Words([first, .., last]) => [
+            _mm512_cvtepi32_ps(words(first)),
+            _mm512_cvtepi32_ps(words(last)),
+        ],
+        View::Words([only]) => [_mm512_cvtepi32_ps(words(only)); 2],
+        View::Words([]) => PLANE_COEFFICIENTS.map(|coefficient| _mm512_set1_ps(coefficient as f32)),
+        View::Halves(halves) => {
+            // SAFETY: the arrays have the 32 bytes that are read; the loads need no alignment.
+            let (scale, minimum) = unsafe {
+                (
+                    _mm256_loadu_si256(halves.scale.as_ptr().cast()),
+                    _mm256_loadu_si256(halves.minimum.as_ptr().cast()),
+                )
+            };
+            [_mm512_cvtph_ps(scale), _mm512_cvtph_ps(minimum)]
+        }
+    }
+}
+
+/// Which lane has each row: the inverse of `pack::row_of_lane`.
+const LANE_OF_ROW: [i32; ROWS] = [0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15];
+
+/// The products of a group's rows with the tokens of a tile.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[expect(unsafe_code, reason = "vector loads and stores take pointers")]
+fn row_values<const T: usize, S: Scales, const W: usize, const KIND: Kind, const BIAS: i32>(
+    blocks: &[Block<S, W>],
+    group: &Group,
+    tile: &Tile<'_>,
+    out: &mut [f32],
+) {
+    let mut values = [_mm512_setzero_ps(); T];
+    let tokens = tile.bytes.as_chunks::<T>().0.iter();
+    let steps = tile.steps.as_chunks::<T>().0.iter();
+    let sums = tile.sums.as_chunks::<T>().0.iter();
+    for (block, ((x, steps), sums)) in blocks.iter().zip(tokens.zip(steps).zip(sums)) {
+        let scales = scales(&block.scales);
+        let (parts, quads) = parts(KIND);
+        for (part, scale) in scales.iter().enumerate().take(parts) {
+            // Unpacked once for all tokens of the tile.
+            let mut weights = [_mm512_setzero_si512(); 8];
+            let weights = &mut weights[..quads];
+            for (quad, weights) in weights.iter_mut().enumerate() {
+                *weights = line(&block.lines, part * quads + quad);
+            }
+            for t in 0..T {
+                let below = -excess::<KIND, BIAS>(part, sums[t]);
+                let mut dot = match below {
+                    0 => _mm512_setzero_si512(),
+                    below => _mm512_set1_epi32(below),
+                };
+                for (index, weights) in weights.iter().enumerate() {
+                    let x = four(&x[t], (part * quads + index) % 8);
+                    dot = _mm512_dpbusd_epi32(dot, *weights, x);
+                }
+                let factor = _mm512_mul_ps(*scale, _mm512_set1_ps(steps[t].scale));
+                values[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), factor, values[t]);
+                if KIND == MINIMUM {
+                    let sum = _mm512_set1_ps(steps[t].sum);
+                    values[t] = _mm512_fmadd_ps(scales[1], sum, values[t]);
+                }
+            }
+        }
+    }
+    let units = units(blocks, group);
+    // SAFETY: the arrays have the 64 bytes that are read, and so have the chunks that are written.
+    unsafe {
+        let units = _mm512_loadu_ps(units.as_ptr());
+        let lanes: __m512i = _mm512_loadu_si512(LANE_OF_ROW.as_ptr().cast());
+        for (out, values) in out.as_chunks_mut::<ROWS>().0.iter_mut().zip(values) {
+            let rows = _mm512_mul_ps(_mm512_permutexvar_ps(lanes, values), units);
+            _mm512_storeu_ps(out.as_mut_ptr(), rows);
+        }
+    }
+}
