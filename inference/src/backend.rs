@@ -6,6 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::cancel::CancelToken;
+use crate::scheduler::Scope;
 use crate::tokenizer::TokenId;
 
 /// Why a device could not run a step.
@@ -63,6 +64,8 @@ pub(crate) struct Opening {
     pub(crate) context_tokens: usize,
     /// Takes its steps out of the queue.
     pub(crate) cancel: CancelToken,
+    /// Within which it may share what others have computed.
+    pub(crate) scope: Option<Scope>,
 }
 
 /// A loaded model on a device; shared by all sequences.
@@ -95,6 +98,12 @@ pub(crate) trait Sequence: fmt::Debug + Send {
         position: usize,
         logits: Vec<f32>,
     ) -> Result<Vec<f32>, BackendError>;
+
+    /// Takes over what others of its scope have computed of `tokens`, which stand at `position` and after: so
+    /// many of the first of them need not be run, never the last one.
+    fn share(&mut self, _tokens: &[TokenId], _position: usize) -> usize {
+        0
+    }
 
     /// Time that its steps took on a GPU, its share by rows where others were in them; `None` on CPUs, where
     /// the adapter counts no time, or after a step that could not be timed. A fork begins at zero.

@@ -6,12 +6,13 @@
 //! ```text
 //! sequence ── request ─┐
 //! sequence ── request ─┼─ choice ── step ── device
-//! sequence ── request ─┘            pages
+//! sequence ── request ─┘            pages ─ prefixes
 //! ```
 
 mod choice;
 mod device;
 mod pages;
+mod prefixes;
 mod request;
 mod sequence;
 
@@ -26,6 +27,8 @@ use choice::take_step;
 pub(crate) use device::{Device, Limits};
 pub(crate) use pages::PAGE;
 use pages::{Pages, Table};
+use prefixes::Prefixes;
+pub use prefixes::Scope;
 pub(crate) use request::{Asked, Request, place, stage};
 use sequence::Scheduled;
 
@@ -34,6 +37,8 @@ use sequence::Scheduled;
 const WAIT_PART: u32 = 8;
 /// And how long at most.
 const WAIT_MAX: Duration = Duration::from_millis(5);
+/// Memory of pages that no sequence holds any more, kept for sequences that begin equally.
+const IDLE_BYTES_MAX: u64 = 256 << 20;
 
 /// A model on a device, shared by its sequences.
 #[derive(Debug)]
@@ -59,6 +64,7 @@ struct State {
     queue: VecDeque<Request>,
     done: HashMap<u64, Result<Request, BackendError>>,
     pages: Pages,
+    prefixes: Prefixes,
     /// Numbers of requests and sequences.
     next: u64,
     /// How often the device was opened again; sequences of before are lost.
@@ -84,6 +90,7 @@ impl Scheduler {
                     queue: VecDeque::new(),
                     done: HashMap::new(),
                     pages,
+                    prefixes: Prefixes::default(),
                     next: 0,
                     reopened: 0,
                     leases: 0,
@@ -185,38 +192,58 @@ impl State {
         };
         device.reopen(fault)?;
         self.pages = Pages::default();
+        self.prefixes = Prefixes::default();
         self.pages.grow(device.pages());
         self.reopened += 1;
         Ok(())
     }
 
     /// Makes the device hold so many pages more than are taken or promised, and by half as much again where that
-    /// fits.
+    /// fits; else those that are kept for nobody go.
     fn make_room(
         &mut self,
         limits: &Limits,
         device: &mut Box<dyn Device>,
         more: usize,
     ) -> Result<(), BackendError> {
-        let needed = self.pages.needed(more);
-        if needed <= self.pages.capacity() {
-            return Ok(());
+        loop {
+            let needed = self.pages.needed(more);
+            if needed <= self.pages.capacity() {
+                return Ok(());
+            }
+            let grown = grow(limits, device, needed, more);
+            self.pages.grow(device.pages());
+            if grown.is_err() && !self.prefixes.evict(&mut self.pages) {
+                return grown;
+            }
         }
-        if needed > limits.pages_max {
-            let bytes = |pages: usize| (pages as u64).saturating_mul(limits.page_bytes);
-            return Err(BackendError::NoRoom {
-                wanted_bytes: bytes(more),
-                taken_bytes: bytes(needed - more),
-                bytes_max: bytes(limits.pages_max),
-            });
-        }
-        let ample = (needed + needed / 2).min(limits.pages_max);
-        if device.grow(ample).is_err() {
-            device.grow(needed)?;
-        }
-        self.pages.grow(device.pages());
-        Ok(())
     }
+
+    /// Lets go of pages that are kept for nobody, or too many.
+    fn trim(&mut self, limits: &Limits) {
+        let idle_max = IDLE_BYTES_MAX / limits.page_bytes.max(1);
+        let idle_max = usize::try_from(idle_max).unwrap_or(usize::MAX);
+        self.prefixes.trim(&mut self.pages, idle_max);
+    }
+}
+
+/// Makes the device hold so many pages, `more` of which are for somebody new.
+fn grow(
+    limits: &Limits,
+    device: &mut Box<dyn Device>,
+    needed: usize,
+    more: usize,
+) -> Result<(), BackendError> {
+    if needed > limits.pages_max {
+        let bytes = |pages: usize| (pages as u64).saturating_mul(limits.page_bytes);
+        return Err(BackendError::NoRoom {
+            wanted_bytes: bytes(more),
+            taken_bytes: bytes(needed - more),
+            bytes_max: bytes(limits.pages_max),
+        });
+    }
+    let ample = (needed + needed / 2).min(limits.pages_max);
+    device.grow(ample).or_else(|_| device.grow(needed))
 }
 
 impl Shared {
@@ -328,6 +355,7 @@ impl Lease<'_> {
             return Err(lost_before());
         };
         state.reopen_if_lost(device)?;
+        state.trim(&self.shared.limits);
         let pages = context_tokens.div_ceil(PAGE);
         state.make_room(&self.shared.limits, device, pages)?;
         Ok((state.pages.open(context_tokens), state.reopened))

@@ -11,6 +11,7 @@ use crate::backend::{BackendError, Opening, Sequence, zeroed};
 use crate::cancel::CancelToken;
 use crate::model::{Decoder, Model};
 use crate::sampler::{Sampler, Sampling, SamplingError, logit_of, order_key, token_of};
+use crate::scheduler::Scope;
 use crate::tokenizer::TokenId;
 use scores::Scores;
 
@@ -135,6 +136,8 @@ pub struct Session {
     at_end: bool,
     failed: bool,
     usage: Usage,
+    /// Tokens that were taken over from others of the scope.
+    shared: u32,
 }
 
 impl Session {
@@ -143,6 +146,27 @@ impl Session {
     /// # Errors
     /// [`SessionError`]: the context size or a sampling parameter is out of range, or there is not enough memory.
     pub fn open(model: &Arc<Model>, options: SessionOptions) -> Result<Self, SessionError> {
+        Self::open_with(model, options, None)
+    }
+
+    /// As [`Session::open`], for a session that shares with others of a scope what they have computed of equal
+    /// beginnings. Results and usage are those of a session alone; only the time that a prompt takes tells.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub fn open_in(
+        model: &Arc<Model>,
+        options: SessionOptions,
+        scope: &Scope,
+    ) -> Result<Self, SessionError> {
+        Self::open_with(model, options, Some(scope.clone()))
+    }
+
+    fn open_with(
+        model: &Arc<Model>,
+        options: SessionOptions,
+        scope: Option<Scope>,
+    ) -> Result<Self, SessionError> {
         let SessionOptions {
             context_tokens_max,
             sampling,
@@ -163,6 +187,7 @@ impl Session {
         let opening = Opening {
             context_tokens: context_tokens_max as usize,
             cancel: cancel.clone(),
+            scope,
         };
         Ok(Self {
             sequence: decoder.backend.open(opening)?,
@@ -179,6 +204,7 @@ impl Session {
             at_end: false,
             failed: false,
             usage: Usage::default(),
+            shared: 0,
         })
     }
 
@@ -199,12 +225,29 @@ impl Session {
             return Ok(());
         }
         let all = self.note_appended(tokens)?;
-        let chunks = all.chunks(self.decoder.backend.batch_tokens_max());
-        let last = chunks.len() - 1;
-        for (index, chunk) in chunks.enumerate() {
-            self.step(chunk, index == last)?;
+        let batch = self.decoder.backend.batch_tokens_max();
+        let mut at = self.share(&all)?;
+        while at < all.len() {
+            // Chunks end where they would if nothing were shared.
+            let end = all.len().min((at / batch + 1) * batch);
+            self.step(&all[at..end], end == all.len())?;
+            at = end;
         }
         Ok(())
+    }
+
+    /// Takes over what others of the scope have computed; counts it as if it were run.
+    fn share(&mut self, tokens: &[TokenId]) -> Result<usize, SessionError> {
+        let position = self.begin()?;
+        let shared = self.sequence.share(tokens, position);
+        self.finish(shared, 0);
+        self.shared += u32::try_from(shared).unwrap_or(u32::MAX);
+        Ok(shared)
+    }
+
+    /// Tokens that needed no computing, since others of the scope had computed them; part of no usage.
+    pub fn shared_tokens(&self) -> u32 {
+        self.shared
     }
 
     /// As [`Session::append`], and gives the logits after each of the tokens: `tokens.len()` rows of one value
@@ -388,6 +431,7 @@ impl Session {
             at_end: self.at_end,
             failed: false,
             usage: self.usage,
+            shared: self.shared,
         })
     }
 

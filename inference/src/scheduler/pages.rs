@@ -1,6 +1,6 @@
 //! Which pages of the cache belong to which sequence.
 //! In: how many positions a sequence may have, and has. Out: page numbers. A page is shared by a sequence
-//! and its forks until one of them writes to it; what a sequence was promised is always there.
+//! and its forks, and by sequences that begin equally, until one of them writes to it; what a sequence was promised is always there.
 
 /// Positions of a page.
 pub(crate) const PAGE: usize = 32;
@@ -27,12 +27,23 @@ impl Table {
     pub(super) fn pages(&self) -> &[u32] {
         &self.pages
     }
+
+    /// Whether it may take another page.
+    pub(super) fn has_room(&self) -> bool {
+        self.promised > 0
+    }
 }
 
 impl Pages {
     /// Pages that exist.
     pub(super) fn capacity(&self) -> usize {
         self.holders.len()
+    }
+
+    /// Pages that nobody holds.
+    #[cfg(test)]
+    pub(super) fn free(&self) -> usize {
+        self.free.len()
     }
 
     /// Whether no sequence has any, or was promised one.
@@ -107,16 +118,45 @@ impl Pages {
         }
     }
 
+    /// Gives a table a page that another sequence has filled, in the place of one that it was promised.
+    pub(super) fn share(&mut self, table: &mut Table, page: u32) {
+        self.hold(page);
+        self.promised -= 1;
+        table.promised -= 1;
+        table.pages.push(page);
+    }
+
+    /// Gives a table another page that holds the same as its own.
+    pub(super) fn swap(&mut self, table: &mut Table, at: usize, page: u32) {
+        self.hold(page);
+        let own = std::mem::replace(&mut table.pages[at], page);
+        self.let_go(own);
+    }
+
+    pub(super) fn holders(&self, page: u32) -> u32 {
+        self.holders[page as usize]
+    }
+
+    /// Holds a page that somebody holds.
+    pub(super) fn hold(&mut self, page: u32) {
+        self.holders[page as usize] += 1;
+    }
+
+    /// Holds a page no more; it is free once nobody does.
+    pub(super) fn let_go(&mut self, page: u32) {
+        let holders = &mut self.holders[page as usize];
+        *holders -= 1;
+        if *holders == 0 {
+            self.free.push(page);
+        }
+    }
+
     /// Gives a sequence's pages back.
     pub(super) fn close(&mut self, table: &mut Table) {
         self.promised -= table.promised;
         table.promised = 0;
         for page in table.pages.drain(..) {
-            let holders = &mut self.holders[page as usize];
-            *holders -= 1;
-            if *holders == 0 {
-                self.free.push(page);
-            }
+            self.let_go(page);
         }
     }
 }

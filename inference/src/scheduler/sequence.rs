@@ -7,9 +7,9 @@ use std::time::Duration;
 use crate::backend::{BackendError, Opening, Ranked, Sequence};
 use crate::tokenizer::TokenId;
 
-use super::pages::Table;
+use super::pages::{PAGE, Table};
 use super::request::{Asked, Request};
-use super::{Shared, lost_before};
+use super::{Shared, State, lost_before};
 
 /// A sequence on a device.
 #[derive(Debug)]
@@ -23,6 +23,10 @@ pub(super) struct Scheduled {
     reopened: u64,
     /// Of its steps on the device; `None` once one is not known.
     time: Option<Duration>,
+    /// The tokens that it has run, where it shares them.
+    tokens: Vec<TokenId>,
+    /// Its first pages that are known to others of its scope.
+    known: usize,
     /// Memory of the request before.
     spare: (Vec<TokenId>, Vec<u32>),
 }
@@ -35,6 +39,8 @@ impl Scheduled {
             opening,
             reopened,
             time: shared.limits.timed.then_some(Duration::ZERO),
+            tokens: Vec::new(),
+            known: 0,
             spare: (Vec::new(), Vec::new()),
             shared: Arc::clone(shared),
         }
@@ -89,12 +95,48 @@ impl Scheduled {
             wrong: None,
         };
         let mut done = shared.run(state, request)?;
+        self.make_known(tokens, position);
         self.time = time.zip(done.time).map(|(before, steps)| before + steps);
         self.spare = (
             std::mem::take(&mut done.tokens),
             std::mem::take(&mut done.pages),
         );
         Ok(done)
+    }
+}
+
+impl Scheduled {
+    /// Notes tokens that were run, and makes pages that they have filled known to the scope.
+    fn make_known(&mut self, tokens: &[TokenId], position: usize) {
+        let Some(scope) = &self.opening.scope else {
+            return;
+        };
+        self.tokens.truncate(position);
+        self.tokens.extend_from_slice(tokens);
+        let full = self.tokens.as_chunks::<PAGE>().0;
+        if full.len() <= self.known {
+            return;
+        }
+        let mut state = self.shared.lock();
+        if state.reopened != self.reopened {
+            return;
+        }
+        let State {
+            pages, prefixes, ..
+        } = &mut *state;
+        for (at, page_tokens) in full.iter().enumerate().skip(self.known) {
+            let before = at.checked_sub(1).map(|before| self.table.pages()[before]);
+            match prefixes.find(scope, before, page_tokens) {
+                // Somebody was faster.
+                Some(page) => pages.swap(&mut self.table, at, page),
+                None => {
+                    let page = self.table.pages()[at];
+                    prefixes.insert(pages, (scope, before, page), page_tokens);
+                }
+            }
+        }
+        self.known = full.len();
+        prefixes.touch(&self.table.pages()[..self.known]);
     }
 }
 
@@ -114,7 +156,43 @@ impl Sequence for Scheduled {
         let shared = &self.shared;
         let table = shared.lease().fork(self, positions)?;
         let opening = self.opening.clone();
-        Ok(Box::new(Self::new(shared, table, self.reopened, opening)))
+        let mut fork = Self::new(shared, table, self.reopened, opening);
+        fork.tokens.extend(self.tokens.iter().take(positions));
+        fork.known = self.known.min(positions / PAGE);
+        Ok(Box::new(fork))
+    }
+
+    fn share(&mut self, tokens: &[TokenId], position: usize) -> usize {
+        let Some(scope) = &self.opening.scope else {
+            return 0;
+        };
+        let mut state = self.shared.lock();
+        let table = &mut self.table;
+        let whole = position == self.known * PAGE && table.pages().len() == self.known;
+        if self.reopened != state.reopened || !whole {
+            return 0;
+        }
+        let State {
+            pages, prefixes, ..
+        } = &mut *state;
+        // The last token's logits are computed by whoever wants them.
+        let before_last = &tokens[..tokens.len().saturating_sub(1)];
+        let mut shared = 0;
+        for page_tokens in before_last.as_chunks::<PAGE>().0 {
+            let before = table.pages().last().copied();
+            let Some(page) = prefixes.find(scope, before, page_tokens) else {
+                break;
+            };
+            if !table.has_room() {
+                break;
+            }
+            pages.share(table, page);
+            self.known += 1;
+            self.tokens.extend_from_slice(page_tokens);
+            shared += PAGE;
+        }
+        prefixes.touch(table.pages());
+        shared
     }
 
     fn gpu_time(&self) -> Option<Duration> {
@@ -150,6 +228,8 @@ impl Drop for Scheduled {
             return;
         }
         state.pages.close(&mut self.table);
+        self.opening.scope = None;
+        state.trim(&self.shared.limits);
         if state.pages.unused()
             && let Some(mut device) = state.device.take()
         {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tussah_inference::{
-    CancelToken, LoadOptions, Model, Sampling, Session, SessionError, SessionOptions, SimdLevel,
-    TokenId, Usage,
+    CancelToken, LoadOptions, Model, Sampling, Scope, Session, SessionError, SessionOptions,
+    SimdLevel, TokenId, Usage,
 };
 
 use crate::builder::{Q4_1, SMALL, llama, session};
@@ -214,5 +214,54 @@ fn who_generates_goes_on_while_a_long_prompt_is_read() {
             during >= 16,
             "{during} tokens while a prompt of 4096 was read"
         );
+    });
+}
+
+#[test]
+fn equal_beginnings_are_shared_within_a_scope_and_nobody_can_tell() {
+    let model = loaded(SimdLevel::Auto, 2).unwrap();
+    let beginning = Numbers(9).tokens(150);
+    let scope = Scope::new();
+    let options = || SessionOptions {
+        context_tokens_max: 400,
+        sampling: SAMPLING,
+        seed: [0; 32],
+        cancel: CancelToken::new(),
+    };
+    // The whole beginning at once, and after it what is a session's own; then a fork.
+    let account = |mut session: Session, seed: u64| {
+        let mut numbers = Numbers(seed);
+        let mut account = Account::default();
+        let mut prompt = beginning.clone();
+        prompt.extend(numbers.tokens(20));
+        session.append(&prompt).unwrap();
+        account.note(&mut session);
+        let mut fork = session.fork().unwrap();
+        for session in [&mut session, &mut fork] {
+            session.append(&numbers.tokens(40)).unwrap();
+            account.note(session);
+        }
+        (account, session.shared_tokens())
+    };
+    let alone = |seed| account(Session::open(&model, options()).unwrap(), seed);
+    let shared = |seed| account(Session::open_in(&model, options(), &scope).unwrap(), seed);
+    let (first, of_first) = shared(1);
+    assert!(first == alone(1).0);
+    assert_eq!((of_first, alone(1).1), (0, 0));
+    // Of 150 tokens four pages are full, and of the very same prompt five; a fork's are its own.
+    for (seed, tokens) in [(2, 128), (1, 160), (2, 160)] {
+        let (found, of_found) = shared(seed);
+        assert!(found == alone(seed).0, "{seed}");
+        assert_eq!(of_found, tokens, "{seed}");
+    }
+    // Others see nothing of it, even at the same time.
+    let other = Session::open_in(&model, options(), &Scope::new()).unwrap();
+    assert_eq!(account(other, 1).1, 0);
+    std::thread::scope(|scope| {
+        let run = |seed| scope.spawn(move || (seed, shared(seed).0));
+        for together in (1..9).map(run).collect::<Vec<_>>() {
+            let (seed, found) = together.join().unwrap();
+            assert!(found == alone(seed).0, "{seed}");
+        }
     });
 }
