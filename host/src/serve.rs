@@ -69,7 +69,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 const SETTLED: Duration = Duration::from_secs(60);
 /// The largest blob that can be uploaded: as large as a module may be.
 const UPLOAD_BYTES_MAX: u64 = ModuleRef::SIZE_BYTES_MAX;
-/// How long clients may take to read their last answers.
+/// How long clients may take to read their last answers, and then a look at the chain for a name server.
 const ANSWERS_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// What a daemon is told before it starts.
@@ -265,7 +265,9 @@ pub(crate) fn run(settings: &Settings, ui: &Ui) -> Result<Exit, Failure> {
         .enable_all()
         .build()
         .map_err(Failure::host)?;
-    executor.block_on(serve(settings, admission, &home, ledger, ui))
+    let served = executor.block_on(serve(settings, admission, &home, ledger, ui));
+    executor.shutdown_timeout(ANSWERS_TIME_MAX);
+    served
 }
 
 async fn serve(

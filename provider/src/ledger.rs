@@ -193,6 +193,7 @@ impl Jobs for LedgerView {
     fn job(&mut self, id: &Digest) -> Result<Option<KnownJob>, JobsError> {
         jobs::known(&self.connection, id).map_err(|error: LedgerError| JobsError {
             message: error.to_string(),
+            is_damaged: matches!(error, LedgerError::Store(StoreError::Damaged(_))),
         })
     }
 }

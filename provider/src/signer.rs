@@ -67,6 +67,8 @@ pub type SignPosting = fn(&Posting, &SigningKey) -> Option<Signature>;
 pub struct JobsError {
     /// Why, with its causes.
     pub message: String,
+    /// Whether it is this job's row that is amiss, and will stay so: nobody waits for it to pass.
+    pub is_damaged: bool,
 }
 
 /// The keys, and what was signed with them.
@@ -338,8 +340,10 @@ fn malformed(error: impl std::fmt::Display) -> Denial {
 }
 
 fn ledger(error: JobsError) -> Denial {
-    Denial::Ledger {
-        message: error.message,
+    let message = error.message;
+    match error.is_damaged {
+        true => Denial::Damaged { message },
+        false => Denial::Ledger { message },
     }
 }
 

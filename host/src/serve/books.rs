@@ -187,7 +187,13 @@ fn place(channel: Channel) -> Result<(ChannelAddress, u64), PayError> {
 impl Paymaster for Books {
     fn admit(&self, request: &Request) -> Result<PlaceGrant, PayError> {
         let (address, _) = place(request.body.channel)?;
-        let id = self.view(&address)?.record.id;
+        let record = self.view(&address)?.record;
+        // A stranger's request holds no channel, and has nobody look at the chain.
+        if request.body.client_key != record.terms.client_key {
+            let message = format!("channel {address} is another client's");
+            return Err(PayError::Refused(message));
+        }
+        let id = record.id;
         self.require_seen(&address, &id)?;
         let require_open = || match is_close_signed(&self.folder, &id.address) {
             false => Ok(()),
@@ -210,14 +216,11 @@ impl Paymaster for Books {
         })
     }
 
-    fn release(&self, request: &Request, of: &Opening) -> Result<(), PayError> {
-        let (address, index) = place(request.body.channel)?;
+    fn release(&self, request: &Request, of: &Opening) -> Result<bool, PayError> {
+        let (address, _) = place(request.body.channel)?;
         let id = self.view_of(&address, of)?.record.id;
         let released = self.book.release(&id, request);
-        match released.map_err(|error| refused(&address, error))? {
-            true => Ok(()),
-            false => Err(PayError::Failed(format!("place {index} is not the last"))),
-        }
+        released.map_err(|error| refused(&address, error))
     }
 
     fn opening(&self, channel: &ChannelAddress) -> Result<Opening, PayError> {
@@ -393,6 +396,10 @@ mod tests {
     }
 
     fn request(address: ChannelAddress) -> Request {
+        request_by(1, address)
+    }
+
+    fn request_by(client: u8, address: ChannelAddress) -> Request {
         let nonce = Nonce::from_bytes([3; 32]);
         let body = RequestBody {
             version: Version::V1,
@@ -403,9 +410,32 @@ mod tests {
             price_nanograms_max: Nanograms::new(7).unwrap(),
             channel: Channel::Ton { address, index: 0 },
             deadline_unix_ms: None,
-            client_key: key(1).public_key(),
+            client_key: key(client).public_key(),
         };
-        body.sign(&key(1)).unwrap()
+        body.sign(&key(client)).unwrap()
+    }
+
+    #[test]
+    fn a_strangers_request_holds_no_channel() {
+        let temporary = tempfile::tempdir().unwrap();
+        let home = Home::at(temporary.path().to_owned()).unwrap();
+        let books = Books::open(&home, key(2).public_key(), Nanograms::MAX).unwrap();
+        let (record, look) = open_channel();
+        books.book.add(&record, &look).unwrap();
+        books.sights.keep(books.to_watch().unwrap().iter());
+        let account = &record.id.address;
+        let address = ChannelAddress {
+            workchain: 0,
+            account: account.address.0,
+        };
+        let sight = Sight::new(Moment::now(), crate::clock::seconds());
+        books.sights.saw(&record.id, sight);
+        let refused = books.admit(&request_by(9, address));
+        assert!(matches!(refused, Err(PayError::Refused(_))), "{refused:?}");
+        // Another command of this host may use it.
+        drop(hold(&books.folder, account).unwrap());
+        books.admit(&request(address)).unwrap();
+        assert!(hold(&books.folder, account).is_err());
     }
 
     #[test]

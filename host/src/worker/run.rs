@@ -20,6 +20,7 @@ use tussah_runtime::{
 use super::Shared;
 use crate::{
     device::Need,
+    exit_code::Exit,
     failure::Failure,
     road::{self, MEMORY_BYTES_MAX},
 };
@@ -87,7 +88,20 @@ impl Refused {
         }
     }
 
-    fn run(error: RunError) -> Self {
+    /// By its client while a model was waited for: nobody failed.
+    fn cancelled() -> Self {
+        Self {
+            fault: WhoseFault::Client,
+            failure: Failure::new(Exit::INTERRUPTED, "cancelled before it ran"),
+        }
+    }
+
+    /// `is_cancelled`: its client wanted no more of it by then, so that whatever did not come about is not
+    /// told as somebody's failure.
+    fn run(error: RunError, is_cancelled: bool) -> Self {
+        if is_cancelled {
+            return Self::cancelled();
+        }
         let fault = match error.fault() {
             Fault::Developer => WhoseFault::Developer,
             Fault::Client => WhoseFault::Client,
@@ -127,6 +141,7 @@ async fn account(
         input: request.input.0,
     };
     let running = run_unsigned(&shared.runtime, job, run);
+    let mut by_client = None;
     let account = match request.time_max_ms.map(Duration::from_millis) {
         None => running.await,
         Some(time_max) => {
@@ -134,13 +149,15 @@ async fn account(
             tokio::select! {
                 account = &mut running => account,
                 () = tokio::time::sleep(time_max) => {
+                    by_client = Some(cancel.token().is_cancelled());
                     cancel.cancel();
                     running.await
                 }
             }
         }
     };
-    account.map_err(Refused::run)
+    let by_client = by_client.unwrap_or_else(|| cancel.token().is_cancelled());
+    account.map_err(|error| Refused::run(error, by_client))
 }
 
 /// Small modules that were read last, the latest first: a job that comes often is not read from the
@@ -276,5 +293,31 @@ impl Events for Forward {
             // Compiling and loading are this host's own affairs.
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tussah_runtime::{ModelSourceError, PrepareError};
+
+    use super::*;
+
+    #[test]
+    fn a_wait_that_its_client_gave_up_is_not_told_as_the_providers_failure() {
+        let refused = |is_cancelled| {
+            let left = PrepareError::Model {
+                name: "tiny".to_owned(),
+                reason: ModelSourceError {
+                    digest: Digest::of(b"a model"),
+                    reason: "nobody waits for it any more".into(),
+                },
+            };
+            let Refused { fault, failure } = Refused::run(left.into(), is_cancelled);
+            (fault, failure.exit.number(), failure.chain().join(": "))
+        };
+        let (fault, _, said) = refused(false);
+        assert_eq!(fault, WhoseFault::Provider, "{said}");
+        let cancelled = "cancelled before it ran".to_owned();
+        assert_eq!(refused(true), (WhoseFault::Client, 130, cancelled));
     }
 }

@@ -134,11 +134,12 @@ pub trait Paymaster: Debug + Send + Sync {
     /// [`PayError`]; nothing was taken.
     fn admit(&self, request: &Request) -> Result<PlaceGrant, PayError>;
 
-    /// Takes a place back from a request that got it and was not accepted after all.
+    /// Takes a place back from a request that got it and was not accepted after all; whether it had
+    /// one, and the last.
     ///
     /// # Errors
     /// [`PayError`]; the place is the request's as before.
-    fn release(&self, request: &Request, opening: &Opening) -> Result<(), PayError>;
+    fn release(&self, request: &Request, opening: &Opening) -> Result<bool, PayError>;
 
     /// Which opening of the channel receipts are for now.
     ///
@@ -236,6 +237,22 @@ impl Turns {
     }
 }
 
+impl SubmitError {
+    /// Whether it was said for what the job is, before a place in a channel was asked for.
+    pub(super) fn is_before_a_place(&self) -> bool {
+        matches!(
+            self,
+            Self::InputTooLarge { .. }
+                | Self::Limit(_)
+                | Self::Model(_)
+                | Self::Slow { .. }
+                | Self::Missing { .. }
+                | Self::PriceTooLow { .. }
+                | Self::Late
+        )
+    }
+}
+
 impl Gateway {
     /// Whoever keeps the books, if jobs are taken through channels here.
     pub fn paymaster(&self) -> Option<&Arc<dyn Paymaster>> {
@@ -301,8 +318,44 @@ impl Gateway {
         } = place;
         let job = request.body.job_id();
         let released = self.ask_books(address, move |books| books.release(&request, &opening));
-        if let Err(error) = released.await {
-            tracing::error!(%job, %error, "its place in the channel could not be given back");
+        match released.await {
+            Ok(true) => {}
+            Ok(false) => tracing::error!(%job, "its place in the channel is not the last"),
+            Err(error) => {
+                tracing::error!(%job, %error, "its place in the channel could not be given back");
+            }
+        }
+    }
+
+    /// Gives back the place that a request may have in the book from before: the process ended before
+    /// the ledger had its job, and what its client sends again is refused by now. Else no job could be
+    /// taken through the channel any more.
+    pub(super) async fn give_up_place(&self, request: &Request) {
+        let Channel::Ton { address, .. } = request.body.channel else {
+            return;
+        };
+        // Only its client may give it up.
+        if self.paymaster().is_none() || request.verify().is_err() {
+            return;
+        }
+        let job = request.body.job_id();
+        let _turn = self.inner.turns.wait(&address).await;
+        // In its turn nobody else is between the book and the ledger.
+        if !matches!(self.inner.ledger.job(&job), Ok(None)) {
+            return;
+        }
+        let request = request.clone();
+        let released = self.ask_books(address, move |books| {
+            let opening = books.opening(&address)?;
+            books.release(&request, &opening)
+        });
+        match released.await {
+            Ok(true) => tracing::info!(%job, "was refused, and its place in the channel is free"),
+            // It had none; or there is no such channel.
+            Ok(false) | Err(PayError::NoChannel(_)) => {}
+            Err(error) => {
+                tracing::error!(%job, %error, "its place in the channel could not be given back");
+            }
         }
     }
 

@@ -39,6 +39,19 @@ pub(super) struct Preparing {
     ready: HashSet<Digest>,
 }
 
+/// Runs whose modules are being made ready, of each account.
+#[derive(Debug, Default)]
+pub(super) struct UnderWay(HashMap<AccountId, usize>);
+
+impl UnderWay {
+    /// One more, if its module has not begun anywhere yet.
+    pub(super) fn add(&mut self, preparing: &Preparing, account: AccountId, module: &Digest) {
+        if !preparing.ready.contains(module) {
+            *self.0.entry(account).or_default() += 1;
+        }
+    }
+}
+
 #[derive(Debug)]
 struct GivenUp {
     account: AccountId,
@@ -46,23 +59,33 @@ struct GivenUp {
 }
 
 impl Preparing {
-    /// Whether a job of this account and module may go to the worker beside these runs.
+    /// How many runs each account has under way whose modules have not begun anywhere yet, with those that
+    /// were given up.
+    pub(super) fn under_way(&self, runs: &HashMap<u64, Running>) -> UnderWay {
+        let mut under_way = UnderWay::default();
+        for run in runs.values().filter(|run| run.clock.started.is_none()) {
+            under_way.add(
+                self,
+                run.live.waiting.account,
+                &run.live.manifest.module.digest,
+            );
+        }
+        for run in self.given_up.values() {
+            *under_way.0.entry(run.account).or_default() += 1;
+        }
+        under_way
+    }
+
+    /// Whether a job of this account and module may go to the worker beside those. It is asked of every job
+    /// that waits, with the gateway's state locked, and so looks at no run.
     pub(super) fn may_begin(
         &self,
-        runs: &HashMap<u64, Running>,
+        under_way: &UnderWay,
         account: AccountId,
         module: &Digest,
     ) -> bool {
-        if self.ready.contains(module) {
-            return true;
-        }
-        let under_way = runs.values().filter(|run| {
-            run.clock.started.is_none()
-                && run.live.waiting.account == account
-                && !self.ready.contains(&run.live.manifest.module.digest)
-        });
-        let given_up = self.given_up.values().filter(|run| run.account == account);
-        !self.is_full() && under_way.count() + given_up.count() < ACCOUNT_MAX
+        let of_account = under_way.0.get(&account).copied().unwrap_or_default();
+        self.ready.contains(module) || (!self.is_full() && of_account < ACCOUNT_MAX)
     }
 
     /// Remembers that a module began; whether that is news.
@@ -142,6 +165,33 @@ impl Preparing {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_account_makes_few_modules_ready_at_a_time() {
+        let mut preparing = Preparing::default();
+        let (one, other) = (AccountId(1), AccountId(2));
+        let (known, new) = (Digest::of(b"known"), Digest::of(b"new"));
+        preparing.began(known);
+        let mut under_way = preparing.under_way(&HashMap::new());
+        for _ in 0..ACCOUNT_MAX {
+            assert!(preparing.may_begin(&under_way, one, &new));
+            // One that is ready takes no place of these.
+            under_way.add(&preparing, one, &known);
+            under_way.add(&preparing, one, &new);
+        }
+        assert!(!preparing.may_begin(&under_way, one, &new));
+        assert!(preparing.may_begin(&under_way, one, &known));
+        assert!(preparing.may_begin(&under_way, other, &new));
+        // What was given up counts until the worker is done with it.
+        for run in 0..2 {
+            preparing.give_up(run, other, new);
+        }
+        let under_way = preparing.under_way(&HashMap::new());
+        assert!(!preparing.may_begin(&under_way, other, &new));
+        preparing.ended(0);
+        let under_way = preparing.under_way(&HashMap::new());
+        assert!(preparing.may_begin(&under_way, other, &new));
+    }
 
     #[test]
     fn a_module_that_was_ready_before_is_slow_the_second_time_alone() {

@@ -350,12 +350,22 @@ impl Gateway {
         if let Some(ticket) = self.known_signed(&submission).await? {
             return Ok(ticket);
         }
-        self.admit(&submission)?;
+        let taken = self.submit_new(&submission).await;
+        if let (Err(refused), Ask::Signed(request)) = (&taken, &submission.ask)
+            && refused.is_before_a_place()
+        {
+            self.give_up_place(request).await;
+        }
+        taken
+    }
+
+    async fn submit_new(&self, submission: &Submission) -> Result<Ticket, SubmitError> {
+        self.admit(submission)?;
         let now = now_unix_ms();
         let deadline = submission.deadline_ms.map(|ms| now.saturating_add(ms));
         let is_seeded = matches!(submission.ask, Ask::House { seed: Some(_), .. });
         for attempt in 0..=ATTEMPTS_MAX {
-            let ticket = self.attempt(&submission, attempt, deadline, now).await?;
+            let ticket = self.attempt(submission, attempt, deadline, now).await?;
             // An answer that was cut short, or is being cut short, is nobody's answer to the next call.
             let is_cut = match &ticket.news {
                 News::Ended(job) => !is_answer(job),

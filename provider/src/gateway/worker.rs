@@ -234,11 +234,12 @@ impl Gateway {
         }
         // Runs that were given up hold their places in the worker for a while.
         let places = self.inner.config.queue.running_max + GIVEN_UP_MAX;
+        let mut under_way = preparing.under_way(runs);
         while runs.len() + preparing.given_up() < places {
             let may_begin = |waiting: &Waiting| {
                 let job = live.get(&waiting.job);
                 job.is_none_or(|job| {
-                    preparing.may_begin(runs, waiting.account, &job.manifest.module.digest)
+                    preparing.may_begin(&under_way, waiting.account, &job.manifest.module.digest)
                 })
             };
             let Some(waiting) = queue.pop_where(may_begin) else {
@@ -249,6 +250,7 @@ impl Gateway {
                 queue.finish(&waiting, None);
                 continue;
             };
+            under_way.add(preparing, waiting.account, &live.manifest.module.digest);
             let run = *next_run;
             *next_run += 1;
             // A worker that is just going leaves the run to `worker_is_gone`.

@@ -19,6 +19,7 @@ impl Jobs for Paper {
         let jobs = self.0.borrow();
         let jobs = jobs.as_ref().ok_or(JobsError {
             message: "no disk".to_owned(),
+            is_damaged: false,
         })?;
         Ok(jobs.get(id).cloned())
     }

@@ -74,11 +74,14 @@ impl Paymaster for Paper {
         })
     }
 
-    fn release(&self, request: &Request, opening: &Opening) -> Result<(), PayError> {
+    fn release(&self, request: &Request, opening: &Opening) -> Result<bool, PayError> {
         let place = (opening.incarnation, index_of(request.body.channel));
-        let job = self.places.lock().unwrap().remove(&place);
-        assert_eq!(job, Some(request.body.job_id()));
-        Ok(())
+        let mut places = self.places.lock().unwrap();
+        let has_it = places.get(&place) == Some(&request.body.job_id());
+        if has_it {
+            places.remove(&place);
+        }
+        Ok(has_it)
     }
 
     fn opening(&self, _: &ChannelAddress) -> Result<Opening, PayError> {
@@ -271,6 +274,53 @@ fn a_place_is_free_again_where_the_ledger_refused_its_job() {
         let job = accepted.id;
         accepted.leave();
         assert_eq!(book.unfinished().unwrap(), [job]);
+        check(&gateway);
+    });
+}
+
+#[test]
+fn a_place_is_free_again_where_its_job_is_refused_after_a_crash() {
+    let folder = tempfile::tempdir().unwrap();
+    wait(async {
+        let book = Arc::new(Paper::default());
+        let gateway = gateway(folder.path(), &book).await;
+        let mut late = at(&gateway, 0);
+        let Ask::Signed(request) = &late.ask else {
+            panic!("it is signed");
+        };
+        let request = (**request).clone();
+        late.deadline_ms = Some(0);
+        // The process ended once the book had it: the ledger has nothing.
+        book.admit(&request).unwrap();
+        // Only the request's own client may give it up.
+        let mut forged = request.clone();
+        let Ask::Signed(other) = saying(&gateway, 0, "another job").ask else {
+            panic!("it is signed");
+        };
+        forged.signature = other.signature;
+        let stranger = Submission {
+            ask: Ask::Signed(Box::new(forged)),
+            input: vec![0; 64 << 20],
+            ..saying(&gateway, 0, "hello")
+        };
+        let error = gateway.submit(stranger).await.unwrap_err();
+        assert!(
+            matches!(error, SubmitError::InputTooLarge { .. }),
+            "{error}"
+        );
+        assert_eq!(book.unfinished().unwrap(), [request.body.job_id()]);
+        let error = gateway.submit(late).await.unwrap_err();
+        assert!(matches!(error, SubmitError::Late), "{error}");
+        assert_eq!(book.unfinished().unwrap(), []);
+        let accepted = gateway.submit(saying(&gateway, 0, "another job")).await;
+        let accepted = accepted.unwrap();
+        assert!(!accepted.known);
+        // What the ledger has is given up by no refusal.
+        let mut again = saying(&gateway, 0, "another job");
+        again.deadline_ms = Some(0);
+        assert!(gateway.submit(again).await.unwrap().known);
+        assert_eq!(book.unfinished().unwrap(), [accepted.id]);
+        accepted.leave();
         check(&gateway);
     });
 }

@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, PoisonError, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::time::MissedTickBehavior;
@@ -32,6 +32,8 @@ use crate::{
 /// What was said last.
 #[derive(Default)]
 struct Told {
+    /// How long channels that could not be seen are left alone by whoever asks for them.
+    rests: Rests,
     /// Of each channel.
     channels: HashMap<Address, String>,
     /// Of a book that cannot be read.
@@ -42,8 +44,32 @@ struct Told {
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 /// At the least between two looks, however many ask for channels that were not seen.
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
+/// The longest that a channel which was not seen is left alone by whoever asks for it.
+const REST_MAX: Duration = Duration::from_secs(8);
 /// Between two tries to reach the chain: twice as long each time, up to the second.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+
+/// Channels that a look did not show: until when no wish has them looked at again, and how long that was.
+/// However many ask, a chain that fails is asked twice as late each time, up to [`REST_MAX`].
+#[derive(Debug, Default)]
+struct Rests(HashMap<Address, (Instant, Duration)>);
+
+impl Rests {
+    fn is_resting(&self, address: &Address, now: Instant) -> bool {
+        self.0.get(address).is_some_and(|(until, _)| now < *until)
+    }
+
+    /// After a look.
+    fn looked(&mut self, address: &Address, is_seen: bool, now: Instant) {
+        if is_seen {
+            self.0.remove(address);
+            return;
+        }
+        let last = self.0.get(address).map_or(LOOK_PAUSE, |(_, last)| *last);
+        let rest = REST_MAX.min(last * 2);
+        self.0.insert(address.clone(), (now + rest, rest));
+    }
+}
 
 /// What the watch works with.
 struct Watcher {
@@ -108,11 +134,13 @@ impl Books {
         self.sights.keep(views.iter());
         for view in views {
             let id = &view.record.id;
-            let is_seen = self.sights.require(id, Moment::now()).is_ok();
-            if which == Which::Wanted && is_seen && !due.contains(&id.address) {
+            let is_seen = || self.sights.require(id, Moment::now()).is_ok();
+            let rests = is_seen() || told.rests.is_resting(&id.address, Instant::now());
+            if which == Which::Wanted && rests && !due.contains(&id.address) {
                 continue;
             }
             let said = self.look(watcher, id).await.unwrap_or_default();
+            told.rests.looked(&id.address, is_seen(), Instant::now());
             if !said.is_empty() && told.channels.get(&id.address) != Some(&said) {
                 watcher.ui.warn(&said);
             }
@@ -239,5 +267,30 @@ async fn connect(option: &ChainOption, ui: &Ui) -> Result<OpenChain, Failure> {
         said = Some(reason);
         tokio::time::sleep(pause).await;
         pause = RETRY.1.min(pause * 2);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_that_is_not_seen_is_looked_at_ever_later_however_often_it_is_asked_for() {
+        let [one, other] = [1, 2].map(|byte| Address::new(0, [byte; 32].into()));
+        let start = Instant::now();
+        let (mut rests, mut now, mut looks) = (Rests::default(), start, 0);
+        // Ten minutes of somebody who asks all the time.
+        while now < start + Duration::from_secs(600) {
+            if !rests.is_resting(&one, now) {
+                rests.looked(&one, false, now);
+                looks += 1;
+            }
+            now += LOOK_PAUSE;
+        }
+        // After 1, 2, 4 and 8 seconds, and then every 8, where there were 1,200 wishes.
+        assert_eq!(looks, 78);
+        assert!(!rests.is_resting(&other, now));
+        rests.looked(&one, true, now);
+        assert!(!rests.is_resting(&one, now));
     }
 }

@@ -1,5 +1,7 @@
 //! What becomes of jobs when the ledger cannot be written, and after a crash.
 
+use tussah_manifest::Request;
+
 use super::*;
 
 /// What fails every change of a row of `jobs`, as a full disk would, until it is dropped.
@@ -47,8 +49,8 @@ fn an_end_that_cannot_be_written_is_kept_and_written_later() {
     });
 }
 
-#[test]
-fn a_job_whose_row_is_damaged_while_it_runs_holds_up_no_other() {
+/// A job whose row is damaged while it runs holds up no other.
+fn check_damaged(damage: impl Fn(&rusqlite::Connection, &Request), problem: &str) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ledger.sqlite");
     let id = wait(async {
@@ -60,12 +62,7 @@ fn a_job_whose_row_is_damaged_while_it_runs_holds_up_no_other() {
         submission.ask = Ask::Signed(Box::new(request.clone()));
         let mut ticket = gateway.submit(submission).await.unwrap();
         started(&mut ticket).await;
-        let mut forged = request;
-        forged.signature = key(7).sign(&ticket.id);
-        let other = rusqlite::Connection::open(&path).unwrap();
-        let sql = "UPDATE jobs SET request = ?1 WHERE id = ?2";
-        let row = (forged.to_bytes(), ticket.id.as_bytes());
-        other.execute(sql, row).unwrap();
+        damage(&rusqlite::Connection::open(&path).unwrap(), &request);
         gateway.cancel(&ticket.id);
         assert_eq!(end_of(&mut ticket).await, JobEnd::Unrecorded);
         // The others go on, and the ledger's check names it.
@@ -74,7 +71,7 @@ fn a_job_whose_row_is_damaged_while_it_runs_holds_up_no_other() {
         assert_eq!(gateway.not_ready(), None);
         let findings = gateway.ledger().check(None).unwrap().findings;
         assert_eq!(findings.len(), 1, "{findings:?}");
-        assert_eq!(findings[0].problem, "the client did not sign this request");
+        assert_eq!(findings[0].problem, problem);
         ticket.id
     });
     // Nor is it run again at each start.
@@ -83,6 +80,29 @@ fn a_job_whose_row_is_damaged_while_it_runs_holds_up_no_other() {
         assert_eq!(gateway.set_aside(), 1);
         assert!(gateway.listen(&id).is_none());
     });
+}
+
+#[test]
+fn a_request_that_is_damaged_while_its_job_runs_holds_up_no_other() {
+    let damage = |ledger: &rusqlite::Connection, request: &Request| {
+        let mut forged = request.clone();
+        let id = request.body.job_id();
+        forged.signature = key(7).sign(&id);
+        let sql = "UPDATE jobs SET request = ?1 WHERE id = ?2";
+        let row = (forged.to_bytes(), id.as_bytes());
+        ledger.execute(sql, row).unwrap();
+    };
+    check_damaged(damage, "the client did not sign this request");
+}
+
+#[test]
+fn half_of_an_opening_that_is_lost_while_its_job_runs_holds_up_no_other() {
+    let damage = |ledger: &rusqlite::Connection, request: &Request| {
+        let sql = "UPDATE jobs SET network = -3, incarnation = NULL WHERE id = ?1";
+        let id = request.body.job_id();
+        ledger.execute(sql, [id.as_bytes()]).unwrap();
+    };
+    check_damaged(damage, "the opening of its channel does not fit its place");
 }
 
 #[test]
