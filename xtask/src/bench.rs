@@ -9,6 +9,7 @@ use std::thread;
 
 use anyhow::{Context, Result};
 
+use crate::model::TestModel;
 use crate::setup::{self, SetupArgs};
 use crate::workspace::Workspace;
 use crate::{command, home, llama_cpp, model, ui};
@@ -20,6 +21,8 @@ pub(crate) enum Bench {
     Inference(Box<InferenceArgs>),
     /// Microseconds of a job that does nothing, beside bare wasmtime with the same settings
     Sandbox,
+    /// Seconds of a guest that generates, beside the same loop on the engine itself
+    Guest(GuestArgs),
     /// A channel's tree of a million receipts: time, memory, proofs
     Receipts,
     /// The daemon under 200 clients: jobs a second, waiting times, syncs of the disk, memory
@@ -74,6 +77,23 @@ pub(crate) struct InferenceArgs {
     json: Option<PathBuf>,
 }
 
+/// Flags of `bench guest`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct GuestArgs {
+    /// A model of the store, by its name
+    #[arg(long, default_value = model::SMOLLM2.name)]
+    model: String,
+    /// Tokens to generate
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    tokens: u32,
+    /// How often each is measured
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    rounds: u32,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
 /// Flags of `bench serve`; those left out are the program's own, which it says.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
@@ -104,8 +124,9 @@ pub(crate) struct ServeArgs {
 pub(crate) fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Inference(args) => inference(args),
-        Bench::Sandbox => program("tussah-runtime", "sandbox"),
-        Bench::Receipts => program("tussah-manifest", "receipts"),
+        Bench::Sandbox => program("tussah-runtime", "sandbox", &[]),
+        Bench::Guest(args) => guest(args),
+        Bench::Receipts => program("tussah-manifest", "receipts", &[]),
         Bench::Serve(args) => serve(args),
     }
 }
@@ -137,18 +158,7 @@ fn serve(args: &ServeArgs) -> Result<()> {
 
 fn inference(args: &InferenceArgs) -> Result<()> {
     let workspace = Workspace::ask()?;
-    let home = home::tussah_home()?;
-    let known = model::ALL.iter().position(|known| known.name == args.model);
-    if let Some(known) = known {
-        setup::run(&SetupArgs::from_environment()?, &model::ALL[known..=known])?;
-    }
-    let file = model::file(&home, &args.model).with_context(|| {
-        format!(
-            "no model `{}` in {}: see `tussah model list`",
-            args.model,
-            home.display()
-        )
-    })?;
+    let (file, known) = model_file(&args.model)?;
     let mut run = workspace.cargo();
     run.args([
         "run",
@@ -181,7 +191,7 @@ fn inference(args: &InferenceArgs) -> Result<()> {
     if let Some(program) = &args.against {
         run.arg("--against").arg(llama_bench(&workspace, program)?);
         // A reference is of one model, and of CPUs.
-        let reference = known.and_then(|known| model::ALL[known].llama_cpp.as_ref());
+        let reference = known.and_then(|known| known.llama_cpp.as_ref());
         if let Some(reference) = reference.filter(|_| args.against_argument.is_empty()) {
             run.args(["--reference", &reference.to_string()]);
         }
@@ -234,10 +244,35 @@ fn all_cpus() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
+fn guest(args: &GuestArgs) -> Result<()> {
+    let (file, _) = model_file(&args.model)?;
+    let file = file.to_str().context("TUSSAH_HOME is not UTF-8")?;
+    let (tokens, rounds) = (args.tokens.to_string(), args.rounds.to_string());
+    let mut words = vec!["--", file, "--tokens", &tokens, "--rounds", &rounds];
+    words.extend(args.json.then_some("--json"));
+    program("tussah-runtime", "guest", &words)
+}
+
+/// A model's file in the store; one that tests know is put there first.
+fn model_file(name: &str) -> Result<(PathBuf, Option<&'static TestModel>)> {
+    let home = home::tussah_home()?;
+    let known = model::ALL.iter().position(|known| known.name == name);
+    if let Some(known) = known {
+        setup::run(&SetupArgs::from_environment()?, &model::ALL[known..=known])?;
+    }
+    let file = model::file(&home, name).with_context(|| {
+        format!(
+            "no model `{name}` in {}: see `tussah model list`",
+            home.display()
+        )
+    })?;
+    Ok((file, known.map(|known| &model::ALL[known])))
+}
+
 /// One of a crate's own bench programs.
-fn program(package: &str, bench: &str) -> Result<()> {
+fn program(package: &str, bench: &str, words: &[&str]) -> Result<()> {
     let workspace = Workspace::ask()?;
     let mut run = workspace.cargo();
     run.args(["bench", "--locked", "--package", package, "--bench", bench]);
-    command::run(&mut run)
+    command::run(run.args(words))
 }

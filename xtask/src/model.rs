@@ -94,7 +94,7 @@ const MINILM: TestModel = TestModel {
 };
 
 /// All that the tests use; the demonstration needs the first alone.
-pub(crate) const ALL: [TestModel; 3] = [SMOLLM2, GEMMA3, MINILM];
+pub(crate) static ALL: [TestModel; 3] = [SMOLLM2, GEMMA3, MINILM];
 
 /// Makes sure that the models are in the store, and says what it does.
 /// `tussah` builds the binary that fetches them, and is called only where one is missing.

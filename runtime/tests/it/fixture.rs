@@ -5,7 +5,8 @@
 use std::sync::{Arc, Mutex};
 
 use tussah_inference::{
-    LoadOptions, Model, QuantType,
+    CancelToken, LoadOptions, Model, QuantType, Sampling, Session, SessionOptions, StopStrings,
+    TextStream, TokenId,
     generate::{RandomArchitecture, RandomModel, RandomShape, WeightMix},
 };
 use tussah_manifest::{
@@ -86,10 +87,17 @@ impl RandomModels {
             ..LoadOptions::default()
         };
         let model = Model::open(&path, &options, &mut |_| ()).expect("it is a model");
-        Self {
-            model: Arc::new(model),
-            digest: Digest::of(&bytes),
-        }
+        Self::of(Arc::new(model))
+    }
+
+    /// A host with this model under a digest of its own.
+    pub(crate) fn of(model: Arc<Model>) -> Self {
+        let digest = Digest::of(b"a model");
+        Self { model, digest }
+    }
+
+    pub(crate) fn model(&self) -> &Arc<Model> {
+        &self.model
     }
 
     /// Maps a name to the model and signs the job anew.
@@ -102,6 +110,41 @@ impl RandomModels {
         job.manifest.job.models.insert(name, model);
         job.request = request(&job.manifest, &job.input);
     }
+}
+
+/// The usual guest around a model: it reads token ids of the model `tiny` and emits the text after them.
+pub(crate) fn llm_component(tokens_max: u32) -> Vec<u8> {
+    let text = include_str!("llm.wat").replace("TOKENS_MAX", &tokens_max.to_string());
+    wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// That guest's input.
+pub(crate) fn llm_input(tokens: &[TokenId]) -> Vec<u8> {
+    let bytes = tokens.iter().flat_map(|token| token.0.to_le_bytes());
+    bytes.collect()
+}
+
+/// What that guest does, without a sandbox: the text after a prompt, and how many tokens it has.
+pub(crate) fn native_text(
+    model: &Arc<Model>,
+    prompt: &[TokenId],
+    tokens_max: u32,
+) -> (String, usize) {
+    let options = SessionOptions {
+        context_tokens_max: model.info().context_tokens_max,
+        sampling: Sampling::default(),
+        seed: [0; 32],
+        cancel: CancelToken::new(),
+    };
+    let mut session = Session::open(model, options).expect("a context");
+    session.append(prompt).expect("it has room");
+    let mut stream = TextStream::new(StopStrings::none(), tokens_max);
+    let (mut text, mut tokens) = (String::new(), 0);
+    while let Some(chunk) = stream.next(&mut session).expect("it generates") {
+        text.push_str(&chunk.text);
+        tokens += chunk.tokens.len();
+    }
+    (text, tokens)
 }
 
 impl ModelSource for RandomModels {

@@ -4,6 +4,7 @@ mod cache;
 mod ends;
 mod fixture;
 mod graphs;
+mod llm;
 mod preview1;
 mod repeat;
 mod submitted;
