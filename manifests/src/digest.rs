@@ -161,11 +161,15 @@ pub enum Domain {
     Transcript,
     /// The kernels that an engine loaded at run time.
     Kernels,
+    /// What a verifier of builds signs, over the canonical claim.
+    ClaimSignature,
+    /// The files of std for a wasm target that a module links.
+    WasmStd,
 }
 
 impl Domain {
     /// Every domain, in the order of the documentation.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::RequestBody,
         Self::RequestSignature,
         Self::Input,
@@ -184,6 +188,8 @@ impl Domain {
         Self::HostCall,
         Self::Transcript,
         Self::Kernels,
+        Self::ClaimSignature,
+        Self::WasmStd,
     ];
 
     /// The context string given to BLAKE3's key derivation.
@@ -207,6 +213,9 @@ impl Domain {
             Self::HostCall => "tussah 2026-11 salted host call v1",
             Self::Transcript => "tussah 2026-11 transcript v1",
             Self::Kernels => "tussah 2026-11 kernels v1",
+            Self::ClaimSignature => "tussah 2026-11 build claim signature v1",
+            // What set-up hashed std under before there was a version; records hold it.
+            Self::WasmStd => "tussah 2026 std of a wasm target",
         }
     }
 }

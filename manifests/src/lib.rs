@@ -11,11 +11,15 @@
 //! | [`RequestBody`], [`Request`] | the client | the client | the body's is the job id |
 //! | [`Consensus`], [`Evidence`], [`Receipt`] | the provider | the provider | the leaf of a commitment |
 //! | [`Profile`], [`Opening`] | the provider | the receipt names the profile | |
+//! | [`BuildInfo`] | `tussah build`, into the module | nobody | it has none |
+//! | [`ClaimBody`], [`Claim`] | who built a module again | the same | it has none |
 //! | [`Commitment`] | both | a voucher, later | its own root |
 //!
 //! `docs/formats.md` describes every byte, with test vectors.
 
+mod build_info;
 mod channel;
+mod claim;
 mod codes;
 mod commitment;
 mod difference;
@@ -34,7 +38,9 @@ mod receipt;
 mod request;
 mod transcript;
 
+pub use build_info::{BUILD_SECTION, BuildInfo, BuildRecord};
 pub use channel::{Channel, ChannelAddress, ChannelAddressError};
+pub use claim::{Claim, ClaimBody, ClaimError, Verdict};
 pub use commitment::{
     Commitment, ConsistencyProof, InclusionProof, ProofError, ReceiptTree, TreeHash, TreeHashError,
     TreeNodes,

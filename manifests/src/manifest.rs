@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::build_info::BuildRecord;
 use crate::codes::codes;
 use crate::digest::Digest;
 use crate::encoding::{Document, Version};
@@ -91,14 +92,18 @@ impl JobDescription {
         Self::parse(read::text_of(bytes)?)
     }
 
-    /// The manifest of this job once it is built.
+    /// The manifest of this job with a module of which nobody says how it was built.
     pub const fn with_module(self, module: ModuleRef) -> Manifest {
-        Manifest { job: self, module }
+        Manifest {
+            job: self,
+            module,
+            build: None,
+        }
     }
 
     /// The one TOML spelling of it, which parses to the same value.
     pub fn to_toml(&self) -> String {
-        write::to_toml(self, None)
+        write::to_toml(self, None, None)
     }
 
     fn check(&self) -> Result<(), String> {
@@ -133,6 +138,10 @@ pub struct Manifest {
     /// What was built of it.
     #[n(1)]
     pub module: ModuleRef,
+    /// How it was built, as its builder says; `tussah verify` tells whether it is so.
+    #[n(2)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub build: Option<BuildRecord>,
 }
 
 impl Document for Manifest {
@@ -143,7 +152,8 @@ impl Document for Manifest {
         self.job.check()?;
         self.module
             .check()
-            .map_err(|max| format!("module.size_bytes can be 8 to {max}"))
+            .map_err(|max| format!("module.size_bytes can be 8 to {max}"))?;
+        (self.build.as_ref()).map_or(Ok(()), |build| build.info.check())
     }
 }
 
@@ -166,7 +176,7 @@ impl Manifest {
 
     /// The one TOML spelling of it, which parses to the same value.
     pub fn to_toml(&self) -> String {
-        write::to_toml(&self.job, Some(&self.module))
+        write::to_toml(&self.job, Some(&self.module), self.build.as_ref())
     }
 
     /// Plain BLAKE3 of the canonical bytes ([`Document::to_bytes`]): the blob store keeps those

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::digest::DigestError;
 use crate::limits::Unit;
-use crate::names::NameError;
+use crate::names::{LabelError, NameError};
 
 /// A place in a text; both numbers start at 1, columns count characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -132,6 +132,24 @@ pub enum ManifestError {
         /// What is wrong.
         problem: DigestError,
     },
+    /// A line of text with a wrong character or length.
+    #[error("{at}: `{field}` is no good label: {problem}")]
+    Label {
+        /// Where the value stands.
+        at: Position,
+        /// The field's whole path.
+        field: String,
+        /// What is wrong.
+        problem: LabelError,
+    },
+    /// A record of a build that no build makes.
+    #[error("{at}: `build`: {problem}")]
+    Build {
+        /// Where the table starts.
+        at: Position,
+        /// The field and what is wrong.
+        problem: String,
+    },
     /// A word that is none of the field's.
     #[error("{at}: `{field}` = {value:?} is unknown{}; it can be {}", did_you_mean(*.suggestion), words(.known))]
     UnknownWord {
@@ -179,13 +197,15 @@ pub enum ManifestError {
         "`module` is missing: this is the description of a job that is not built yet; run `tussah build`, which writes its manifest"
     )]
     ModuleMissing,
-    /// A `[module]` table in a job's source folder.
+    /// A `[module]` or `[build]` table in a job's source folder.
     #[error(
-        "{at}: `module` does not belong into tussah.toml; `tussah build` writes it into the manifest it makes"
+        "{at}: `{field}` does not belong into tussah.toml; `tussah build` writes it into the manifest it makes"
     )]
     ModuleInSource {
         /// Where the table starts.
         at: Position,
+        /// Which table.
+        field: &'static str,
     },
 }
 
@@ -206,7 +226,9 @@ impl ManifestError {
             | Self::Version { at, .. }
             | Self::TooManyModels { at, .. }
             | Self::NotExact { at, .. }
-            | Self::ModuleInSource { at } => Some(*at),
+            | Self::Label { at, .. }
+            | Self::Build { at, .. }
+            | Self::ModuleInSource { at, .. } => Some(*at),
         }
     }
 }

@@ -10,7 +10,8 @@ use super::table::{Table, check_length, integer, kind, position};
 use super::{
     DeterminismRequest, JobDescription, MODELS_MAX, Manifest, ModelFormat, ModelRef, ModuleRef,
 };
-use crate::encoding::Version;
+use crate::build_info::{BuildInfo, BuildRecord};
+use crate::encoding::{Document as _, Version};
 use crate::limits::{Limits, Unit};
 use crate::names::{JobName, ModelName};
 use crate::nanograms::Nanograms;
@@ -30,7 +31,13 @@ pub(super) fn text_of(bytes: &[u8]) -> Result<&str, ManifestError> {
 pub(super) fn job_description(text: &str) -> Result<JobDescription, ManifestError> {
     let mut root = Table::root(text, ROOT_FIELDS)?;
     if let Some((at, _)) = root.take("module") {
-        return Err(ManifestError::ModuleInSource { at });
+        return Err(ManifestError::ModuleInSource {
+            at,
+            field: "module",
+        });
+    }
+    if let Some((at, _)) = root.take("build") {
+        return Err(ManifestError::ModuleInSource { at, field: "build" });
     }
     read_job(&mut root)
 }
@@ -38,6 +45,7 @@ pub(super) fn job_description(text: &str) -> Result<JobDescription, ManifestErro
 pub(super) fn manifest(text: &str) -> Result<Manifest, ManifestError> {
     let mut root = Table::root(text, ROOT_FIELDS)?;
     let module = root.table("module", MODULE_FIELDS)?;
+    let build = root.table("build", BUILD_FIELDS)?;
     let job = read_job(&mut root)?;
     let Some(mut module) = module else {
         return Err(ManifestError::ModuleMissing);
@@ -47,7 +55,37 @@ pub(super) fn manifest(text: &str) -> Result<Manifest, ManifestError> {
     let size_bytes = module
         .number("size_bytes", Unit::Bytes, min, max)?
         .ok_or_else(|| module.missing("size_bytes", "size_bytes = <the module's length>"))?;
-    Ok(job.with_module(ModuleRef { digest, size_bytes }))
+    let mut manifest = job.with_module(ModuleRef { digest, size_bytes });
+    manifest.build = build.map(|mut table| read_build(&mut table)).transpose()?;
+    Ok(manifest)
+}
+
+fn read_build(table: &mut Table<'_>) -> Result<BuildRecord, ManifestError> {
+    let code_digest = table.digest("code_digest")?;
+    let std_digest = table.digest("std_digest")?;
+    let required = |table: &mut Table<'_>, field, example| {
+        (table.label(field)?).ok_or_else(|| table.missing(field, example))
+    };
+    let info = BuildInfo {
+        version: Version::V1,
+        rustc: required(table, "rustc", "rustc = \"1.95.0\"")?,
+        rustc_commit: required(table, "rustc_commit", "rustc_commit = \"<its hash>\"")?,
+        std_digest,
+        sdk: table.label("sdk")?,
+        bldarg: table.labels("bldarg")?,
+        bldopt: table.labels("bldopt")?,
+        bldimg: table.label("bldimg")?,
+        source_sha256: table.label("source_sha256")?,
+        source_uri: table.label("source_uri")?,
+    };
+    let build = BuildRecord { code_digest, info };
+    match build.info.check() {
+        Ok(()) => Ok(build),
+        Err(problem) => Err(ManifestError::Build {
+            at: table.at(),
+            problem,
+        }),
+    }
 }
 
 const ROOT_FIELDS: &[&str] = &[
@@ -58,10 +96,23 @@ const ROOT_FIELDS: &[&str] = &[
     "determinism",
     "abi",
     "module",
+    "build",
     "models",
     "limits",
 ];
 const MODULE_FIELDS: &[&str] = &["digest", "size_bytes"];
+const BUILD_FIELDS: &[&str] = &[
+    "code_digest",
+    "rustc",
+    "rustc_commit",
+    "std_digest",
+    "bldarg",
+    "bldopt",
+    "sdk",
+    "bldimg",
+    "source_sha256",
+    "source_uri",
+];
 const MODEL_FIELDS: &[&str] = &["digest", "format"];
 
 fn read_job(root: &mut Table<'_>) -> Result<JobDescription, ManifestError> {

@@ -13,6 +13,7 @@ use super::nearest::nearest;
 use crate::codes::Word;
 use crate::digest::Digest;
 use crate::limits::Unit;
+use crate::names::Label;
 
 const EXAMPLE_DIGEST: &str = "digest = \"blake3:<64 hex digits>\"";
 
@@ -129,14 +130,51 @@ impl<'a> Table<'a> {
     }
 
     pub(super) fn required_digest(&mut self) -> Result<Digest, ManifestError> {
-        let Some((at, value)) = self.text("digest")? else {
-            return Err(self.missing("digest", EXAMPLE_DIGEST));
+        self.digest("digest")
+    }
+
+    pub(super) fn digest(&mut self, field: &str) -> Result<Digest, ManifestError> {
+        let Some((at, value)) = self.text(field)? else {
+            return Err(self.missing(field, EXAMPLE_DIGEST));
         };
         value.parse().map_err(|problem| ManifestError::Digest {
             at,
-            field: self.path("digest"),
+            field: self.path(field),
             problem,
         })
+    }
+
+    pub(super) fn label(&mut self, field: &str) -> Result<Option<Label>, ManifestError> {
+        let Some((at, value)) = self.text(field)? else {
+            return Ok(None);
+        };
+        self.checked_label(at, field, &value).map(Some)
+    }
+
+    /// A list of labels; an absent one is empty.
+    pub(super) fn labels(&mut self, field: &str) -> Result<Vec<Label>, ManifestError> {
+        let (at, values) = match self.take(field) {
+            None => return Ok(Vec::new()),
+            Some((at, DeValue::Array(values))) => (at, values),
+            Some((at, other)) => return Err(self.wrong_type(at, field, "a list", &other)),
+        };
+        let label = |value: Spanned<DeValue<'a>>| match value.into_inner() {
+            DeValue::String(text) => self.checked_label(at, field, &text),
+            other => Err(self.wrong_type(at, field, "a list of texts in quotes", &other)),
+        };
+        values.into_iter().map(label).collect()
+    }
+
+    fn checked_label(&self, at: Position, field: &str, text: &str) -> Result<Label, ManifestError> {
+        Label::new(text).map_err(|problem| ManifestError::Label {
+            at,
+            field: self.path(field),
+            problem,
+        })
+    }
+
+    pub(super) const fn at(&self) -> Position {
+        self.at
     }
 
     pub(super) fn number(

@@ -3,7 +3,8 @@
 use expect_test::expect;
 use proptest::prelude::*;
 use tussah_manifest::{
-    Consensus, Document, Evidence, Manifest, Opening, Profile, Receipt, Request, RequestBody,
+    BuildInfo, Claim, Consensus, Document, Evidence, Manifest, Opening, Profile, Receipt, Request,
+    RequestBody,
 };
 
 use crate::samples;
@@ -19,6 +20,8 @@ fn try_all(bytes: &[u8]) -> bool {
         Receipt::from_verified_bytes(bytes).is_ok(),
         Profile::from_bytes(bytes).is_ok(),
         Opening::from_bytes(bytes).is_ok(),
+        BuildInfo::from_bytes(bytes).is_ok(),
+        Claim::from_verified_bytes(bytes).is_ok(),
     ]
     .contains(&true)
 }
@@ -35,6 +38,9 @@ fn documents() -> Vec<(&'static str, Vec<u8>)> {
         (Receipt::NAME, samples::receipt().to_bytes()),
         (Profile::NAME, samples::profile().to_bytes()),
         (Opening::NAME, samples::opening().to_bytes()),
+        (BuildInfo::NAME, samples::build_info().to_bytes()),
+        (Manifest::NAME, samples::built_manifest().to_bytes()),
+        (Claim::NAME, samples::claim().to_bytes()),
     ]
 }
 

@@ -75,9 +75,12 @@ fn digests_stand_in_json_as_text() {
 #[test]
 fn contexts_are_distinct_and_dated() {
     let mut contexts: Vec<&str> = Domain::ALL.iter().map(|domain| domain.context()).collect();
+    // Older than the rule, and held by the records that set-up wrote.
+    let older = Domain::WasmStd.context();
     assert!(
         contexts
             .iter()
+            .filter(|text| **text != older)
             .all(|text| text.starts_with("tussah 2026-11 ") && text.ends_with(" v1"))
     );
     contexts.sort_unstable();

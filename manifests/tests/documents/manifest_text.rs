@@ -167,7 +167,7 @@ fn unknown_fields_are_named_with_what_was_meant() {
         ],
         expect![[r#"
             prize_nanograms_max = 1
-                line 3, column 1: unknown field `prize_nanograms_max` (did you mean `price_nanograms_max`?); known here: version, name, price_nanograms_max, device, determinism, abi, module, models, limits
+                line 3, column 1: unknown field `prize_nanograms_max` (did you mean `price_nanograms_max`?); known here: version, name, price_nanograms_max, device, determinism, abi, module, build, models, limits
             [limits] ⏎ fuel = 1
                 line 4, column 1: unknown field `limits.fuel` (did you mean `fuel_max`?); known here: fuel_max, memory_bytes_max, table_elements_max, model_memory_bytes_max, input_bytes_max, output_bytes_max, log_bytes_max, inference_units_max, host_calls_max, wall_ms_max
             [limits] ⏎ memory_mb_max = 64
@@ -177,7 +177,7 @@ fn unknown_fields_are_named_with_what_was_meant() {
             [limits] ⏎ wall_seconds_max = 64
                 line 4, column 1: unknown field `limits.wall_seconds_max` (did you mean `wall_ms_max`?); known here: fuel_max, memory_bytes_max, table_elements_max, model_memory_bytes_max, input_bytes_max, output_bytes_max, log_bytes_max, inference_units_max, host_calls_max, wall_ms_max
             zebra = 1 ⏎ xylophone = 2
-                line 3, column 1: unknown field `zebra`; known here: version, name, price_nanograms_max, device, determinism, abi, module, models, limits
+                line 3, column 1: unknown field `zebra`; known here: version, name, price_nanograms_max, device, determinism, abi, module, build, models, limits
             limits.é = 1
                 line 3, column 8: invalid unquoted key, expected letters, numbers, `-`, `_`
             [models.m] ⏎ digest = DIGEST ⏎ format = 'gguf' ⏎ sha256 = ''

@@ -6,10 +6,11 @@ use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 use tussah_manifest::{
-    Abi, Channel, ChannelAddress, Consensus, Determinism, DeterminismRequest, DeviceRequest,
-    Digest, Domain, Evidence, ExitStatus, JobDescription, JobName, Label, LimitHit, Limits,
-    LocalSecret, Manifest, ModelFormat, ModelName, ModelRef, ModuleRef, Nanograms, Nonce, Opening,
-    Profile, Receipt, Request, RequestBody, SigningKey, Transcript, Trap, Version,
+    Abi, BuildInfo, BuildRecord, Channel, ChannelAddress, Claim, ClaimBody, Consensus, Determinism,
+    DeterminismRequest, DeviceRequest, Digest, Domain, Evidence, ExitStatus, JobDescription,
+    JobName, Label, LimitHit, Limits, LocalSecret, Manifest, ModelFormat, ModelName, ModelRef,
+    ModuleRef, Nanograms, Nonce, Opening, Profile, Receipt, Request, RequestBody, SigningKey,
+    Transcript, Trap, Verdict, Version,
 };
 
 pub(crate) const INPUT: &[u8] = b"What is silk?";
@@ -38,6 +39,53 @@ pub(crate) fn manifest() -> Manifest {
     job.models
         .insert(ModelName::new("smollm2").expect("a name"), model);
     job.with_module(ModuleRef::of(MODULE))
+}
+
+pub(crate) fn build_info() -> BuildInfo {
+    BuildInfo {
+        version: Version::V1,
+        rustc: label("1.95.0"),
+        rustc_commit: label("59807616e1fa2540724bfbac14d7976d7e4a3860"),
+        std_digest: Digest::of(b"std"),
+        sdk: Some(label("0.1.0")),
+        bldarg: vec![label("jobs/summarize")],
+        bldopt: vec![label("--locked"), label("--profile=tussah-1")],
+        bldimg: None,
+        source_sha256: Some(label(&"5a".repeat(32))),
+        source_uri: Some(label("https://example.org/summarize.tar.gz")),
+    }
+}
+
+/// The sample manifest of a module that says how it was built.
+pub(crate) fn built_manifest() -> Manifest {
+    Manifest {
+        build: Some(BuildRecord {
+            code_digest: Digest::of(MODULE),
+            info: build_info(),
+        }),
+        ..manifest()
+    }
+}
+
+pub(crate) fn claim_body() -> ClaimBody {
+    ClaimBody {
+        version: Version::V1,
+        job: JobName::new("summarize").expect("a name"),
+        verdict: Verdict::Match,
+        module: Digest::of(MODULE),
+        rebuilt: Digest::of(MODULE),
+        rebuilt_code: Digest::of(MODULE),
+        source_sha256: label(&"5a".repeat(32)),
+        build: build_info(),
+        confinement: label("landlock 6, no sockets"),
+        verifier: label("tussah 0.1.0"),
+        made_unix_s: 1_795_363_200,
+        key: client().public_key(),
+    }
+}
+
+pub(crate) fn claim() -> Claim {
+    claim_body().sign(&client()).expect("the client's own key")
 }
 
 pub(crate) fn nonce() -> Nonce {
@@ -213,6 +261,74 @@ fn any_amount() -> impl Strategy<Value = Nanograms> {
     (0..=Nanograms::MAX.get()).prop_map(|amount| Nanograms::new(amount).expect("within bounds"))
 }
 
+pub(crate) fn any_build_info() -> impl Strategy<Value = BuildInfo> {
+    let labels = || vec(any_label(), 0..=16);
+    let sha256 = option::of("[0-9a-f]{64}".prop_map(|text| label(&text)));
+    let toolchain = (
+        any_label(),
+        any_label(),
+        any_digest(),
+        option::of(any_label()),
+    );
+    let places = (option::of(any_label()), option::of(any_label()));
+    (toolchain, labels(), labels(), sha256, places).prop_map(
+        |((rustc, rustc_commit, std_digest, sdk), bldarg, bldopt, source_sha256, places)| {
+            BuildInfo {
+                version: Version::V1,
+                rustc,
+                rustc_commit,
+                std_digest,
+                sdk,
+                bldarg,
+                bldopt,
+                bldimg: places.0,
+                source_sha256,
+                source_uri: places.1,
+            }
+        },
+    )
+}
+
+pub(crate) fn any_claim() -> impl Strategy<Value = Claim> {
+    let digests = (any_digest(), any_digest(), any_digest());
+    let verdict = prop::sample::select(Verdict::ALL);
+    let rest = (any_job_name(), any_label(), any_label(), any::<u64>());
+    (
+        digests,
+        verdict,
+        any_build_info(),
+        "[0-9a-f]{64}",
+        rest,
+        any_key(),
+    )
+        .prop_map(
+            |((module, other, rebuilt_code), verdict, build, sha256, rest, key)| {
+                let (job, confinement, verifier, made_unix_s) = rest;
+                let rebuilt = if verdict == Verdict::Match {
+                    module
+                } else {
+                    other
+                };
+                ClaimBody {
+                    version: Version::V1,
+                    job,
+                    verdict,
+                    module,
+                    rebuilt,
+                    rebuilt_code,
+                    source_sha256: label(&sha256),
+                    build,
+                    confinement,
+                    verifier,
+                    made_unix_s,
+                    key: key.public_key(),
+                }
+                .sign(&key)
+                .expect("a good body and its own key")
+            },
+        )
+}
+
 pub(crate) fn any_manifest() -> impl Strategy<Value = Manifest> {
     let formats = prop::sample::select(&[ModelFormat::Gguf, ModelFormat::Safetensors][..]);
     let model = (any_digest(), formats).prop_map(|(digest, format)| ModelRef { digest, format });
@@ -229,10 +345,11 @@ pub(crate) fn any_manifest() -> impl Strategy<Value = Manifest> {
         any_digest(),
         ModuleRef::SIZE_BYTES_MIN..=ModuleRef::SIZE_BYTES_MAX,
     );
-    (job, module).prop_map(|(job, (digest, size_bytes))| {
+    let build = option::of((any_digest(), any_build_info()));
+    (job, module, build).prop_map(|(job, (digest, size_bytes), build)| {
         let (name, models, limits, price_nanograms_max, device, determinism, abi) = job;
         let version = Version::V1;
-        JobDescription {
+        let mut manifest = JobDescription {
             version,
             name,
             models,
@@ -242,7 +359,9 @@ pub(crate) fn any_manifest() -> impl Strategy<Value = Manifest> {
             determinism,
             abi,
         }
-        .with_module(ModuleRef { digest, size_bytes })
+        .with_module(ModuleRef { digest, size_bytes });
+        manifest.build = build.map(|(code_digest, info)| BuildRecord { code_digest, info });
+        manifest
     })
 }
 

@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use tussah_manifest::{
-    Consensus, Digest, Document as _, Domain, Evidence, Limits, Manifest, Opening, Profile,
-    Receipt, ReceiptTree, Request, RequestBody, Salt,
+    BuildInfo, Claim, Consensus, Digest, Document as _, Domain, Evidence, Limits, Manifest,
+    Opening, Profile, Receipt, ReceiptTree, Request, RequestBody, Salt,
 };
 
 use crate::samples;
@@ -71,6 +71,17 @@ fn encoded() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("evidence.cbor", "Evidence", samples::evidence().to_bytes()),
         ("receipt.cbor", "Receipt", samples::receipt().to_bytes()),
         ("opening.cbor", "Opening", samples::opening().to_bytes()),
+        (
+            "build-info.cbor",
+            "Build info, the content of a module's section",
+            samples::build_info().to_bytes(),
+        ),
+        (
+            "manifest-built.cbor",
+            "Manifest with its build",
+            samples::built_manifest().to_bytes(),
+        ),
+        ("claim.cbor", "Claim", samples::claim().to_bytes()),
     ]
 }
 
@@ -119,6 +130,7 @@ fn values() -> String {
         samples::receipt().signature.to_string(),
     );
     line("receipt digest", samples::receipt().digest().to_string());
+    line("claim signature", samples::claim().signature.to_string());
     let mut tree = ReceiptTree::new();
     tree.append(&samples::receipt().digest());
     line(
@@ -149,7 +161,13 @@ fn the_samples_have_these_bytes_and_values() {
         &folder.join("manifest.toml"),
         samples::manifest().to_toml().as_bytes(),
     );
+    check_file(
+        &folder.join("manifest-built.toml"),
+        samples::built_manifest().to_toml().as_bytes(),
+    );
     for (name, json) in [
+        ("claim.json", samples::claim().to_json()),
+        ("manifest-built.json", samples::built_manifest().to_json()),
         ("manifest.json", samples::manifest().to_json()),
         ("request.json", samples::request().to_json()),
         ("receipt.json", samples::receipt().to_json()),
@@ -197,6 +215,18 @@ fn the_files_decode_to_the_samples() {
     );
     let receipt = Receipt::from_verified_bytes(&read("receipt.cbor"));
     assert_eq!(receipt, Ok(samples::receipt()));
+    assert_eq!(
+        BuildInfo::from_bytes(&read("build-info.cbor")),
+        Ok(samples::build_info())
+    );
+    for built in [
+        Manifest::from_bytes(&read("manifest-built.cbor")).expect("a manifest"),
+        Manifest::parse_bytes(&read("manifest-built.toml")).expect("a manifest"),
+    ] {
+        assert_eq!(built, samples::built_manifest());
+    }
+    let claim = Claim::from_verified_bytes(&read("claim.cbor"));
+    assert_eq!(claim, Ok(samples::claim()));
     let opening = Opening::from_bytes(&read("opening.cbor")).expect("an opening");
     assert_eq!(opening, samples::opening());
     opening.matches(&samples::receipt()).expect("of one run");
