@@ -5,6 +5,8 @@
 mod audit;
 mod bench;
 mod build;
+#[cfg(unix)]
+mod build_confined;
 mod chain;
 mod channel;
 #[cfg(unix)]
@@ -25,6 +27,7 @@ mod serve;
 #[cfg(unix)]
 mod status;
 mod submit;
+mod verify;
 mod wallet;
 
 use clap::{Parser, Subcommand};
@@ -47,7 +50,7 @@ Examples:
 
 Files are kept in TUSSAH_HOME, or in your data folder. `tussah doctor` shows where, and
 what is missing. Exit codes: 0 done, 1 job failed, 2 usage, 3 not verified, 4 limit hit,
-5 host failed, 130 interrupted.";
+5 host failed, 6 and 7 of `verify`, 130 interrupted.";
 
 /// Runs AI jobs in a sandbox, and keeps evidence of what ran.
 #[derive(Debug, Parser)]
@@ -61,6 +64,7 @@ struct Cli {
 enum Command {
     New(new::Arguments),
     Build(build::Arguments),
+    Verify(verify::Arguments),
     Run(run::Arguments),
     #[command(subcommand)]
     Receipt(receipt::Command),
@@ -93,6 +97,9 @@ enum Command {
     Bench(bench::Arguments),
     #[cfg(unix)]
     #[command(hide = true)]
+    BuildConfined(build_confined::Arguments),
+    #[cfg(unix)]
+    #[command(hide = true)]
     ServeWorker(serve::WorkerArguments),
     #[cfg(unix)]
     #[command(hide = true)]
@@ -104,6 +111,7 @@ impl Command {
         match self {
             Self::New(arguments) => arguments.json,
             Self::Build(arguments) => arguments.json,
+            Self::Verify(arguments) => arguments.json,
             Self::Run(arguments) => arguments.json,
             Self::Receipt(command) => command.json(),
             Self::Audit(arguments) => arguments.json,
@@ -127,7 +135,7 @@ impl Command {
             Self::Doctor(arguments) => arguments.json,
             Self::Bench(arguments) => arguments.json,
             #[cfg(unix)]
-            Self::ServeWorker(_) | Self::ServeSigner => false,
+            Self::BuildConfined(_) | Self::ServeWorker(_) | Self::ServeSigner => false,
         }
     }
 
@@ -135,6 +143,7 @@ impl Command {
         match self {
             Self::New(arguments) => arguments.run(ui),
             Self::Build(arguments) => arguments.run(ui),
+            Self::Verify(arguments) => arguments.run(ui),
             Self::Run(arguments) => arguments.run(ui),
             Self::Receipt(command) => command.run(ui),
             Self::Audit(arguments) => arguments.run(ui),
@@ -157,6 +166,8 @@ impl Command {
             Self::Provider(command) => command.run(ui),
             Self::Doctor(arguments) => arguments.run(ui),
             Self::Bench(arguments) => arguments.run(ui),
+            #[cfg(unix)]
+            Self::BuildConfined(arguments) => arguments.run(),
             #[cfg(unix)]
             Self::ServeWorker(arguments) => arguments.run(ui),
             #[cfg(unix)]

@@ -22,6 +22,10 @@ impl Exit {
     pub(crate) const LIMIT: Self = Self(4);
     /// This machine failed: disk, memory, permissions, a missing toolchain, a defect.
     pub(crate) const HOST_FAILED: Self = Self(5);
+    /// `tussah verify` built the same code; custom sections differ.
+    pub(crate) const CODE_MATCHES: Self = Self(6);
+    /// `tussah verify` could not build the source with the recorded toolchain.
+    pub(crate) const CANNOT_BUILD: Self = Self(7);
     /// Ended by Ctrl-C, after cleaning up; 128 + SIGINT, as shells say it.
     pub(crate) const INTERRUPTED: Self = Self(130);
 
@@ -51,6 +55,8 @@ mod tests {
             Exit::NOT_VERIFIED,
             Exit::LIMIT,
             Exit::HOST_FAILED,
+            Exit::CODE_MATCHES,
+            Exit::CANNOT_BUILD,
             Exit::INTERRUPTED,
         ] {
             let row = format!("| {} |", exit.number());

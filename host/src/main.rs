@@ -13,6 +13,7 @@ mod device;
 mod engine;
 mod onnx;
 mod toolchain;
+mod tools;
 
 mod chain_option;
 mod channels;
@@ -42,6 +43,7 @@ mod grams;
 mod input;
 mod interrupt;
 mod ui;
+mod verify;
 
 use std::process::ExitCode;
 

@@ -10,7 +10,7 @@ use std::{
     process::Command,
 };
 
-use tussah_manifest::Abi;
+use tussah_manifest::{Abi, Digest, Domain, Hasher};
 
 use crate::{exit_code::Exit, failure::Failure, home::Home};
 
@@ -32,7 +32,7 @@ pub(crate) struct Toolchain {
     pub(crate) release: String,
     /// Such as `rustc 1.95.0 (59807616e 2026-04-14)`.
     pub(crate) version: String,
-    /// First nine digits of the compiler's commit, or `unknown`.
+    /// The compiler's commit, or `unknown`.
     pub(crate) commit: String,
     /// Where the compiler's own std is.
     pub(crate) sysroot: PathBuf,
@@ -111,7 +111,7 @@ impl Toolchain {
         Ok(Self {
             release: field("release:").ok_or(ToolchainError::Unknown)?.to_owned(),
             version: verbose.lines().next().unwrap_or_default().to_owned(),
-            commit: commit.chars().take(9).collect(),
+            commit: commit.to_owned(),
             sysroot: PathBuf::from(ask("rustc", folder, &["--print", "sysroot"])?.trim()),
         })
     }
@@ -129,7 +129,7 @@ impl Toolchain {
         let private = home
             .root()
             .join("sysroots")
-            .join(format!("{}-{}", self.release, self.commit));
+            .join(format!("{}-{:.9}", self.release, self.commit));
         let installed = self.sysroot.join(&below);
         if holds_std(&installed) {
             return Ok(WasmStd::Installed);
@@ -146,6 +146,38 @@ impl Toolchain {
             installed,
             private: private.join(&below),
         })
+    }
+}
+
+impl WasmStd {
+    /// The digest of its files: of each name, length and content, in the order of their paths.
+    ///
+    /// # Errors
+    /// The system's, if one cannot be read.
+    pub(crate) fn digest(&self, toolchain: &Toolchain, target: &str) -> io::Result<Digest> {
+        let sysroot = match self {
+            Self::Installed => &toolchain.sysroot,
+            Self::Private(sysroot) => sysroot,
+        };
+        let lib = sysroot.join("lib/rustlib").join(target).join("lib");
+        let mut files = Vec::new();
+        for folder in [lib.join("self-contained"), lib] {
+            for entry in std::fs::read_dir(folder)? {
+                let path = entry?.path();
+                if path.is_file() {
+                    files.push(path);
+                }
+            }
+        }
+        files.sort();
+        let mut hasher = Hasher::derive(Domain::WasmStd);
+        for file in files {
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            let content = std::fs::read(&file)?;
+            hasher.update(format!("{name}\0{}\0", content.len()).as_bytes());
+            hasher.update(&content);
+        }
+        Ok(hasher.finish())
     }
 }
 
@@ -244,7 +276,7 @@ mod tests {
         let toolchain = Toolchain {
             release: "1.95.0".to_owned(),
             version: "rustc 1.95.0".to_owned(),
-            commit: "59807616e".to_owned(),
+            commit: "59807616e1fa2540724bfbac14d7976d7e4a3860".to_owned(),
             sysroot: temporary.path().join("toolchain"),
         };
         let error = toolchain.wasm_std(&home, WASM_TARGET).unwrap_err();

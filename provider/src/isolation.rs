@@ -137,6 +137,49 @@ pub fn probe() -> Result<Isolation, IsolationError> {
     confine(&Reach::default())
 }
 
+/// What the tools of a build reach, and the code of the source that they run: build scripts and
+/// macros. Programs of the system can be started; devices, other users' files and secrets cannot
+/// be opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BuildReach {
+    /// Files and folders to read and to start programs from, besides those of the system.
+    pub read: Vec<PathBuf>,
+    /// Folders to write in and to start programs from.
+    pub write: Vec<PathBuf>,
+    /// Whether sockets can be made.
+    pub network: bool,
+}
+
+/// Confines this process and all that it starts to what a build needs, for good. To be called
+/// before a process has a second thread.
+///
+/// # Errors
+/// As [`confine`].
+pub fn confine_build(reach: &BuildReach) -> Result<Isolation, IsolationError> {
+    #[cfg(target_os = "linux")]
+    return linux::confine_build(reach);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = reach;
+        Ok(Isolation::None {
+            reason: "this operating system has no Landlock".to_owned(),
+        })
+    }
+}
+
+/// Kills all processes of the group that this process leads.
+///
+/// # Errors
+/// The system's, if there is no such group.
+pub fn kill_group(leader: u32) -> io::Result<()> {
+    let leader = i32::try_from(leader)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
+    let leader = leader.ok_or_else(|| io::Error::other("no process has this number"))?;
+    rustix::process::kill_process_group(leader, rustix::process::Signal::KILL)?;
+    Ok(())
+}
+
 /// Puts this process into a session of its own, without a terminal: whatever is signalled or typed
 /// there is none of its business, and it cannot type there itself.
 ///

@@ -36,6 +36,7 @@ mod submit;
 mod supervision;
 mod templates;
 mod usage;
+mod verify;
 mod wallets;
 mod watch;
 mod worker;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
+use tussah_manifest::Label;
 
 use crate::{
     build::{self, Built},
@@ -18,6 +19,7 @@ const EXAMPLES: &str = "\
 Examples:
   tussah build                 Build the job of this folder
   tussah build jobs/summarize  Build another one
+  tussah build --verifiable    From the commit alone, for `tussah verify` of others
   tussah build --json | jq -r .module.digest
 
 Writes module.wasm and manifest.toml to tussah/<name>/ in cargo's target folder. The same
@@ -31,6 +33,14 @@ pub(crate) struct Arguments {
     /// The job's folder, with Cargo.toml and tussah.toml.
     #[arg(default_value = ".")]
     folder: PathBuf,
+    /// Build a clean export of the commit, and record the source's SHA-256. Refuses uncommitted
+    /// changes, packages outside the tree, a missing lock file, and another toolchain than a
+    /// committed manifest.toml records.
+    #[arg(long)]
+    verifiable: bool,
+    /// Where others can get the source; recorded in the module.
+    #[arg(long, value_name = "URI", requires = "verifiable")]
+    source_uri: Option<Label>,
     /// Print JSON.
     #[arg(long)]
     pub(super) json: bool,
@@ -42,6 +52,8 @@ struct View<'a> {
     module: ModuleView<'a>,
     manifest: ManifestView<'a>,
     toolchain: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commit: Option<&'a str>,
     build_ms: u128,
 }
 
@@ -61,9 +73,18 @@ struct ManifestView<'a> {
 impl Arguments {
     pub(super) fn run(self, ui: &Ui) -> Result<Exit, Failure> {
         let interrupt = Interrupt::install()?;
-        let built = build::build(&Home::open()?, &self.folder, ui, &interrupt)?;
+        let home = Home::open()?;
+        let (built, commit) = match self.verifiable {
+            true => {
+                let uri = self.source_uri;
+                let (built, commit) =
+                    build::build_verifiable(&home, &self.folder, uri, ui, &interrupt)?;
+                (built, Some(commit))
+            }
+            false => (build::build(&home, &self.folder, ui, &interrupt)?, None),
+        };
         if ui.json() {
-            ui.document(&view(&built))?;
+            ui.document(&view(&built, commit.as_deref()))?;
             return Ok(Exit::DONE);
         }
         let shown = |path: &std::path::Path| {
@@ -82,6 +103,11 @@ impl Arguments {
         ui.line(&format!("          {}", shown(&built.module_path)))?;
         ui.line(&format!("manifest  {}", built.manifest.digest()))?;
         ui.line(&format!("          {}", shown(&built.manifest_path)))?;
+        if let Some(commit) = commit {
+            ui.note(&format!(
+                "built from a clean export of commit {commit}, without a container"
+            ));
+        }
         ui.note(&format!(
             "built in {} with {}",
             ui::duration(built.took),
@@ -91,7 +117,7 @@ impl Arguments {
     }
 }
 
-fn view(built: &Built) -> View<'_> {
+fn view<'a>(built: &'a Built, commit: Option<&'a str>) -> View<'a> {
     View {
         name: built.manifest.job.name.as_str(),
         module: ModuleView {
@@ -104,6 +130,7 @@ fn view(built: &Built) -> View<'_> {
             path: &built.manifest_path,
         },
         toolchain: &built.toolchain.version,
+        commit,
         build_ms: built.took.as_millis(),
     }
 }

@@ -145,15 +145,68 @@ const PAIRS: [i32; 3] = [libc::SOCK_DGRAM, libc::SOCK_RAW, libc::SOCK_SEQPACKET]
 /// What is typed into a terminal as if by its user.
 const TYPING: [u64; 2] = [0x5412, 0x541c]; // TIOCSTI, TIOCLINUX
 
+/// What a build needs of the above: it starts programs, which wait for and end each other, and
+/// lays out files.
+const BUILD_NEEDS: &[i64] = &[
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_pidfd_open,
+    libc::SYS_pidfd_send_signal,
+    libc::SYS_tkill,
+    libc::SYS_fchmodat,
+    libc::SYS_fchmodat2,
+    libc::SYS_fchownat,
+];
+#[cfg(target_arch = "x86_64")]
+const BUILD_NEEDS_HERE: &[i64] = &[
+    libc::SYS_chmod,
+    libc::SYS_chown,
+    libc::SYS_lchown,
+    libc::SYS_fork,
+    libc::SYS_vfork,
+];
+#[cfg(not(target_arch = "x86_64"))]
+const BUILD_NEEDS_HERE: &[i64] = &[];
+/// What a program that fetches needs besides.
+const NETWORK_NEEDS: &[i64] = &[libc::SYS_socket, libc::SYS_connect, libc::SYS_bind];
+
 /// Refuses all of it for this thread and those that it starts, for good.
 pub(super) fn restrict() -> Result<(), IsolationError> {
+    let forbidden = FORBIDDEN.iter().chain(FORBIDDEN_HERE).copied();
+    apply(forbidden, by_argument())
+}
+
+/// The same for the tools of a build.
+pub(super) fn restrict_build(network: bool) -> Result<(), IsolationError> {
+    let needed = |call: &i64| {
+        BUILD_NEEDS.contains(call)
+            || BUILD_NEEDS_HERE.contains(call)
+            || network && NETWORK_NEEDS.contains(call)
+    };
+    let forbidden = FORBIDDEN.iter().chain(FORBIDDEN_HERE).copied();
+    let namespaces = NAMESPACES.map(|flag| {
+        let flag = u64::from(flag.unsigned_abs());
+        (0, SeccompCmpOp::MaskedEq(flag), flag)
+    });
+    let typing = TYPING.map(|call| (1, SeccompCmpOp::Eq, call));
+    let by_argument = vec![
+        (libc::SYS_clone, namespaces.into()),
+        (libc::SYS_ioctl, typing.into()),
+    ];
+    apply(forbidden.filter(|call| !needed(call)), by_argument)
+}
+
+fn apply(
+    forbidden: impl Iterator<Item = i64>,
+    by_argument: Vec<(i64, Vec<Condition>)>,
+) -> Result<(), IsolationError> {
     let failed = |message: String| IsolationError::Calls { message };
     let text = |error: seccompiler::BackendError| failed(error.to_string());
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
-    for call in FORBIDDEN.iter().chain(FORBIDDEN_HERE) {
-        rules.insert(*call, Vec::new());
+    for call in forbidden {
+        rules.insert(call, Vec::new());
     }
-    for (call, conditions) in by_argument() {
+    for (call, conditions) in by_argument {
         let any = conditions.into_iter();
         let any = any.map(|(argument, operator, value)| {
             // No argument that is looked at is wider: the kernel does not look at the rest.

@@ -6,7 +6,7 @@ use landlock::{
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use super::{IsolationError, Reach, calls};
+use super::{BuildReach, IsolationError, Reach, calls};
 use crate::wire::Isolation;
 
 /// The version of Landlock that has all we ask for: files, truncation, TCP, devices, signals.
@@ -25,6 +25,70 @@ pub(super) fn confine(reach: &Reach) -> Result<Isolation, IsolationError> {
     })?;
     calls::restrict()?;
     Ok(describe(&status))
+}
+
+/// What compilers, linkers and build scripts read of the system.
+const BUILD_SYSTEM: &[&str] = &[
+    "/usr",
+    "/bin",
+    "/lib",
+    "/lib64",
+    "/nix/store",
+    "/etc/ld.so.cache",
+    "/etc/alternatives",
+    "/etc/localtime",
+    "/proc/self",
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/sys/fs/cgroup",
+    "/sys/devices/system/cpu",
+    "/dev/urandom",
+    "/dev/random",
+];
+/// What a program that asks the network for names and certificates reads besides.
+const NETWORK_SYSTEM: &[&str] = &[
+    "/etc/resolv.conf",
+    "/run/systemd/resolve",
+    "/etc/hosts",
+    "/etc/nsswitch.conf",
+    "/etc/host.conf",
+    "/etc/gai.conf",
+    "/etc/ssl",
+    "/etc/pki",
+    "/etc/ca-certificates",
+];
+
+pub(super) fn confine_build(reach: &BuildReach) -> Result<Isolation, IsolationError> {
+    limits()?;
+    let status = build_files(reach).map_err(|error| IsolationError::Files {
+        message: error.to_string(),
+    })?;
+    calls::restrict_build(reach.network)?;
+    Ok(describe(&status))
+}
+
+fn build_files(reach: &BuildReach) -> Result<RestrictionStatus, RulesetError> {
+    let read = AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::Execute;
+    let device = AccessFs::ReadFile | AccessFs::WriteFile;
+    let write = AccessFs::from_all(ABI_WANTED)
+        & !(AccessFs::IoctlDev | AccessFs::MakeBlock)
+        & !(AccessFs::MakeChar | AccessFs::MakeSock);
+    let mut rules = Ruleset::default().handle_access(AccessFs::from_all(ABI_WANTED))?;
+    let mut system = BUILD_SYSTEM.to_vec();
+    if reach.network {
+        system.extend(NETWORK_SYSTEM);
+    } else {
+        rules = rules.handle_access(AccessNet::from_all(ABI_WANTED))?;
+    }
+    rules
+        .scope(Scope::from_all(ABI_WANTED))?
+        .create()?
+        .add_rules(path_beneath_rules(system, read))?
+        .add_rules(path_beneath_rules(&reach.read, read))?
+        .add_rules(path_beneath_rules(&reach.write, write))?
+        .add_rules(path_beneath_rules(["/dev/null", "/dev/zero"], device))?
+        .restrict_self()
 }
 
 /// On a thread that ends after it: nothing else is confined.

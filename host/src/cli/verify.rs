@@ -1,0 +1,261 @@
+//! `tussah verify`: whether a module comes from its source, by building it again.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Args;
+use serde_json::json;
+use tussah_manifest::{
+    Claim, ClaimBody, Document as _, Label, Manifest, ModuleRef, PublicKey, SigningKey, Verdict,
+    Version,
+};
+
+use crate::{
+    build::MANIFEST_FILE_BYTES_MAX,
+    clock,
+    exit_code::Exit,
+    failure::{Failure, file_failure},
+    home::Home,
+    input,
+    interrupt::Interrupt,
+    keys::{self, KeyName},
+    road::HOST_BUILD,
+    tools::Confine,
+    ui::Ui,
+    verify::{self, Given, Question, Report},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  tussah verify manifest.toml --source job.tar.gz   Build it again and compare
+  tussah verify module.wasm --source . --json       The same of a module alone
+  tussah verify manifest.toml --source . --sign claim.cbor
+                                                    And sign what came of it
+  tussah verify manifest.toml --claim claim.cbor --key ed25519:…
+                                                    Check what another one signed
+
+The source is copied, its dependencies are fetched into a CARGO_HOME of their own, and the
+build runs without network, secrets or files of this machine. Exit codes: 0 match,
+3 mismatch, 6 the code matches and custom sections differ, 7 it cannot be built here.";
+
+/// Build a job again from its source, and compare with a module or its manifest.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    /// A manifest, with module.wasm beside it if it is there, or a module.
+    #[arg(value_name = "MANIFEST|MODULE", required_unless_present = "claim")]
+    given: Option<PathBuf>,
+    /// The source: a folder, or an archive that `tar` reads.
+    #[arg(long, default_value = ".", value_name = "DIR|TARBALL")]
+    source: PathBuf,
+    /// The job's folder below the source, where the module does not say.
+    #[arg(long, value_name = "DIR")]
+    job: Option<String>,
+    /// What has to keep the build from this machine.
+    #[arg(long, value_enum, default_value = "required")]
+    confine: Confine,
+    /// Build with this machine's toolchain even if it is not the recorded one.
+    #[arg(long)]
+    any_toolchain: bool,
+    /// Fetch nothing.
+    #[arg(long)]
+    offline: bool,
+    /// Compilers at a time.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    jobs: Option<u32>,
+    /// The most seconds a build may take.
+    #[arg(long, value_name = "SECONDS", default_value = "3600")]
+    timeout_s: u32,
+    /// Write a signed claim of the verdict to this file; the key is this host's provider key.
+    #[arg(long, value_name = "FILE")]
+    sign: Option<PathBuf>,
+    /// Check a signed claim instead of building.
+    #[arg(long, value_name = "FILE", conflicts_with = "sign")]
+    claim: Option<PathBuf>,
+    /// Whose claim it has to be; several are alternatives.
+    #[arg(long, value_name = "KEY", requires = "claim")]
+    key: Vec<PublicKey>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+impl Arguments {
+    pub(super) fn run(self, ui: &Ui) -> Result<Exit, Failure> {
+        let given = self.given()?;
+        if let Some(claim) = &self.claim {
+            return self.check_claim(claim, &given, ui);
+        }
+        let interrupt = Interrupt::install()?;
+        let home = Home::open()?;
+        let question = Question {
+            given,
+            source: self.source,
+            job: self.job,
+            confine: self.confine,
+            any_toolchain: self.any_toolchain,
+            offline: self.offline,
+            jobs: self.jobs,
+            timeout: Duration::from_secs(self.timeout_s.into()),
+        };
+        let report = verify::verify(&home, &question, ui, &interrupt)?;
+        if let Some(file) = &self.sign {
+            match sign(&home, &report)? {
+                Some(claim) => std::fs::write(file, claim.to_bytes())
+                    .map_err(|error| file_failure("write", file, error))?,
+                None => ui.warn("no claim is made of a module that cannot be built"),
+            }
+        }
+        match ui.json() {
+            true => ui.document(&report)?,
+            false => show(&report, ui)?,
+        }
+        Ok(report.exit())
+    }
+
+    fn given(&self) -> Result<Given, Failure> {
+        let Some(path) = &self.given else {
+            return Ok(Given::default());
+        };
+        let bytes = input::bytes(path, ModuleRef::SIZE_BYTES_MAX)?;
+        let is_wasm = path.extension().is_some_and(|ending| ending == "wasm");
+        if is_wasm || bytes.starts_with(b"\0asm") {
+            return Ok(Given {
+                module: Some(bytes),
+                manifest: None,
+            });
+        }
+        let bytes = input::bytes(path, MANIFEST_FILE_BYTES_MAX)?;
+        let manifest = Manifest::parse_bytes(&bytes).map_err(|error| {
+            Failure::usage(error).context(format!("{} is no manifest", path.display()))
+        })?;
+        let beside = path.with_file_name("module.wasm");
+        let mut module = None;
+        if beside.is_file() {
+            let bytes = input::bytes(&beside, ModuleRef::SIZE_BYTES_MAX)?;
+            let found = ModuleRef::of(&bytes);
+            if found != manifest.module {
+                let message = format!(
+                    "the module {} has the digest {}, the manifest names {}",
+                    beside.display(),
+                    found.digest,
+                    manifest.module.digest
+                );
+                return Err(Failure::not_verified(message)
+                    .help("verify the module by its own name, or take it away"));
+            }
+            module = Some(bytes);
+        }
+        Ok(Given {
+            module,
+            manifest: Some(manifest),
+        })
+    }
+
+    fn check_claim(&self, file: &std::path::Path, given: &Given, ui: &Ui) -> Result<Exit, Failure> {
+        let max = u64::try_from(Claim::BYTES_MAX).unwrap_or(u64::MAX);
+        let bytes = input::bytes(file, max)?;
+        let claim = Claim::from_verified_bytes(&bytes).map_err(|error| {
+            Failure::not_verified(error).context(format!("{} is no good claim", file.display()))
+        })?;
+        let body = &claim.body;
+        if !self.key.is_empty() && !self.key.contains(&body.key) {
+            let message = format!(
+                "the claim is signed by {}, which is not asked for",
+                body.key
+            );
+            return Err(Failure::not_verified(message));
+        }
+        let module = match given {
+            Given {
+                manifest: Some(manifest),
+                ..
+            } => Some(manifest.module.digest),
+            Given {
+                module: Some(module),
+                ..
+            } => Some(ModuleRef::of(module).digest),
+            _ => None,
+        };
+        if let Some(module) = module
+            && module != body.module
+        {
+            let message = format!(
+                "the claim is of the module {}, not of {module}",
+                body.module
+            );
+            return Err(Failure::not_verified(message));
+        }
+        if ui.json() {
+            ui.document(&json!({ "claim": body, "signature": claim.signature }))?;
+        } else {
+            ui.line(&format!(
+                "{}  {} of {}",
+                body.verdict, body.module, body.job
+            ))?;
+            ui.line(&format!("source_sha256  {}", body.source_sha256))?;
+            ui.line(&format!("signed by      {}", body.key))?;
+            if self.key.is_empty() {
+                ui.note("whether this key can be trusted is for you to say: --key KEY");
+            }
+        }
+        Ok(match body.verdict {
+            Verdict::Match => Exit::DONE,
+            Verdict::MatchCode => Exit::CODE_MATCHES,
+            Verdict::Mismatch => Exit::NOT_VERIFIED,
+        })
+    }
+}
+
+fn sign(home: &Home, report: &Report) -> Result<Option<Claim>, Failure> {
+    let (Some(found), Some(rebuilt), Some(source)) =
+        (&report.claimable, &report.rebuilt, &report.source)
+    else {
+        return Ok(None);
+    };
+    let key = SigningKey::from_bytes(&*keys::load_or_create(home, KeyName::Provider)?);
+    let body = ClaimBody {
+        version: Version::V1,
+        job: found.job.name.clone(),
+        verdict: found.verdict,
+        module: report.module.digest,
+        rebuilt: rebuilt.digest,
+        rebuilt_code: found.rebuilt_code,
+        source_sha256: source.sha256.clone(),
+        build: found.build.clone(),
+        confinement: Label::lossy(&report.confinement),
+        verifier: Label::lossy(HOST_BUILD),
+        made_unix_s: clock::milliseconds() / 1000,
+        key: key.public_key(),
+    };
+    body.sign(&key).map(Some).map_err(Failure::host)
+}
+
+fn show(report: &Report, ui: &Ui) -> Result<(), Failure> {
+    ui.line(&format!("{}  {}", report.verdict, report.module.digest))?;
+    for cause in &report.causes {
+        ui.line(&format!("  {cause}"))?;
+    }
+    if let Some(rebuilt) = &report.rebuilt {
+        ui.line(&format!("rebuilt      {}", rebuilt.digest))?;
+    }
+    if let Some(used) = &report.toolchain {
+        ui.line(&format!(
+            "toolchain    rustc {} ({:.9})",
+            used.rustc, used.rustc_commit
+        ))?;
+        ui.line(&format!("std          {}", used.std_digest))?;
+    }
+    if let Some(source) = &report.source {
+        ui.line(&format!(
+            "source       {} in {} files",
+            source.sha256, source.files
+        ))?;
+        for blob in &source.blobs {
+            ui.line(&format!("  no text    {blob}"))?;
+        }
+    }
+    for ran in &report.ran {
+        ui.line(&format!("  ran        {} of {}", ran.what, ran.package))?;
+    }
+    ui.line(&format!("confinement  {}", report.confinement))
+}
