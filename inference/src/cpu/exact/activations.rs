@@ -134,6 +134,12 @@ impl Activations {
         }
     }
 
+    /// Vectors of the batch.
+    #[inline(always)]
+    pub(super) fn tokens(&self) -> usize {
+        self.tokens
+    }
+
     /// The tile that begins at a token.
     #[inline(always)]
     pub(super) fn tile(&self, token: usize) -> Option<Tile<'_>> {

@@ -19,9 +19,17 @@ use super::pack::{
     excess, parts, with_layout,
 };
 
-/// One group of rows times all tokens.
+/// Groups of rows times all tokens.
 #[target_feature(enable = "avx2,f16c")]
-pub(super) fn product(packed: &Packed, group: usize, x: &Activations, out: &mut [f32]) {
+pub(super) fn product(packed: &Packed, first: usize, x: &Activations, out: &mut [f32]) {
+    let groups = out.chunks_exact_mut(x.tokens() * ROWS);
+    for (group, out) in (first..).zip(groups) {
+        product_of_group(packed, group, x, out);
+    }
+}
+
+#[target_feature(enable = "avx2,f16c")]
+fn product_of_group(packed: &Packed, group: usize, x: &Activations, out: &mut [f32]) {
     let range = group * packed.blocks..(group + 1) * packed.blocks;
     let info = &packed.groups[group];
     let mut token = 0;

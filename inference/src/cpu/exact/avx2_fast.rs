@@ -7,17 +7,27 @@ use std::arch::x86_64::{
     _mm256_setzero_ps, _mm256_setzero_si256, _mm256_sign_epi8, _mm256_storeu_ps, _mm256_sub_epi32,
 };
 
+use crate::arithmetic::scale2;
+
 use super::activations::{Activations, Bytes, Tile};
 use super::avx2::{bytes32, four, line, words};
-use super::fast::units;
+use super::fast::powers;
 use super::pack::{
     BYTES, Block, Group, Kind, MINIMUM, PLANE_COEFFICIENTS, Packed, ROWS, Scales, View, excess,
     parts, row_of_lane, with_layout,
 };
 
-/// One group of rows times all tokens.
+/// Groups of rows times all tokens.
 #[target_feature(enable = "avx2,f16c")]
-pub(super) fn product(packed: &Packed, group: usize, x: &Activations, out: &mut [f32]) {
+pub(super) fn product(packed: &Packed, first: usize, x: &Activations, out: &mut [f32]) {
+    let groups = out.chunks_exact_mut(x.tokens() * ROWS);
+    for (group, out) in (first..).zip(groups) {
+        product_of_group(packed, group, x, out);
+    }
+}
+
+#[target_feature(enable = "avx2,f16c")]
+fn product_of_group(packed: &Packed, group: usize, x: &Activations, out: &mut [f32]) {
     let range = group * packed.blocks..(group + 1) * packed.blocks;
     let info = &packed.groups[group];
     let mut token = 0;
@@ -120,7 +130,7 @@ fn row_values<S: Scales, const W: usize, const KIND: Kind, const BIAS: i32>(
             }
         }
     }
-    let units = units(blocks, group);
+    let powers = powers(blocks, group);
     let mut lanes = [0.0f32; ROWS];
     for (lanes, values) in lanes.as_chunks_mut::<8>().0.iter_mut().zip(values) {
         // SAFETY: the array has the 32 bytes that are written; the store needs no alignment.
@@ -128,6 +138,6 @@ fn row_values<S: Scales, const W: usize, const KIND: Kind, const BIAS: i32>(
     }
     for (lane, value) in lanes.into_iter().enumerate() {
         let row = row_of_lane(lane);
-        out[row] = value * units[row];
+        out[row] = scale2(value, powers[row]);
     }
 }

@@ -3,65 +3,90 @@
 //! so `vpdpbusd` takes both as they lie; 16 rows are the 16 lanes.
 
 use std::arch::x86_64::{
-    __m512i, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _mm_prefetch,
-    _mm256_loadu_si256, _mm512_add_epi32, _mm512_add_epi64, _mm512_and_si512,
-    _mm512_cvt_roundps_epi32, _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_mul_epi32, _mm512_mul_ps, _mm512_or_si512, _mm512_set1_epi8,
-    _mm512_set1_epi32, _mm512_setzero_si512, _mm512_slli_epi16, _mm512_slli_epi32,
-    _mm512_srli_epi16, _mm512_srli_epi64, _mm512_storeu_si512,
+    __m512i, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm256_loadu_si256, _mm512_add_epi32,
+    _mm512_add_epi64, _mm512_and_si512, _mm512_cvt_roundps_epi32, _mm512_cvtph_ps,
+    _mm512_dpbusd_epi32, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_epi32, _mm512_mul_ps,
+    _mm512_or_si512, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_slli_epi16,
+    _mm512_slli_epi32, _mm512_srli_epi16, _mm512_srli_epi64, _mm512_storeu_si512,
 };
 
 use super::activations::{Activations, HALF_TILE, Planes, TILE, Tile};
 use super::generic::finish;
 use super::pack::{
-    BYTES, Block, FIVES, Group, Kind, Layout, MINIMUM, PLANE_COEFFICIENTS, Packed, ROWS, Scales,
-    View, excess, parts, with_layout,
+    BYTES, Block, FIVES, Group, Kind, MINIMUM, PLANE_COEFFICIENTS, Packed, ROWS, Scales, View,
+    excess, parts, with_layout,
 };
 
-/// How far ahead of their use weights are asked for: the hardware's own look-ahead ends with each page.
-const AHEAD_BYTES: usize = 2560;
+/// Groups whose weights stay in a core's cache from one tile to the next.
+pub(super) const GROUPS: usize = 16;
 
-/// Asks for the block that comes `AHEAD_BYTES` after this one.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn prefetch<B>(block: &B) {
-    let ahead = std::ptr::from_ref(block).wrapping_byte_add(AHEAD_BYTES);
-    for line in 0..size_of::<B>() / 64 {
-        // A prefetch reads nothing that the program sees and cannot fault, wherever it points.
-        _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_byte_add(64 * line).cast());
+/// Groups of rows times all tokens.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) fn product(packed: &Packed, first: usize, x: &Activations, out: &mut [f32]) {
+    let n = x.tokens();
+    for (part, out) in out.chunks_mut(GROUPS * n * ROWS).enumerate() {
+        let first = first + part * GROUPS;
+        let mut token = 0;
+        while let Some(tile) = x.tile(token) {
+            let place = Place { token, n };
+            token += tile.width;
+            match tile.width {
+                TILE => run::<TILE>(packed, first, &tile, place, out),
+                HALF_TILE => run::<HALF_TILE>(packed, first, &tile, place, out),
+                _ => run::<1>(packed, first, &tile, place, out),
+            }
+        }
     }
 }
 
-/// One group of rows times all tokens.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) fn product(packed: &Packed, group: usize, x: &Activations, out: &mut [f32]) {
-    let range = group * packed.blocks..(group + 1) * packed.blocks;
-    let info = &packed.groups[group];
-    let mut token = 0;
-    while let Some(tile) = x.tile(token) {
-        let out = &mut out[token * ROWS..][..tile.width * ROWS];
-        token += tile.width;
-        let range = range.clone();
-        match tile.width {
-            TILE => run::<TILE>(&packed.layout, range, info, &tile, out),
-            HALF_TILE => run::<HALF_TILE>(&packed.layout, range, info, &tile, out),
-            _ => run::<1>(&packed.layout, range, info, &tile, out),
-        }
-    }
+/// Where a tile's products go in those of a group.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    /// The tile's first token.
+    pub(super) token: usize,
+    /// Tokens of a group.
+    pub(super) n: usize,
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn run<const T: usize>(
-    layout: &Layout,
-    range: std::ops::Range<usize>,
-    group: &Group,
+    packed: &Packed,
+    first: usize,
     tile: &Tile<'_>,
+    place: Place,
     out: &mut [f32],
 ) {
-    let sums = with_layout!(layout, range, row_sums<T>, group, tile);
-    for (t, out) in out.chunks_exact_mut(ROWS).enumerate() {
-        finish(&sums[t], group, tile.exponents[t], out);
+    let range = first * packed.blocks..;
+    let groups = (packed.blocks, &packed.groups[first..]);
+    with_layout!(
+        &packed.layout,
+        range,
+        run_groups<T>,
+        groups,
+        tile,
+        place,
+        out
+    );
+}
+
+/// A tile times groups one after the other, whose weights are one stream.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn run_groups<const T: usize, S: Scales, const W: usize, const KIND: Kind, const BIAS: i32>(
+    blocks: &[Block<S, W>],
+    (of_group, groups): (usize, &[Group]),
+    tile: &Tile<'_>,
+    Place { token, n }: Place,
+    out: &mut [f32],
+) {
+    let blocks = blocks.chunks_exact(of_group).zip(groups);
+    for ((blocks, group), out) in blocks.zip(out.chunks_exact_mut(n * ROWS)) {
+        let sums = row_sums::<T, S, W, KIND, BIAS>(blocks, group, tile);
+        let out = &mut out[token * ROWS..][..T * ROWS];
+        for (t, out) in out.chunks_exact_mut(ROWS).enumerate() {
+            finish(&sums[t], group, tile.exponents[t], out);
+        }
     }
 }
 
@@ -233,9 +258,6 @@ fn row_sums<const T: usize, S: Scales, const W: usize, const KIND: Kind, const B
     let tokens = tile.planes.as_chunks::<T>().0;
     let tokens = tokens.iter().zip(tile.sums.as_chunks::<T>().0);
     for (block, (x, halves)) in blocks.iter().zip(tokens) {
-        if T == 1 {
-            prefetch(block);
-        }
         let [first, last] = coefficients(&block.scales, group);
         let coefficients = [Coefficient::of(first), Coefficient::of(last)];
         let (parts, quads) = parts(KIND);

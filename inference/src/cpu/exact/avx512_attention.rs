@@ -4,16 +4,16 @@
 
 use std::arch::x86_64::{
     __m512, __m512i, __mmask16, _CMP_NLE_UQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT,
-    _mm256_storeu_si256, _mm512_abs_ps, _mm512_add_epi32, _mm512_add_epi64, _mm512_add_ps,
-    _mm512_and_si512, _mm512_castps_si512, _mm512_castps256_ps512, _mm512_castsi512_ps,
-    _mm512_castsi512_si256, _mm512_cmp_ps_mask, _mm512_cmpgt_epu32_mask, _mm512_cvt_roundps_epi32,
-    _mm512_cvtepi32_epi16, _mm512_cvtepi32_epi64, _mm512_cvtepi32_ps, _mm512_cvtepi64_ps,
-    _mm512_div_ps, _mm512_dpwssd_epi32, _mm512_extracti64x4_epi64, _mm512_insertf32x8,
-    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_max_epi32, _mm512_mask_max_epu32,
-    _mm512_mask_max_ps, _mm512_maskz_mov_epi32, _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_mul_ps,
-    _mm512_reduce_add_epi32, _mm512_reduce_max_epi32, _mm512_reduce_max_epu32,
-    _mm512_reduce_max_ps, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps,
-    _mm512_setzero_si512, _mm512_slli_epi16, _mm512_slli_epi32, _mm512_slli_epi64,
+    _MM_HINT_T1, _mm_prefetch, _mm256_storeu_si256, _mm512_abs_ps, _mm512_add_epi32,
+    _mm512_add_epi64, _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_castps256_ps512,
+    _mm512_castsi512_ps, _mm512_castsi512_si256, _mm512_cmp_ps_mask, _mm512_cmpgt_epu32_mask,
+    _mm512_cvt_roundps_epi32, _mm512_cvtepi32_epi16, _mm512_cvtepi32_epi64, _mm512_cvtepi32_ps,
+    _mm512_cvtepi64_ps, _mm512_div_ps, _mm512_dpwssd_epi32, _mm512_extracti64x4_epi64,
+    _mm512_insertf32x8, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_max_epi32,
+    _mm512_mask_max_epu32, _mm512_mask_max_ps, _mm512_maskz_mov_epi32, _mm512_maskz_mov_ps,
+    _mm512_max_ps, _mm512_mul_ps, _mm512_reduce_add_epi32, _mm512_reduce_max_epi32,
+    _mm512_reduce_max_epu32, _mm512_reduce_max_ps, _mm512_scalef_ps, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_setzero_si512, _mm512_slli_epi16, _mm512_slli_epi32, _mm512_slli_epi64,
     _mm512_srai_epi16, _mm512_srli_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_epi16,
     _mm512_sub_epi32, _mm512_sub_ps,
 };
@@ -242,6 +242,15 @@ impl Coefficients {
     }
 }
 
+/// Asks for values that are soon needed.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn prefetch(values: &[i16]) {
+    for line in values.as_chunks::<32>().0 {
+        _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
+    }
+}
+
 /// What the first pass over the positions finds.
 struct Found {
     most: f32,
@@ -265,6 +274,11 @@ fn scores(head: &Head<'_>, cache: &HeadCache<'_>, scores: &mut [[f32; KEYS]]) ->
     let mut largest = _mm512_set1_epi32(i32::MIN);
     let blocks = cache.blocks.iter().zip(scores.as_chunks_mut::<2>().0);
     for (index, (block, scores)) in blocks.enumerate() {
+        // The hardware's look-ahead ends with the block's page.
+        if let Some(next) = cache.blocks.get(index + 1) {
+            prefetch(next.keys);
+        }
+        prefetch(block.values);
         let products = products(&query, block.keys, head.query.len());
         let masks = masks(cache, index);
         for half in 0..2 {

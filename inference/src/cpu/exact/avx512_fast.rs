@@ -2,32 +2,33 @@
 
 use std::arch::x86_64::{
     __m512, __m512i, _mm256_loadu_si256, _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_dpbusd_epi32,
-    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps, _mm512_permutexvar_ps,
+    _mm512_fmadd_ps, _mm512_loadu_si512, _mm512_mul_ps, _mm512_permutexvar_ps, _mm512_scalef_ps,
     _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_ps,
 };
 
 use super::activations::{Activations, HALF_TILE, TILE, Tile};
-use super::avx512::{four, line, words};
-use super::fast::units;
+use super::avx512::{GROUPS, Place, four, line, words};
+use super::fast::powers;
 use super::pack::{
-    Block, Group, Kind, Layout, MINIMUM, PLANE_COEFFICIENTS, Packed, ROWS, Scales, View, excess,
-    parts, with_layout,
+    Block, Group, Kind, MINIMUM, PLANE_COEFFICIENTS, Packed, ROWS, Scales, View, excess, parts,
+    with_layout,
 };
 
-/// One group of rows times all tokens.
+/// Groups of rows times all tokens.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) fn product(packed: &Packed, group: usize, x: &Activations, out: &mut [f32]) {
-    let range = group * packed.blocks..(group + 1) * packed.blocks;
-    let info = &packed.groups[group];
-    let mut token = 0;
-    while let Some(tile) = x.tile(token) {
-        let out = &mut out[token * ROWS..][..tile.width * ROWS];
-        token += tile.width;
-        let range = range.clone();
-        match tile.width {
-            TILE => run::<TILE>(&packed.layout, range, info, &tile, out),
-            HALF_TILE => run::<HALF_TILE>(&packed.layout, range, info, &tile, out),
-            _ => run::<1>(&packed.layout, range, info, &tile, out),
+pub(super) fn product(packed: &Packed, first: usize, x: &Activations, out: &mut [f32]) {
+    let n = x.tokens();
+    for (part, out) in out.chunks_mut(GROUPS * n * ROWS).enumerate() {
+        let first = first + part * GROUPS;
+        let mut token = 0;
+        while let Some(tile) = x.tile(token) {
+            let place = Place { token, n };
+            token += tile.width;
+            match tile.width {
+                TILE => run::<TILE>(packed, first, &tile, place, out),
+                HALF_TILE => run::<HALF_TILE>(packed, first, &tile, place, out),
+                _ => run::<1>(packed, first, &tile, place, out),
+            }
         }
     }
 }
@@ -35,13 +36,40 @@ pub(super) fn product(packed: &Packed, group: usize, x: &Activations, out: &mut 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn run<const T: usize>(
-    layout: &Layout,
-    range: std::ops::Range<usize>,
-    group: &Group,
+    packed: &Packed,
+    first: usize,
     tile: &Tile<'_>,
+    place: Place,
     out: &mut [f32],
 ) {
-    with_layout!(layout, range, row_values<T>, group, tile, out);
+    let range = first * packed.blocks..;
+    let groups = (packed.blocks, &packed.groups[first..]);
+    with_layout!(
+        &packed.layout,
+        range,
+        run_groups<T>,
+        groups,
+        tile,
+        place,
+        out
+    );
+}
+
+/// A tile times groups one after the other, whose weights are one stream.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn run_groups<const T: usize, S: Scales, const W: usize, const KIND: Kind, const BIAS: i32>(
+    blocks: &[Block<S, W>],
+    (of_group, groups): (usize, &[Group]),
+    tile: &Tile<'_>,
+    Place { token, n }: Place,
+    out: &mut [f32],
+) {
+    let blocks = blocks.chunks_exact(of_group).zip(groups);
+    for ((blocks, group), out) in blocks.zip(out.chunks_exact_mut(n * ROWS)) {
+        let out = &mut out[token * ROWS..][..T * ROWS];
+        row_values::<T, S, W, KIND, BIAS>(blocks, group, tile, out);
+    }
 }
 
 /// The first and the last scale of each lane, in units of the row's exponent but for halves.
@@ -115,13 +143,13 @@ fn row_values<const T: usize, S: Scales, const W: usize, const KIND: Kind, const
             }
         }
     }
-    let units = units(blocks, group);
+    let powers = powers(blocks, group);
     // SAFETY: the arrays have the 64 bytes that are read, and so have the chunks that are written.
     unsafe {
-        let units = _mm512_loadu_ps(units.as_ptr());
+        let powers = _mm512_cvtepi32_ps(_mm512_loadu_si512(powers.as_ptr().cast()));
         let lanes: __m512i = _mm512_loadu_si512(LANE_OF_ROW.as_ptr().cast());
         for (out, values) in out.as_chunks_mut::<ROWS>().0.iter_mut().zip(values) {
-            let rows = _mm512_mul_ps(_mm512_permutexvar_ps(lanes, values), units);
+            let rows = _mm512_scalef_ps(_mm512_permutexvar_ps(lanes, values), powers);
             _mm512_storeu_ps(out.as_mut_ptr(), rows);
         }
     }

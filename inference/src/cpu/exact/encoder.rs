@@ -373,10 +373,8 @@ impl<'a> Batch<'a> {
             let bias = &bias[head * size..][..size];
             // SAFETY: chunk `chunk` takes its own n · size values.
             let raw = unsafe { raw.part(chunk * n * size, n * size) };
-            for (group, out) in raw.chunks_exact_mut(n * ROWS).enumerate() {
-                // SAFETY: the table is that of a level this CPU has.
-                unsafe { (encoder.kernels.product)(matrix, head * groups + group, x, out) };
-            }
+            // SAFETY: the table is that of a level this CPU has.
+            unsafe { (encoder.kernels.product)(matrix, head * groups, x, raw) };
             let count = if kind == 0 { n } else { room };
             // SAFETY: of each kind, a chunk takes its own head's part.
             let (integers, exponents) = unsafe {

@@ -8,11 +8,18 @@ use super::pack::{
     row_of_lane, with_layout,
 };
 use super::scalar::line;
-use crate::arithmetic::{NOT_FINITE, magnitude_bits};
+use crate::arithmetic::{NOT_FINITE, magnitude_bits, scale2};
 use crate::quant::f16_to_f32;
 
-/// One group of rows times all tokens, in plain Rust.
-pub(super) fn product(packed: &Packed, group: usize, x: &Activations, out: &mut [f32]) {
+/// Groups of rows times all tokens, in plain Rust.
+pub(super) fn product(packed: &Packed, first: usize, x: &Activations, out: &mut [f32]) {
+    let groups = out.chunks_exact_mut(x.tokens() * ROWS);
+    for (group, out) in (first..).zip(groups) {
+        product_of_group(packed, group, x, out);
+    }
+}
+
+fn product_of_group(packed: &Packed, group: usize, x: &Activations, out: &mut [f32]) {
     let range = group * packed.blocks..(group + 1) * packed.blocks;
     let info = &packed.groups[group];
     let mut token = 0;
@@ -62,10 +69,10 @@ fn row_values<'a, S: Scales, const W: usize, const KIND: Kind, const BIAS: i32>(
             }
         }
     }
-    let units = units(blocks, group);
+    let powers = powers(blocks, group);
     for (lane, value) in values.into_iter().enumerate() {
         let row = row_of_lane(lane);
-        out[row] = value * units[row];
+        out[row] = scale2(value, powers[row]);
     }
 }
 
@@ -79,17 +86,16 @@ fn scales(scales: &impl Scales) -> [[f32; ROWS]; 2] {
     }
 }
 
-/// What each row's sums are to be multiplied with.
-pub(super) fn units<S: Scales, const W: usize>(
+/// The power of two that each row's sums are to be multiplied with.
+#[inline(always)]
+pub(super) fn powers<S: Scales, const W: usize>(
     blocks: &[Block<S, W>],
     group: &Group,
-) -> [f32; ROWS] {
-    let words = blocks
-        .first()
-        .is_some_and(|block| matches!(block.scales.view(), View::Words(_)));
-    match words {
-        true => group.exponent.map(|exponent| f32::exp2(exponent as f32)),
-        false => [1.0; ROWS],
+) -> [i32; ROWS] {
+    let first = blocks.first().map(|block| block.scales.view());
+    match first {
+        Some(View::Words(_)) => group.exponent,
+        _ => [0; ROWS],
     }
 }
 

@@ -177,10 +177,8 @@ impl Step<'_> {
             let bias = bias.as_ref().map(|bias| &bias[head * size..][..size]);
             // SAFETY: chunk `chunk` takes its own n · size values.
             let raw = unsafe { raw.part(chunk * n * size, n * size) };
-            for (group, out) in raw.chunks_exact_mut(n * ROWS).enumerate() {
-                // SAFETY: the table is that of a level this CPU has.
-                unsafe { (kernels.product)(matrix, head * groups + group, x, out) };
-            }
+            // SAFETY: the table is that of a level this CPU has.
+            unsafe { (kernels.product)(matrix, head * groups, x, raw) };
             let block = index * plan.kv_heads + head;
             let mut row = [0.0; crate::exact::HEAD_SIZE_MAX];
             let mut q = [0; crate::exact::HEAD_SIZE_MAX];
@@ -307,15 +305,10 @@ impl Step<'_> {
             let (at, values) = (first * n * ROWS, count * n * ROWS);
             // SAFETY: chunk `chunk` takes the values of its own groups.
             let (gates, ups) = unsafe { (gates.part(at, values), ups.part(at, values)) };
-            let of_groups = gates
-                .chunks_exact_mut(n * ROWS)
-                .zip(ups.chunks_exact_mut(n * ROWS));
-            for (group, (gates, ups)) in of_groups.enumerate() {
-                // SAFETY: the table is that of a level this CPU has.
-                unsafe {
-                    (kernels.product)(&layer.gate, first + group, x, gates);
-                    (kernels.product)(&layer.up, first + group, x, ups);
-                }
+            // SAFETY: the table is that of a level this CPU has.
+            unsafe {
+                (kernels.product)(&layer.gate, first, x, gates);
+                (kernels.product)(&layer.up, first, x, ups);
             }
             match weights.plan.gate {
                 // SAFETY: the table is that of a level this CPU has.

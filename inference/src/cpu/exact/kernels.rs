@@ -10,7 +10,8 @@ use super::attention::{Head, HeadCache};
 use super::pack::{Packed, ROWS};
 use super::{fast, generic};
 
-/// Multiplies one group of 16 rows with all tokens: `out` is `[token][16]`.
+/// Multiplies groups of 16 rows with all tokens: from a group on, as many as `out` has room for, which is
+/// `[group][token][16]`.
 type Product = unsafe fn(&Packed, usize, &Activations, &mut [f32]);
 /// Rule 5 in place: the values, the weights, eps. `false` if a value is not finite.
 type Norm = unsafe fn(&mut [f32], &[f32], f32) -> bool;

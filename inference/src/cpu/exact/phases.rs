@@ -151,18 +151,19 @@ pub(super) fn product(crew: Crew<'_>, n: usize, matrix: &Packed, x: &Activations
     let length = out.len();
     let out = Parts::new(out);
     crew.pool.run(chunks, |chunk| {
-        for group in chunk * share..groups.min((chunk + 1) * share) {
-            let at = group * n * ROWS;
+        let (first, last) = (chunk * share, groups.min((chunk + 1) * share));
+        let (at, end) = (first * n * ROWS, length.min(last * n * ROWS));
+        // SAFETY: chunk `chunk` takes the values of its own groups.
+        let part = unsafe { out.part(at, end - at) };
+        let whole = part.len() / (n * ROWS);
+        let (part, rest) = part.split_at_mut(whole * n * ROWS);
+        // SAFETY: the table is that of a level this CPU has.
+        unsafe { (crew.kernels.product)(matrix, first, x, part) };
+        if !rest.is_empty() {
             let mut padded = [0.0; ROWS];
-            let whole = at + n * ROWS <= length;
-            // SAFETY: chunk `chunk` takes the values of its own groups.
-            let part = unsafe { out.part(at, if whole { n * ROWS } else { length - at }) };
-            let target: &mut [f32] = if whole { &mut *part } else { &mut padded };
-            // SAFETY: the table is that of a level this CPU has.
-            unsafe { (crew.kernels.product)(matrix, group, x, target) };
-            if !whole {
-                part.copy_from_slice(&padded[..length - at]);
-            }
+            // SAFETY: as above.
+            unsafe { (crew.kernels.product)(matrix, first + whole, x, &mut padded) };
+            rest.copy_from_slice(&padded[..rest.len()]);
         }
     });
 }
