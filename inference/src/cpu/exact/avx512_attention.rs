@@ -176,7 +176,7 @@ fn masks(cache: &HeadCache<'_>, block: usize) -> [__mmask16; 2] {
     );
     let below = |count: usize| (1u64 << count) - 1;
     let mask = below(to) & !below(from);
-    [(mask & 0xffff) as __mmask16, (mask >> 16) as __mmask16]
+    [mask, mask >> 16].map(|half| __mmask16::try_from(half & 0xffff).unwrap_or(0))
 }
 
 /// Adds a block's values, each times its coefficient of at most 2^21.
