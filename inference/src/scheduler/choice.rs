@@ -45,19 +45,19 @@ struct Filling<'a> {
 
 impl Filling<'_> {
     /// Takes as much of a request as fits, `rows` at most; gives it back if that is nothing.
-    fn take(&mut self, mut request: Request, rows: usize) -> Result<(), Request> {
+    fn take(&mut self, mut request: Request, rows: usize) -> Option<Request> {
         let most = request.left().min(rows);
         let fits = |part: &usize| self.load.with(&request, *part).fits(self.limits);
         let part = (1..=most).rev().find(fits);
         // Alone it fits by one token: `open` has made sure of the scores.
         let part = part.or((self.step.is_empty() && most > 0).then_some(1));
         let Some(part) = part else {
-            return Err(request);
+            return Some(request);
         };
         self.load = self.load.with(&request, part);
         request.part = part;
         self.step.push(request);
-        Ok(())
+        None
     }
 }
 
@@ -80,7 +80,7 @@ pub(super) fn take_step(queue: &mut VecDeque<Request>, limits: &Limits) -> Vec<R
     };
     for request in single {
         let room = (limits.rows_max - reserved).saturating_sub(filling.load.rows);
-        if let Err(left) = filling.take(request, room) {
+        if let Some(left) = filling.take(request, room) {
             queue.push_back(left);
         }
     }
@@ -93,7 +93,7 @@ pub(super) fn take_step(queue: &mut VecDeque<Request>, limits: &Limits) -> Vec<R
     let before = filling.load.rows;
     for request in prompts {
         let room = most.saturating_sub(filling.load.rows - before);
-        if let Err(left) = filling.take(request, room) {
+        if let Some(left) = filling.take(request, room) {
             queue.push_back(left);
         }
     }
