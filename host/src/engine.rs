@@ -204,33 +204,34 @@ fn text_alone(path: &Path) -> Result<(), LoadError> {
 pub(crate) struct Room {
     /// For jobs that run on the CPU.
     pub(crate) cpu: u64,
-    /// For jobs that run on a GPU.
-    pub(crate) gpu: u64,
+    /// For jobs that run on a GPU; `None` where its memory is the processor's, so that both have one room.
+    pub(crate) gpu: Option<u64>,
 }
 
 impl Room {
     /// For one job, which has what it takes.
     pub(crate) const ANY: Self = Self {
         cpu: u64::MAX,
-        gpu: u64::MAX,
+        gpu: None,
     };
 
-    /// As many bytes as were asked for, else three quarters of the memory that there is; on a GPU that
-    /// says how much memory it has, no more than that.
+    /// As many bytes as were asked for, else three quarters of the memory that there is; on a GPU with
+    /// memory of its own that says how much that is, no more than that.
     pub(crate) fn of(asked: Option<u64>, machine: Option<u64>, gpu: Option<&GpuInfo>) -> Self {
         let part = |bytes: u64| bytes / 4 * 3;
         let cpu = asked.or(machine.map(part)).unwrap_or(u64::MAX);
-        let gpu = gpu.and_then(|gpu| Some((gpu.kind, gpu.memory_bytes?)));
-        let gpu = match (gpu, asked) {
+        let own = gpu.filter(|gpu| matches!(gpu.kind, GpuKind::Discrete | GpuKind::Virtual));
+        let gpu = own.map(|gpu| match (gpu.memory_bytes, asked) {
             (None, _) => cpu,
-            (Some((_, memory)), Some(asked)) => asked.min(memory),
-            (Some((GpuKind::Discrete | GpuKind::Virtual, memory)), None) => part(memory),
-            // It is the processor's memory.
-            (Some((_, memory)), None) => part(memory).min(cpu),
-        };
+            (Some(memory), Some(asked)) => asked.min(memory),
+            (Some(memory), None) => part(memory),
+        });
         Self { cpu, gpu }
     }
 }
+
+/// A model and where it was loaded: once for the CPU, once for a GPU.
+type Place = (Digest, bool);
 
 /// The store's models for jobs, in the exact profile.
 #[derive(Debug)]
@@ -241,9 +242,9 @@ pub(crate) struct StoredModels {
     #[cfg(feature = "onnx")]
     graphs: Arc<onnx::Graphs>,
     /// A graph stays as long as the process: its library keeps it.
-    loaded: Arc<Kept<Digest, LoadedModel>>,
-    /// What was loaded where there was a GPU to put it on.
-    on_gpu: Arc<Kept<Digest, LoadedModel>>,
+    loaded: Arc<Kept<Place, LoadedModel>>,
+    /// What was loaded where there was a GPU to put it on; the same where that has no memory of its own.
+    on_gpu: Arc<Kept<Place, LoadedModel>>,
     /// After which nothing is waited for.
     cancel: CancelToken,
 }
@@ -269,14 +270,18 @@ impl StoredModels {
                 .unwrap_or(1),
             threads => threads,
         };
+        let loaded = Arc::new(Kept::new(room.cpu, ROOM_TIME_MAX));
         Self {
             blobs,
             threads,
             placement,
             #[cfg(feature = "onnx")]
             graphs: Arc::new(onnx::Graphs::new(onnx)),
-            loaded: Arc::new(Kept::new(room.cpu, ROOM_TIME_MAX)),
-            on_gpu: Arc::new(Kept::new(room.gpu, ROOM_TIME_MAX)),
+            on_gpu: match room.gpu {
+                Some(bytes) => Arc::new(Kept::new(bytes, ROOM_TIME_MAX)),
+                None => Arc::clone(&loaded),
+            },
+            loaded,
             cancel: CancelToken::new(),
         }
     }
@@ -391,15 +396,15 @@ impl ModelSource for StoredModels {
 
     fn load(&self, model: &ModelRef, events: &dyn Events) -> Result<LoadedModel, ModelSourceError> {
         let digest = &model.digest;
-        let kept = match self.placement.device() {
+        let (kept, place) = match self.placement.device() {
             // What the CPU alone can run is in this machine's memory wherever the job is.
-            Device::Gpu(_) if cpu_only(model.format).is_none() => &self.on_gpu,
-            Device::Gpu(_) | Device::Cpu => &self.loaded,
+            Device::Gpu(_) if cpu_only(model.format).is_none() => (&self.on_gpu, (*digest, true)),
+            Device::Gpu(_) | Device::Cpu => (&self.loaded, (*digest, false)),
         };
         // What is gone is told by the load itself.
         let size = std::fs::metadata(self.blobs.path(digest)).map_or(0, |file| file.len());
         let load = || self.load_now(model, events);
-        let loaded = kept.get(digest, size, &self.cancel, load);
+        let loaded = kept.get(&place, size, &self.cancel, load);
         loaded.map_err(|error: LoadError| ModelSourceError {
             digest: *digest,
             reason: Box::new(error),
@@ -428,16 +433,20 @@ mod tests {
     #[test]
     fn models_on_a_gpu_have_the_gpus_memory_and_no_more() {
         let machine = Some(400);
-        let room = |asked, found: Option<GpuInfo>| Room::of(asked, machine, found.as_ref()).gpu;
-        let card = |memory| Some(gpu(GpuKind::Discrete, memory));
-        assert_eq!(room(None, card(Some(80))), 60);
-        assert_eq!(room(Some(70), card(Some(80))), 70);
-        assert_eq!(room(Some(90), card(Some(80))), 80);
-        assert_eq!(room(None, card(Some(800))), 600);
-        // One that does not say, or has the processor's.
-        assert_eq!((room(None, card(None)), room(None, None)), (300, 300));
-        let shared = gpu(GpuKind::Integrated, Some(800));
-        assert_eq!(room(None, Some(shared)), 300);
+        let room = |asked, found: GpuInfo| Room::of(asked, machine, Some(&found)).gpu;
+        let card = |memory| gpu(GpuKind::Discrete, memory);
+        assert_eq!(room(None, card(Some(80))), Some(60));
+        assert_eq!(room(Some(70), card(Some(80))), Some(70));
+        assert_eq!(room(Some(90), card(Some(80))), Some(80));
+        assert_eq!(room(None, card(Some(800))), Some(600));
+        // One that does not say.
+        assert_eq!(room(None, card(None)), Some(300));
+        // The processor's memory is there once, for jobs on both together.
+        for kind in [GpuKind::Integrated, GpuKind::Software] {
+            assert_eq!(room(None, gpu(kind, Some(800))), None);
+            let both = Room::of(Some(70), machine, Some(&gpu(kind, Some(80))));
+            assert_eq!((both.cpu, both.gpu), (70, None));
+        }
         assert_eq!(Room::of(None, machine, None).cpu, 300);
         assert_eq!(Room::of(Some(1), machine, None).cpu, 1);
     }

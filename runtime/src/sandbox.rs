@@ -470,6 +470,7 @@ impl SandboxedJob {
             named: documents.manifest.job.models.clone(),
             source: run.models,
             cancel: run.cancel.inference.clone(),
+            scope: tussah_inference::Scope::new(),
             engine: None,
             gpu: None,
             gpu_time: Some(Duration::ZERO),

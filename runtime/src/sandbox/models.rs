@@ -7,8 +7,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tussah_inference::{
-    AddBos, BackendError, CancelToken, ChatMessage, EncodeOptions, GpuInfo, Model, SessionError,
-    TokenId, graph::TensorGraph,
+    AddBos, BackendError, CancelToken, ChatMessage, EncodeOptions, GpuInfo, Model, Scope,
+    SessionError, TokenId, graph::TensorGraph,
 };
 use tussah_manifest::{ModelName, ModelRef};
 
@@ -56,6 +56,8 @@ pub(crate) struct Models {
     pub(crate) source: Arc<dyn ModelSource>,
     /// Stops this job's inference.
     pub(crate) cancel: CancelToken,
+    /// Its sessions share what they compute of equal beginnings, with each other and no other job.
+    pub(crate) scope: Scope,
     /// What did its inference, for the receipt's evidence; none before a model is loaded.
     pub(crate) engine: Option<String>,
     /// The GPU that a model was loaded onto, for the same.

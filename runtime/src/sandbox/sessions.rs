@@ -89,8 +89,8 @@ impl Guest {
             seed: session_seed(self.seed(), opening.seed),
             cancel: self.models.cancel.clone(),
         };
-        let model = Arc::clone(model);
-        let opened = blocking(move || Session::open(&model, session_options)).await?;
+        let (model, scope) = (Arc::clone(model), self.models.scope.clone());
+        let opened = blocking(move || Session::open_in(&model, session_options, &scope)).await?;
         let session = match opened {
             Ok(session) => session,
             Err(error) => {
