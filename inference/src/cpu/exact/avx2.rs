@@ -113,8 +113,8 @@ fn rounded(scales: &[u16; ROWS], group: &Group, half: usize) -> __m256i {
 fn coefficients(scales: &impl Scales, group: &Group, half: usize) -> [__m256i; 2] {
     match scales.view() {
         View::Words([first, .., last]) => [words(first, half), words(last, half)],
-        View::Words([only]) => [words(only, half); 2],
-        View::Words([]) => PLANE_COEFFICIENTS.map(|coefficient| _mm256_set1_epi32(coefficient)),
+        View::Words(_) => PLANE_COEFFICIENTS.map(|coefficient| _mm256_set1_epi32(coefficient)),
+        View::Half(scale) => [rounded(scale, group, half); 2],
         View::Halves(halves) => [
             rounded(&halves.scale, group, half),
             rounded(&halves.minimum, group, half),

@@ -41,26 +41,27 @@ fn product_of_group(packed: &Packed, group: usize, x: &Activations, out: &mut [f
     }
 }
 
-/// The first and the last scale of the lanes of a half, in units of the row's exponent but for halves.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
 #[expect(unsafe_code, reason = "vector loads take pointers")]
+fn halves(halves: &[u16; ROWS], half: usize) -> __m256 {
+    let eight = &halves.as_chunks::<8>().0[half];
+    // SAFETY: the array has the 16 bytes that are read; the load needs no alignment.
+    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(eight.as_ptr().cast()) })
+}
+
+/// The first and the last scale of the lanes of a half, in units of the row's exponent but for halves.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
 fn scales(scales: &impl Scales, half: usize) -> [__m256; 2] {
     match scales.view() {
         View::Words([first, .., last]) => [
             _mm256_cvtepi32_ps(words(first, half)),
             _mm256_cvtepi32_ps(words(last, half)),
         ],
-        View::Words([only]) => [_mm256_cvtepi32_ps(words(only, half)); 2],
-        View::Words([]) => PLANE_COEFFICIENTS.map(|coefficient| _mm256_set1_ps(coefficient as f32)),
-        View::Halves(halves) => {
-            let eight = |all: &[u16; ROWS]| {
-                let eight = &all.as_chunks::<8>().0[half];
-                // SAFETY: the array has the 16 bytes that are read; the load needs no alignment.
-                _mm256_cvtph_ps(unsafe { _mm_loadu_si128(eight.as_ptr().cast()) })
-            };
-            [eight(&halves.scale), eight(&halves.minimum)]
-        }
+        View::Words(_) => PLANE_COEFFICIENTS.map(|coefficient| _mm256_set1_ps(coefficient as f32)),
+        View::Half(scale) => [halves(scale, half); 2],
+        View::Halves(both) => [halves(&both.scale, half), halves(&both.minimum, half)],
     }
 }
 

@@ -138,8 +138,8 @@ fn rounded(scales: &[u16; ROWS], group: &Group) -> __m512i {
 fn coefficients(scales: &impl Scales, group: &Group) -> [__m512i; 2] {
     match scales.view() {
         View::Words([first, .., last]) => [words(first), words(last)],
-        View::Words([only]) => [words(only); 2],
-        View::Words([]) => PLANE_COEFFICIENTS.map(|coefficient| _mm512_set1_epi32(coefficient)),
+        View::Words(_) => PLANE_COEFFICIENTS.map(|coefficient| _mm512_set1_epi32(coefficient)),
+        View::Half(scale) => [rounded(scale, group); 2],
         View::Halves(halves) => [
             rounded(&halves.scale, group),
             rounded(&halves.minimum, group),

@@ -144,10 +144,11 @@ fn nearest(values: __m512) -> __m512i {
     _mm512_cvt_roundps_epi32::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(values)
 }
 
-/// The products of a query with a block's keys, one rounding each.
+/// The products of a query with a block's keys, one rounding each; unless exact, of the query's high halves, which
+/// are its nearest 8-bit values.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vnni")]
-fn products(query: &Halves, keys: &[i16], size: usize) -> [__m512; 2] {
+fn products<const EXACT: bool>(query: &Halves, keys: &[i16], size: usize) -> [__m512; 2] {
     let (first, second) = keys.split_at(KEYS * size);
     let pairs = first.as_chunks::<32>().0.iter();
     let pairs = pairs.zip(second.as_chunks::<32>().0);
@@ -157,9 +158,11 @@ fn products(query: &Halves, keys: &[i16], size: usize) -> [__m512; 2] {
         let (of_high, of_low) = (_mm512_set1_epi32(*of_high), _mm512_set1_epi32(*of_low));
         let (first, second) = (shorts(first), shorts(second));
         high[0] = _mm512_dpwssd_epi32(high[0], first, of_high);
-        low[0] = _mm512_dpwssd_epi32(low[0], first, of_low);
         high[1] = _mm512_dpwssd_epi32(high[1], second, of_high);
-        low[1] = _mm512_dpwssd_epi32(low[1], second, of_low);
+        if EXACT {
+            low[0] = _mm512_dpwssd_epi32(low[0], first, of_low);
+            low[1] = _mm512_dpwssd_epi32(low[1], second, of_low);
+        }
     }
     [
         rounded(widen::<8>(high[0], low[0])),
@@ -262,7 +265,11 @@ struct Found {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[expect(unsafe_code, reason = "vector stores take pointers")]
-fn scores(head: &Head<'_>, cache: &HeadCache<'_>, scores: &mut [[f32; KEYS]]) -> Option<Found> {
+fn scores<const EXACT: bool>(
+    head: &Head<'_>,
+    cache: &HeadCache<'_>,
+    scores: &mut [[f32; KEYS]],
+) -> Option<Found> {
     let query = Halves::of(head.query);
     let (power, factor) = match head.scale {
         ScoreScale::Power(power) => (head.exponent - power, None),
@@ -279,7 +286,7 @@ fn scores(head: &Head<'_>, cache: &HeadCache<'_>, scores: &mut [[f32; KEYS]]) ->
             prefetch(next.keys);
         }
         prefetch(block.values);
-        let products = products(&query, block.keys, head.query.len());
+        let products = products::<EXACT>(&query, block.keys, head.query.len());
         let masks = masks(cache, index);
         for half in 0..2 {
             let exponents = words(&block.key_exponents.as_chunks::<KEYS>().0[half]);
@@ -308,8 +315,30 @@ const BLOCKS_OF_TOTAL: usize = 16;
 
 /// Rule 7 for one query head.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-#[expect(unsafe_code, reason = "vector stores take pointers")]
 pub(super) fn attend(
+    head: &Head<'_>,
+    cache: &HeadCache<'_>,
+    scratch: &mut Vec<f32>,
+    out: &mut [f32],
+) -> bool {
+    attend_with::<true>(head, cache, scratch, out)
+}
+
+/// The same with 8 bits of the query: the fast profile's.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) fn attend_fast(
+    head: &Head<'_>,
+    cache: &HeadCache<'_>,
+    scratch: &mut Vec<f32>,
+    out: &mut [f32],
+) -> bool {
+    attend_with::<false>(head, cache, scratch, out)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[expect(unsafe_code, reason = "vector stores take pointers")]
+fn attend_with<const EXACT: bool>(
     head: &Head<'_>,
     cache: &HeadCache<'_>,
     scratch: &mut Vec<f32>,
@@ -321,7 +350,7 @@ pub(super) fn attend(
         scratch.resize(count, 0.0);
     }
     let of_scores = scratch[..count].as_chunks_mut::<KEYS>().0;
-    let Some(Found { most, largest }) = scores(head, cache, of_scores) else {
+    let Some(Found { most, largest }) = scores::<EXACT>(head, cache, of_scores) else {
         return false;
     };
     let most = _mm512_set1_ps(most);

@@ -10,8 +10,8 @@ use super::activations::{Activations, HALF_TILE, TILE, Tile};
 use super::avx512::{GROUPS, Place, four, line, words};
 use super::fast::powers;
 use super::pack::{
-    Block, Group, Kind, MINIMUM, PLANE_COEFFICIENTS, Packed, ROWS, Scales, View, excess, parts,
-    with_layout,
+    Block, Group, Kind, MINIMUM, PLANE_COEFFICIENTS, Packed, ROWS, SCALE, Scales, View, excess,
+    parts, with_layout,
 };
 
 /// Groups of rows times all tokens.
@@ -72,28 +72,26 @@ fn run_groups<const T: usize, S: Scales, const W: usize, const KIND: Kind, const
     }
 }
 
-/// The first and the last scale of each lane, in units of the row's exponent but for halves.
 #[inline]
 #[target_feature(enable = "avx512f")]
 #[expect(unsafe_code, reason = "vector loads take pointers")]
+fn halves(halves: &[u16; ROWS]) -> __m512 {
+    // SAFETY: the array has the 32 bytes that are read; the load needs no alignment.
+    _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(halves.as_ptr().cast()) })
+}
+
+/// The first and the last scale of each lane, in units of the row's exponent but for halves.
+#[inline]
+#[target_feature(enable = "avx512f")]
 fn scales(scales: &impl Scales) -> [__m512; 2] {
     match scales.view() {
         View::Words([first, .., last]) => [
             _mm512_cvtepi32_ps(words(first)),
             _mm512_cvtepi32_ps(words(last)),
         ],
-        View::Words([only]) => [_mm512_cvtepi32_ps(words(only)); 2],
-        View::Words([]) => PLANE_COEFFICIENTS.map(|coefficient| _mm512_set1_ps(coefficient as f32)),
-        View::Halves(halves) => {
-            // SAFETY: the arrays have the 32 bytes that are read; the loads need no alignment.
-            let (scale, minimum) = unsafe {
-                (
-                    _mm256_loadu_si256(halves.scale.as_ptr().cast()),
-                    _mm256_loadu_si256(halves.minimum.as_ptr().cast()),
-                )
-            };
-            [_mm512_cvtph_ps(scale), _mm512_cvtph_ps(minimum)]
-        }
+        View::Words(_) => PLANE_COEFFICIENTS.map(|coefficient| _mm512_set1_ps(coefficient as f32)),
+        View::Half(scale) => [halves(scale); 2],
+        View::Halves(both) => [halves(&both.scale), halves(&both.minimum)],
     }
 }
 
@@ -115,7 +113,11 @@ fn row_values<const T: usize, S: Scales, const W: usize, const KIND: Kind, const
     let steps = tile.steps.as_chunks::<T>().0.iter();
     let sums = tile.sums.as_chunks::<T>().0.iter();
     for (block, ((x, steps), sums)) in blocks.iter().zip(tokens.zip(steps).zip(sums)) {
-        let scales = scales(&block.scales);
+        let mut scales = scales(&block.scales);
+        if KIND == SCALE && BIAS > 0 {
+            // What unsigned weights add too much is taken off as a minimum.
+            scales[1] = _mm512_mul_ps(scales[0], _mm512_set1_ps(-(BIAS as f32)));
+        }
         let (parts, quads) = parts(KIND);
         for (part, scale) in scales.iter().enumerate().take(parts) {
             // Unpacked once for all tokens of the tile.
@@ -125,7 +127,10 @@ fn row_values<const T: usize, S: Scales, const W: usize, const KIND: Kind, const
                 *weights = line(&block.lines, part * quads + quad);
             }
             for t in 0..T {
-                let below = -excess::<KIND, BIAS>(part, sums[t]);
+                let below = match KIND {
+                    SCALE => 0,
+                    _ => -excess::<KIND, BIAS>(part, sums[t]),
+                };
                 let mut dot = match below {
                     0 => _mm512_setzero_si512(),
                     below => _mm512_set1_epi32(below),
@@ -136,7 +141,7 @@ fn row_values<const T: usize, S: Scales, const W: usize, const KIND: Kind, const
                 }
                 let factor = _mm512_mul_ps(*scale, _mm512_set1_ps(steps[t].scale));
                 values[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), factor, values[t]);
-                if KIND == MINIMUM {
+                if KIND == MINIMUM || KIND == SCALE && BIAS > 0 {
                     let sum = _mm512_set1_ps(steps[t].sum);
                     values[t] = _mm512_fmadd_ps(scales[1], sum, values[t]);
                 }

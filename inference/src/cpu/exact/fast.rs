@@ -80,8 +80,8 @@ fn row_values<'a, S: Scales, const W: usize, const KIND: Kind, const BIAS: i32>(
 fn scales(scales: &impl Scales) -> [[f32; ROWS]; 2] {
     match scales.view() {
         View::Words([first, .., last]) => [first.map(|it| it as f32), last.map(|it| it as f32)],
-        View::Words([only]) => [only.map(|it| it as f32); 2],
-        View::Words([]) => PLANE_COEFFICIENTS.map(|coefficient| [coefficient as f32; ROWS]),
+        View::Words(_) => PLANE_COEFFICIENTS.map(|coefficient| [coefficient as f32; ROWS]),
+        View::Half(scale) => [scale.map(f16_to_f32); 2],
         View::Halves(halves) => [halves.scale.map(f16_to_f32), halves.minimum.map(f16_to_f32)],
     }
 }

@@ -162,32 +162,36 @@ impl Kernels {
         }
     }
 
-    /// Norms, quantizing and products of the fast profile; the rest is the exact one's, whose attention takes as
-    /// many bytes a position as f16 would.
+    /// Norms, quantizing and products of the fast profile; the rest is the exact one's, whose keys and values take
+    /// as many bytes as in f16. With AVX-512 queries have 8 bits.
     fn made_fast(self, level: SimdLevel) -> Self {
-        let (product, norm, quantize): (Product, Norm, Quantize) = match level {
+        let (product, norm, quantize, attend): (Product, Norm, Quantize, Attend) = match level {
             #[cfg(target_arch = "x86_64")]
             SimdLevel::Avx512Vnni => (
                 super::avx512_fast::product,
                 at_avx512::fast_norm,
                 at_avx512::fast_quantize,
+                super::avx512_attention::attend_fast,
             ),
             #[cfg(target_arch = "x86_64")]
             SimdLevel::Avx2 => (
                 super::avx2_fast::product,
                 at_avx2::fast_norm,
                 at_avx2::fast_quantize,
+                self.attend,
             ),
             _ => (
                 fast::product,
                 at_scalar::fast_norm,
                 at_scalar::fast_quantize,
+                self.attend,
             ),
         };
         Self {
             product,
             norm,
             quantize,
+            attend,
             ..self
         }
     }

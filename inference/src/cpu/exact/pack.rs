@@ -30,7 +30,7 @@ pub(super) fn row_of_lane(lane: usize) -> usize {
 /// fifth bits: that of quad v is bit (v + 4) mod 8. With 16 ([`SHORTS`]) lines 0 to 7 are the high bytes of
 /// 16-bit weights and 8 to 15 the low ones.
 #[derive(Debug, Clone, Copy)]
-#[repr(C, align(64))]
+#[repr(C, align(32))]
 pub(super) struct Block<S, const W: usize> {
     pub(super) scales: S,
     pub(super) lines: [[u8; 64]; W],
@@ -44,6 +44,14 @@ pub(super) const SHORTS: usize = 16;
 /// `C` coefficients a lane.
 pub(super) type Words<const C: usize> = [[i32; ROWS]; C];
 
+/// f16 scales, one a lane; their coefficients are computed where they are used. Lines behind them lie across two
+/// cache lines each, which costs less than 32 bytes more from memory.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(32))]
+pub(super) struct Half {
+    pub(super) scale: [u16; ROWS],
+}
+
 /// f16 scales and minima, one a lane; their coefficients are computed where they are used.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
@@ -55,6 +63,7 @@ pub(super) struct Halves {
 /// The scales of a block as a kernel reads them.
 pub(super) enum View<'a> {
     Words(&'a [[i32; ROWS]]),
+    Half(&'a [u16; ROWS]),
     Halves(&'a Halves),
 }
 
@@ -84,6 +93,17 @@ impl<const C: usize> Scales for Words<C> {
     }
 }
 
+impl Scales for Half {
+    #[inline(always)]
+    fn view(&self) -> View<'_> {
+        View::Half(&self.scale)
+    }
+
+    fn put(&mut self, lane: usize, scales: &Scales32, _unit: f32) {
+        self.scale[lane] = scales.scale;
+    }
+}
+
 impl Scales for Halves {
     #[inline(always)]
     fn view(&self) -> View<'_> {
@@ -98,8 +118,11 @@ impl Scales for Halves {
 
 #[expect(unsafe_code, reason = "a block is plain integers")]
 // SAFETY: arrays of integers; the scales take 0, 64 or 128 bytes and lines 64 each, so there is no
-// padding; aligned to 64.
+// padding; aligned to 32.
 unsafe impl<const C: usize, const W: usize> Plain for Block<Words<C>, W> {}
+#[expect(unsafe_code, reason = "a block is plain integers")]
+// SAFETY: arrays of integers in multiples of 32 bytes without padding, aligned to 32.
+unsafe impl<const W: usize> Plain for Block<Half, W> {}
 #[expect(unsafe_code, reason = "a block is plain integers")]
 // SAFETY: arrays of integers in multiples of 64 bytes without padding, aligned to 64.
 unsafe impl<const W: usize> Plain for Block<Halves, W> {}
@@ -118,13 +141,13 @@ pub(super) const PLANES: Kind = 3;
 /// The layout of a matrix; blocks run along a group's columns, then from group to group.
 #[derive(Debug)]
 pub(super) enum Layout {
-    Q4_0(Buffer<Block<Words<1>, NIBBLES>>),
+    Q4_0(Buffer<Block<Half, NIBBLES>>),
     Q4_1(Buffer<Block<Halves, NIBBLES>>),
     Q4K(Buffer<Block<Words<2>, NIBBLES>>),
-    Q5_0(Buffer<Block<Words<1>, FIVES>>),
+    Q5_0(Buffer<Block<Half, FIVES>>),
     Q5_1(Buffer<Block<Halves, FIVES>>),
     Q5K(Buffer<Block<Words<2>, FIVES>>),
-    Q8_0(Buffer<Block<Words<1>, BYTES>>),
+    Q8_0(Buffer<Block<Half, BYTES>>),
     Q6K(Buffer<Block<Words<2>, BYTES>>),
     /// F16, BF16 and F32, as 16-bit integers: 2 bytes a weight, which rule 3 leaves no way to shorten. Q4_1 takes
     /// 0.625, so where memory is the limit, as it is for one token at a time, these take 3.2 times its time.
@@ -136,17 +159,17 @@ pub(super) enum Layout {
 macro_rules! with_layout {
     ($layout:expr, $range:expr, $kernel:ident $(<$tile:ident>)?, $($argument:expr),*) => {{
         use super::pack::{
-            BYTES, FIVES, Halves, Layout, MINIMUM, NIBBLES, PLANES, SCALE, SHORTS, SIXTEENS, Words,
+            BYTES, FIVES, Half, Halves, Layout, MINIMUM, NIBBLES, PLANES, SCALE, SHORTS, SIXTEENS, Words,
         };
         let range = $range;
         match $layout {
-            Layout::Q4_0(b) => $kernel::<$($tile,)? Words<1>, NIBBLES, SCALE, 8>(&b[range], $($argument),*),
+            Layout::Q4_0(b) => $kernel::<$($tile,)? Half, NIBBLES, SCALE, 8>(&b[range], $($argument),*),
             Layout::Q4_1(b) => $kernel::<$($tile,)? Halves, NIBBLES, MINIMUM, 0>(&b[range], $($argument),*),
             Layout::Q4K(b) => $kernel::<$($tile,)? Words<2>, NIBBLES, MINIMUM, 0>(&b[range], $($argument),*),
-            Layout::Q5_0(b) => $kernel::<$($tile,)? Words<1>, FIVES, SCALE, 16>(&b[range], $($argument),*),
+            Layout::Q5_0(b) => $kernel::<$($tile,)? Half, FIVES, SCALE, 16>(&b[range], $($argument),*),
             Layout::Q5_1(b) => $kernel::<$($tile,)? Halves, FIVES, MINIMUM, 0>(&b[range], $($argument),*),
             Layout::Q5K(b) => $kernel::<$($tile,)? Words<2>, FIVES, MINIMUM, 0>(&b[range], $($argument),*),
-            Layout::Q8_0(b) => $kernel::<$($tile,)? Words<1>, BYTES, SCALE, 128>(&b[range], $($argument),*),
+            Layout::Q8_0(b) => $kernel::<$($tile,)? Half, BYTES, SCALE, 128>(&b[range], $($argument),*),
             Layout::Q6K(b) => $kernel::<$($tile,)? Words<2>, BYTES, SIXTEENS, 32>(&b[range], $($argument),*),
             Layout::Shorts(b) => $kernel::<$($tile,)? Words<0>, SHORTS, PLANES, 128>(&b[range], $($argument),*),
         }

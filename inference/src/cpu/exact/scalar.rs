@@ -70,12 +70,15 @@ fn row_sums<'a, S: Scales, const W: usize, const KIND: Kind, const BIAS: i32>(
 fn coefficients(scales: &impl Scales, group: &Group) -> [[i32; ROWS]; 2] {
     match scales.view() {
         View::Words([first, .., last]) => [*first, *last],
-        View::Words([only]) => [*only; 2],
-        View::Words([]) => PLANE_COEFFICIENTS.map(|coefficient| [coefficient; ROWS]),
-        View::Halves(halves) => [&halves.scale, &halves.minimum].map(|halves| {
-            std::array::from_fn(|lane| round_small(f16_to_f32(halves[lane]) * group.unit[lane]))
-        }),
+        View::Words(_) => PLANE_COEFFICIENTS.map(|coefficient| [coefficient; ROWS]),
+        View::Half(scale) => [rounded(scale, group); 2],
+        View::Halves(halves) => [&halves.scale, &halves.minimum].map(|it| rounded(it, group)),
     }
+}
+
+/// Rule 3: RTE(scale · 2^-E) of each lane.
+fn rounded(scales: &[u16; ROWS], group: &Group) -> [i32; ROWS] {
+    std::array::from_fn(|lane| round_small(f16_to_f32(scales[lane]) * group.unit[lane]))
 }
 
 /// The unsigned weights of a quad.
