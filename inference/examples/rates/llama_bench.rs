@@ -58,6 +58,9 @@ pub(crate) enum LlamaBenchError {
 struct Test {
     n_prompt: u32,
     n_gen: u32,
+    /// Tokens in the context before.
+    #[serde(default)]
+    n_depth: u32,
     /// Tokens a second.
     avg_ts: f64,
     #[serde(default)]
@@ -70,10 +73,14 @@ struct Test {
     gpu_info: String,
 }
 
-/// What is measured: a prompt that is read, or tokens that are generated.
+/// What is measured.
 #[derive(Debug, Clone, Copy)]
 enum What {
+    /// A prompt that is read.
     Prompt,
+    /// Tokens that are generated on an empty context.
+    Empty,
+    /// Tokens that are generated after a prompt, as ours are.
     Generation,
 }
 
@@ -87,6 +94,7 @@ pub(crate) struct LlamaBench {
     threads: Option<[u32; 2]>,
     /// Tokens a second, one a round.
     prompts: Vec<f64>,
+    empties: Vec<f64>,
     generations: Vec<f64>,
     /// Commit, backends and GPU, as it names them.
     build: String,
@@ -129,6 +137,7 @@ impl LlamaBench {
             more: more.to_owned(),
             threads: None,
             prompts: Vec::new(),
+            empties: Vec::new(),
             generations: Vec::new(),
             build: String::new(),
         }
@@ -151,7 +160,7 @@ impl LlamaBench {
         arguments.extend(["-r", "3"].map(OsString::from));
         let tests = self.tests(&arguments)?;
         let best = |what| self.best(&tests, what).map(|test| test.n_threads);
-        self.threads = Some([best(What::Prompt)?, best(What::Generation)?]);
+        self.threads = Some([best(What::Prompt)?, best(What::Empty)?]);
         Ok(())
     }
 
@@ -166,19 +175,16 @@ impl LlamaBench {
         }
     }
 
-    /// One round's commands: two where prompts and generation want other numbers of threads.
-    fn commands(&self) -> Vec<Vec<OsString>> {
+    /// One round's commands: the prompt, then generation on an empty context and after a prompt.
+    fn commands(&self) -> [Vec<OsString>; 2] {
         let Lengths { prompt, generate } = self.lengths;
-        match self.threads {
-            Some([one, other]) if one != other => vec![
-                self.arguments(prompt, 0, Some(&one.to_string())),
-                self.arguments(0, generate, Some(&other.to_string())),
-            ],
-            threads => {
-                let threads = threads.map(|[one, _]| one.to_string());
-                vec![self.arguments(prompt, generate, threads.as_deref())]
-            }
-        }
+        let [one, other] = match self.threads {
+            Some(counts) => counts.map(|count| Some(count.to_string())),
+            None => [None, None],
+        };
+        let mut generation = self.arguments(0, generate, other.as_deref());
+        generation.extend(["-d".to_owned(), format!("0,{prompt}")].map(OsString::from));
+        [self.arguments(prompt, 0, one.as_deref()), generation]
     }
 
     fn arguments(&self, prompt: u32, generate: u32, threads: Option<&str>) -> Vec<OsString> {
@@ -203,6 +209,7 @@ impl LlamaBench {
         let generation = self.best(&tests, What::Generation)?;
         self.build = generation.build();
         self.prompts.push(prompt);
+        self.empties.push(self.best(&tests, What::Empty)?.avg_ts);
         self.generations.push(generation.avg_ts);
         Ok(())
     }
@@ -228,12 +235,14 @@ impl LlamaBench {
     /// The fastest of the tests that are of this.
     fn best<'a>(&self, tests: &'a [Test], what: What) -> Result<&'a Test, LlamaBenchError> {
         let Lengths { prompt, generate } = self.lengths;
-        let (prompt, generate) = match what {
-            What::Prompt => (prompt, 0),
-            What::Generation => (0, generate),
+        let (prompt, generate, depth) = match what {
+            What::Prompt => (prompt, 0, 0),
+            What::Empty => (0, generate, 0),
+            What::Generation => (0, generate, prompt),
         };
+        let wanted = (prompt, generate, depth);
         let of = tests.iter();
-        let of = of.filter(|test| (test.n_prompt, test.n_gen) == (prompt, generate));
+        let of = of.filter(|test| (test.n_prompt, test.n_gen, test.n_depth) == wanted);
         let test = of.max_by(|one, other| one.avg_ts.total_cmp(&other.avg_ts));
         let test = test.ok_or(LlamaBenchError::NoTest { prompt, generate })?;
         let rate = test.avg_ts;
@@ -255,6 +264,7 @@ impl LlamaBench {
         reference: Option<&Reference>,
     ) -> Option<Comparison> {
         let prompt = Spread::of(self.prompts.clone())?;
+        let empty = Spread::of(self.empties.clone())?;
         let generation = Spread::of(self.generations.clone())?;
         let mut lines = vec![
             format!(
@@ -264,7 +274,8 @@ impl LlamaBench {
                 self.prompts.len()
             ),
             format!("  prompt: {prompt} tokens/s"),
-            format!("  generation, on an empty context: {generation} tokens/s"),
+            format!("  generation after it: {generation} tokens/s"),
+            format!("  generation on an empty context: {empty} tokens/s"),
         ];
         let mut ratios = Vec::new();
         for ours in figures {
@@ -282,13 +293,14 @@ impl LlamaBench {
                 json!({ "prompt": prompt.json(), "generate": generation.json() })
             }));
         }
-        let busy = reference.and_then(|it| it.busy(prompt.median, generation.median));
+        let busy = reference.and_then(|it| it.busy(prompt.median, empty.median));
         lines.extend(busy.clone());
         let document = json!({
             "commands": self.commands().iter().map(|it| self.shown(it)).collect::<Vec<_>>(),
             "build": self.build,
             "prompt_tokens_per_second": prompt.json(),
             "generated_tokens_per_second": generation.json(),
+            "generated_tokens_per_second_on_an_empty_context": empty.json(),
             "busy": busy,
         });
         Some(Comparison {
@@ -373,9 +385,13 @@ mod tests {
     }
 
     fn test(prompt: u32, generate: u32, threads: u32, rate: &str) -> String {
+        at_depth(prompt, generate, (0, threads), rate)
+    }
+
+    fn at_depth(prompt: u32, generate: u32, (depth, threads): (u32, u32), rate: &str) -> String {
         format!(
             r#"{{"build_commit": "8cf427ff", "build_number": 5163, "gpu_info": "A card",
-                "backends": "Vulkan", "n_prompt": {prompt}, "n_gen": {generate}, "n_depth": 0,
+                "backends": "Vulkan", "n_prompt": {prompt}, "n_gen": {generate}, "n_depth": {depth},
                 "n_threads": {threads}, "avg_ns": 72135640, "avg_ts": {rate}, "samples_ts": [ {rate} ]}}"#
         )
     }
@@ -387,28 +403,24 @@ mod tests {
             test(512, 0, 2, "1100.5"),
             test(0, 128, 1, "118.8"),
             test(0, 128, 2, "110.0"),
+            at_depth(0, 128, (512, 1), "98.1"),
         ];
         let tests = parse(format!("[{}]", output.join(",")).as_bytes()).unwrap();
         let mut bench = bench();
         let best = |what| bench.best(&tests, what).unwrap();
-        let (prompt, generation) = (best(What::Prompt), best(What::Generation));
+        let (prompt, generation) = (best(What::Prompt), best(What::Empty));
         assert_eq!((prompt.n_threads, prompt.avg_ts), (2, 1100.5));
         assert_eq!((generation.n_threads, generation.avg_ts), (1, 118.8));
+        assert_eq!(best(What::Generation).avg_ts, 98.1);
         assert_eq!(generation.build(), "8cf427ff, Vulkan, A card");
         bench.threads = Some([2, 1]);
-        let commands: Vec<_> = bench.commands().iter().map(|it| bench.shown(it)).collect();
+        let commands = bench.commands().map(|it| bench.shown(&it));
         assert_eq!(
             commands,
             [
                 "llama-bench -m m.gguf -p 512 -n 0 -r 1 -o json -t 2",
-                "llama-bench -m m.gguf -p 0 -n 128 -r 1 -o json -t 1"
+                "llama-bench -m m.gguf -p 0 -n 128 -r 1 -o json -t 1 -d 0,512"
             ]
-        );
-        bench.threads = Some([2, 2]);
-        assert_eq!(
-            bench.commands().len(),
-            1,
-            "one number of threads is one command"
         );
     }
 
@@ -439,7 +451,7 @@ mod tests {
         ];
         for (output, wanted) in table {
             let tests = parse(output.as_bytes());
-            let best = tests.and_then(|tests| bench().best(&tests, What::Generation).cloned());
+            let best = tests.and_then(|tests| bench().best(&tests, What::Empty).cloned());
             let error = best.unwrap_err().to_string();
             assert!(error.contains(wanted), "{output}: {error}");
         }
