@@ -289,8 +289,16 @@ impl Shared {
             self.arrived.notify_all();
         }
         state.queue.push_back(request);
+        // Before the state, so that a panic lets go of that first.
+        let waiting = Waiting {
+            shared: self,
+            number,
+        };
+        let mut state = state;
         loop {
             if let Some(done) = state.done.remove(&number) {
+                drop(state);
+                std::mem::forget(waiting);
                 return done;
             }
             let device = match state.leases {
@@ -308,7 +316,7 @@ impl Shared {
     /// Runs a step of what all have asked for.
     fn lead<'a>(
         &'a self,
-        mut state: MutexGuard<'a, State>,
+        state: MutexGuard<'a, State>,
         device: Box<dyn Device>,
     ) -> MutexGuard<'a, State> {
         let mut lead = Lead {
@@ -318,6 +326,8 @@ impl Shared {
             result: None,
             began: Instant::now(),
         };
+        // Behind it, so that a panic lets go of the state before the device is given back.
+        let mut state = state;
         while let Some(until) = state.wait_until()
             && let Some(rest) = until.checked_duration_since(lead.began)
         {
@@ -338,6 +348,20 @@ impl Shared {
         }
         drop(lead);
         self.lock()
+    }
+}
+
+/// A request whose owner waits for it: where that panics, nobody runs it over pages that are no longer its own.
+struct Waiting<'a> {
+    shared: &'a Shared,
+    number: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.queue.retain(|request| request.number != self.number);
+        state.done.remove(&self.number);
     }
 }
 

@@ -36,6 +36,9 @@ impl Load {
     }
 }
 
+/// Steps that a request lets others go before it.
+const PASSED_OVER_MAX: u32 = 4;
+
 /// A step while it is filled.
 struct Filling<'a> {
     limits: &'a Limits,
@@ -52,10 +55,12 @@ impl Filling<'_> {
         // Alone it fits by one token: `open` has made sure of the scores.
         let part = part.or((self.step.is_empty() && most > 0).then_some(1));
         let Some(part) = part else {
+            request.passed_over += 1;
             return Some(request);
         };
         self.load = self.load.with(&request, part);
         request.part = part;
+        request.passed_over = 0;
         self.step.push(request);
         None
     }
@@ -64,22 +69,33 @@ impl Filling<'_> {
 /// Takes the next step's requests out of the queue.
 ///
 /// A step that has rows of those who generate has [`Limits::prompt_rows`] of prompts at most, and leaves prompts
-/// that wait as many: neither holds up the other for longer than a step.
+/// that wait as many. Where pages, scores or logits have no room for all, who was passed over
+/// [`PASSED_OVER_MAX`] times goes before everybody else.
 pub(super) fn take_step(queue: &mut VecDeque<Request>, limits: &Limits) -> Vec<Request> {
+    let (late, others): (VecDeque<_>, VecDeque<_>) = queue
+        .drain(..)
+        .partition(|request| request.passed_over >= PASSED_OVER_MAX);
     let (prompts, single): (VecDeque<_>, VecDeque<_>) =
-        queue.drain(..).partition(|request| request.left() > 1);
+        others.into_iter().partition(|request| request.left() > 1);
     let mut filling = Filling {
         limits,
         load: Load::default(),
-        step: Vec::with_capacity(single.len() + prompts.len()),
+        step: Vec::with_capacity(late.len() + single.len() + prompts.len()),
     };
+    for request in late {
+        let room = limits.prompt_rows.min(limits.rows_max);
+        let room = room.min(limits.rows_max.saturating_sub(filling.load.rows));
+        if let Some(left) = filling.take(request, room) {
+            queue.push_back(left);
+        }
+    }
     let reserved = if prompts.is_empty() {
         0
     } else {
         limits.prompt_rows
     };
     for request in single {
-        let room = (limits.rows_max - reserved).saturating_sub(filling.load.rows);
+        let room = limits.rows_max.saturating_sub(reserved + filling.load.rows);
         if let Some(left) = filling.take(request, room) {
             queue.push_back(left);
         }
@@ -133,6 +149,7 @@ mod tests {
             cancel: crate::CancelToken::new(),
             ran: 0,
             part: 0,
+            passed_over: 0,
             logits: Vec::new(),
             best: Vec::new(),
             time: None,
@@ -158,6 +175,28 @@ mod tests {
             }
         }
         steps
+    }
+
+    #[test]
+    fn a_prompt_that_has_no_room_beside_others_gets_its_turn() {
+        // Scores for one row that sees 40 positions: the long generating one takes them all.
+        let limits = Limits {
+            scores_max: 41,
+            ..LIMITS
+        };
+        let mut long = request(1, 1);
+        long.start = 40;
+        let found = steps(VecDeque::from([long, request(2, 3)]), &limits, 100);
+        let of_prompt = found
+            .iter()
+            .flatten()
+            .filter(|(sequence, _)| *sequence == 2);
+        assert_eq!(
+            of_prompt.map(|(_, part)| part).sum::<usize>(),
+            3,
+            "{found:?}"
+        );
+        assert!(found.len() <= 8, "{found:?}");
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub(crate) struct Request {
     pub(super) ran: usize,
     /// Tokens of the step that is being run.
     pub(super) part: usize,
+    /// Steps in a row that had no room for it.
+    pub(super) passed_over: u32,
     /// Those that were asked for.
     pub(super) logits: Vec<f32>,
     /// The likeliest tokens as the sampler orders them; empty where they were not asked for.

@@ -88,6 +88,7 @@ impl Scheduled {
             reopened: self.reopened,
             cancel: self.opening.cancel.clone(),
             ran: 0,
+            passed_over: 0,
             part: 0,
             logits,
             best: Vec::new(),

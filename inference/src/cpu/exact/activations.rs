@@ -255,6 +255,15 @@ impl Writer<'_> {
             };
             let largest = magnitude_bits(values);
             most = most.max(largest);
+            if largest >= NOT_FINITE {
+                // Whoever multiplies it meanwhile must not overflow.
+                (*bytes, sums[0]) = ([0; COLUMNS], [0; 2]);
+                *step = Step {
+                    scale: 0.0,
+                    sum: 0.0,
+                };
+                continue;
+            }
             let largest = f32::from_bits(largest);
             let scale = largest / 127.0;
             // Of values so small that the division would not be finite nothing is left.
