@@ -179,7 +179,7 @@ pub(crate) fn build_order(
     };
     let made = compiler.run(ui, interrupt)?;
     let compiled = made.module.clone().unwrap_or_default();
-    let bytes = fs::read(&compiled).map_err(|error| file_failure("read", &compiled, error))?;
+    let bytes = read_module(&compiled)?;
     if abi_of(&bytes)? != abi {
         // Cargo was asked for the ABI's target: only a tool that is not cargo gives another.
         return Err(Failure::host(
@@ -203,6 +203,14 @@ pub(crate) fn build_order(
         .join("tussah")
         .join(manifest.job.name.as_str());
     let (module_path, manifest_path) = (out.join("module.wasm"), out.join("manifest.toml"));
+    for folder in [project.target.join("tussah"), out.clone()] {
+        if folder.is_symlink() {
+            return Err(Failure::host(format!(
+                "{} is a link, and the build writes only where it stands",
+                folder.display()
+            )));
+        }
+    }
     // What is below can be made again, and is no source.
     write(
         &project.target.join("tussah").join(CACHE_TAG),
@@ -459,6 +467,20 @@ fn check_paths(bytes: &[u8], paths: &[PathBuf]) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Reads what cargo says that it made: a file in its own place, of a module's size at most, whatever a build script
+/// has put there.
+fn read_module(path: &Path) -> Result<Vec<u8>, Failure> {
+    let found = fs::symlink_metadata(path).map_err(|error| file_failure("read", path, error))?;
+    if !found.is_file() || found.len() > ModuleRef::SIZE_BYTES_MAX {
+        return Err(Failure::host(format!(
+            "{} is no file of {} bytes at most, as a module is",
+            path.display(),
+            ModuleRef::SIZE_BYTES_MAX
+        )));
+    }
+    input::bytes(path, ModuleRef::SIZE_BYTES_MAX)
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {

@@ -176,6 +176,7 @@ pub(crate) fn verify(
 /// What is known of the module before it is built again.
 struct Recorded {
     digest: Digest,
+    /// Of the module's own bytes alone: what a manifest says of them anybody may have written.
     code_digest: Option<Digest>,
     info: Option<BuildInfo>,
     job: Option<String>,
@@ -193,7 +194,7 @@ impl Recorded {
                 (None, Some(module)) => Digest::of(module),
                 (None, None) => return Err(Failure::usage("there is no module to verify")),
             },
-            code_digest: build.map(|build| build.code_digest),
+            code_digest: None,
             info: build.map(|build| build.info.clone()),
             job: manifest.map(|manifest| manifest.job.name.to_string()),
             flaws: Vec::new(),
@@ -203,7 +204,7 @@ impl Recorded {
         };
         match sections::code_digest(module) {
             Ok(digest) => {
-                if recorded.code_digest.is_some_and(|stated| stated != digest) {
+                if build.is_some_and(|build| build.code_digest != digest) {
                     let flaw = format!("the manifest's code_digest is not the module's, {digest}");
                     recorded.flaws.push(flaw);
                 }
@@ -307,16 +308,18 @@ fn rebuild(
         read.push(given.clone());
     }
     fs::create_dir_all(&copied).map_err(|error| file_failure("create", &copied, error))?;
-    let fresh = |read: Vec<PathBuf>, wasm_std: &toolchain::WasmStd| {
-        Fresh::new(&surroundings, &toolchain, wasm_std, read, question.confine)
+    let fresh = |at: &Path, read: Vec<PathBuf>, wasm_std: &toolchain::WasmStd| {
+        Fresh::new(at, &toolchain, wasm_std, read, question.confine)
     };
     let unpacked = {
         let _spinner = ui.spinner("reading the source");
         match archive {
             // Tar writes there, and runs nothing of the source.
             true => {
-                let tar = fresh(read.clone(), &toolchain::WasmStd::Installed)?;
-                source::unpack(&given, &surroundings.join("source"), &tar)?
+                let tar = fresh(&surroundings, read.clone(), &toolchain::WasmStd::Installed)?;
+                let unpacked = source::unpack(&given, &surroundings.join("source"), &tar)?;
+                // What is built is what was listed, where no build can write.
+                source::copy(&unpacked.root, &copied)?
             }
             false => source::copy(&given, &copied)?,
         }
@@ -357,13 +360,13 @@ fn rebuild(
             ),
         );
     }
-    let fresh = fresh(read, &wasm_std)?;
-    let depends = dependencies::seed(&fresh, &folder)?;
+    let first = fresh(&surroundings, read.clone(), &wasm_std)?;
+    let depends = dependencies::seed(&first, &folder)?;
     let mut order = Order {
         home,
         folder: &folder,
         toolchain: toolchain.clone(),
-        tools: Tools::Fresh(fresh.clone()),
+        tools: Tools::Fresh(first.clone()),
         declared: recorded.declared(&unpacked.sha256),
         jobs: question.jobs,
         names: false,
@@ -375,13 +378,17 @@ fn rebuild(
         let _spinner = ui.spinner("building it again");
         build::build_order(order, ui, interrupt)
     };
-    let built = match build(&order) {
-        // What this user's cargo has may not be all that it is made of.
+    let (built, fresh) = match build(&order) {
+        // What this user's cargo has may not be all that it is made of. Fetching has a network, so it begins
+        // where nothing of the source has run.
         Err(failure) if depends && !question.offline && failure.exit != Exit::INTERRUPTED => {
-            dependencies::fetch(&fresh, &folder, target, ui, interrupt)?;
-            build(&order)?
+            let second = fresh(&root.join("again"), read, &wasm_std)?;
+            dependencies::seed(&second, &folder)?;
+            dependencies::fetch(&second, &folder, target, ui, interrupt)?;
+            order.tools = Tools::Fresh(second.clone());
+            (build(&order)?, second)
         }
-        built => built?,
+        built => (built?, first),
     };
     let bytes = fs::read(&built.module_path)
         .map_err(|error| file_failure("read", &built.module_path, error))?;
@@ -411,6 +418,10 @@ fn rebuild(
         Verdict::Mismatch
     };
     report.verdict = verdict.name();
+    if verdict == Verdict::Mismatch && question.given.module.is_none() {
+        let cause = "whether the code is the same cannot be said without the module: give it, or put it beside the manifest";
+        report.causes.push(cause.to_owned());
+    }
     if verdict != Verdict::Match {
         report.causes.extend(recorded.flaws.iter().cloned());
         report.causes.extend(others);

@@ -145,6 +145,14 @@ fn a_module_is_built_again_from_its_source() {
     // The same of a manifest alone, of a module alone, and from an archive.
     fs::copy(tiny.at("out/manifest.toml"), tiny.at("alone.toml")).unwrap();
     tiny.check("alone.toml", &["--jobs", "2"], "match", "");
+    // A manifest that names another module as code of the same source: nobody has seen its code.
+    let manifest = fs::read_to_string(tiny.at("alone.toml")).unwrap();
+    let (_, digest) = manifest.split_once("\ndigest = \"").unwrap();
+    let (digest, _) = digest.split_once('"').unwrap();
+    let forged = manifest.replace(digest, &format!("blake3:{}", "1".repeat(64)));
+    assert_ne!(forged, manifest);
+    fs::write(tiny.at("forged.toml"), forged).unwrap();
+    tiny.check("forged.toml", &[], "mismatch", "without the module");
     fs::write(tiny.at("tiny/prebuilt.wasm"), b"\0asm").unwrap();
     let tar = Command::new("tar")
         .args(["-czf", "tiny.tar.gz", "--exclude", "target", "tiny"])

@@ -105,11 +105,11 @@ impl Arguments {
                 None => ui.warn("no claim is made of a module that cannot be built"),
             }
         }
-        match ui.json() {
-            true => ui.document(&report)?,
-            false => show(&report, ui)?,
-        }
-        Ok(report.exit())
+        let shown = match ui.json() {
+            true => ui.document(&report),
+            false => show(&report, ui),
+        };
+        kept(shown, report.exit())
     }
 
     fn given(&self) -> Result<Given, Failure> {
@@ -151,6 +151,19 @@ impl Arguments {
         })
     }
 
+    fn show_claim(&self, body: &ClaimBody, ui: &Ui) -> Result<(), Failure> {
+        ui.line(&format!(
+            "{}  {} of {}",
+            body.verdict, body.module, body.job
+        ))?;
+        ui.line(&format!("source_sha256  {}", body.source_sha256))?;
+        ui.line(&format!("signed by      {}", body.key))?;
+        if self.key.is_empty() {
+            ui.note("whether this key can be trusted is for you to say: --key KEY");
+        }
+        Ok(())
+    }
+
     fn check_claim(&self, file: &std::path::Path, given: &Given, ui: &Ui) -> Result<Exit, Failure> {
         let max = u64::try_from(Claim::BYTES_MAX).unwrap_or(u64::MAX);
         let bytes = input::bytes(file, max)?;
@@ -185,24 +198,25 @@ impl Arguments {
             );
             return Err(Failure::not_verified(message));
         }
-        if ui.json() {
-            ui.document(&json!({ "claim": body, "signature": claim.signature }))?;
+        let shown = if ui.json() {
+            ui.document(&json!({ "claim": body, "signature": claim.signature }))
         } else {
-            ui.line(&format!(
-                "{}  {} of {}",
-                body.verdict, body.module, body.job
-            ))?;
-            ui.line(&format!("source_sha256  {}", body.source_sha256))?;
-            ui.line(&format!("signed by      {}", body.key))?;
-            if self.key.is_empty() {
-                ui.note("whether this key can be trusted is for you to say: --key KEY");
-            }
-        }
-        Ok(match body.verdict {
+            self.show_claim(body, ui)
+        };
+        let exit = match body.verdict {
             Verdict::Match => Exit::DONE,
             Verdict::MatchCode => Exit::CODE_MATCHES,
             Verdict::Mismatch => Exit::NOT_VERIFIED,
-        })
+        };
+        kept(shown, exit)
+    }
+}
+
+/// The exit code of a verdict, also where nobody reads it to its end.
+fn kept(shown: Result<(), Failure>, exit: Exit) -> Result<Exit, Failure> {
+    match shown {
+        Err(failure) if failure.exit == Exit::DONE => Ok(exit),
+        shown => shown.map(|()| exit),
     }
 }
 
