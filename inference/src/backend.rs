@@ -117,7 +117,8 @@ pub(crate) trait Sequence: fmt::Debug + Send {
         None
     }
 
-    /// A copy that shares nothing, of the first `positions` positions.
+    /// A copy of the first `positions` positions that goes on by itself; pages that neither writes to any more are
+    /// shared.
     fn fork(&self, positions: usize) -> Result<Box<dyn Sequence>, BackendError>;
 }
 

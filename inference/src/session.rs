@@ -1,6 +1,7 @@
 //! One sequence of tokens on a model: context, sampling state, usage.
-//! In: prompt tokens. Out: one token after the other. It runs on the caller's thread and the model's
-//! workers; it never outgrows its context, and stops between steps when its token is cancelled.
+//! In: prompt tokens. Out: one token after the other. Steps are shared with other sessions of the model and run on
+//! the thread of whoever leads them; it never outgrows its context, and stops between steps when its token is
+//! cancelled.
 
 mod error;
 mod scores;
@@ -20,7 +21,8 @@ use scores::Scores;
 /// How to open a session.
 #[derive(Debug, Clone)]
 pub struct SessionOptions {
-    /// The most tokens, prompt and generated together; memory for them is taken at once.
+    /// The most tokens, prompt and generated together; memory for them is promised at once, and taken
+    /// as they come.
     pub context_tokens_max: u32,
     /// How to pick tokens.
     pub sampling: Sampling,
