@@ -93,11 +93,13 @@ pub(crate) struct Order<'a> {
 pub(crate) fn build(
     home: &Home,
     folder: &Path,
+    jobs: Option<u32>,
     ui: &Ui,
     interrupt: &Interrupt,
 ) -> Result<Built, Failure> {
     let folder = job_folder(folder)?;
-    let order = Order::own(home, &folder)?;
+    let mut order = Order::own(home, &folder)?;
+    order.jobs = jobs;
     build_order(&order, ui, interrupt)
 }
 
@@ -110,6 +112,7 @@ pub(crate) fn build_verifiable(
     home: &Home,
     folder: &Path,
     source_uri: Option<Label>,
+    jobs: Option<u32>,
     ui: &Ui,
     interrupt: &Interrupt,
 ) -> Result<(Built, String), Failure> {
@@ -118,6 +121,7 @@ pub(crate) fn build_verifiable(
     let job = job_folder(&export.job)?;
     export.check_packages()?;
     let mut order = Order::own(home, &job)?;
+    order.jobs = jobs;
     let target = toolchain::wasm_target(read_description(&job)?.abi);
     let std_digest = order
         .toolchain

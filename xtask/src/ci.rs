@@ -13,7 +13,7 @@ use crate::contracts::{self, ContractsArgs};
 use crate::setup::{self, SetupArgs};
 use crate::test::{self, Counts};
 use crate::workspace::Workspace;
-use crate::{command, licences, model, onnx, package, tidy, ui};
+use crate::{command, licences, model, onnx, package, tidy, ui, verify_all};
 
 /// How a step ended.
 enum Verdict {
@@ -83,6 +83,8 @@ pub(crate) fn run() -> Result<()> {
             &mut counts,
         )
     });
+    // With the binary that the tests needed.
+    steps.run_or_skip("manifests", || verify_all::manifests(&workspace));
     #[cfg(unix)]
     steps.run_or_skip("openai", || crate::openai::run(&workspace));
     #[cfg(unix)]

@@ -28,6 +28,7 @@ mod test;
 mod tidy;
 mod toolchain;
 mod ui;
+mod verify_all;
 mod vulkan;
 mod wasm_std;
 mod workspace;
@@ -72,6 +73,8 @@ enum Task {
     Page(page::PageArgs),
     /// Make the Debian package, and check the systemd unit
     Package,
+    /// Build every job in all surroundings, and `tussah` from two paths: the same bytes each time
+    VerifyAll(verify_all::VerifyAllArgs),
     /// Check the house rules that no other tool checks; quick
     Tidy,
 }
@@ -96,6 +99,7 @@ fn main() -> ExitCode {
         #[cfg(unix)]
         Task::Page(args) => page::task(args),
         Task::Package => package::run(),
+        Task::VerifyAll(args) => verify_all::run(&args),
         Task::Tidy => workspace::Workspace::ask().and_then(|workspace| tidy::check(&workspace)),
     };
     match result {

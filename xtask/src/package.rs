@@ -32,7 +32,12 @@ const CONTENTS: [&str; 4] = [
 pub(crate) fn run() -> Result<()> {
     let workspace = Workspace::ask()?;
     let program = cargo_deb(&workspace)?;
-    workspace.release_binary()?;
+    // By the one way that gives the same bytes to everybody, apart from other release builds.
+    let target = workspace.target.join("packaged");
+    fs::create_dir_all(&target)?;
+    let mut build = Command::new("sh");
+    build.arg("packaging/build").current_dir(&workspace.root);
+    command::run(build.env("CARGO_TARGET_DIR", &target))?;
     let folder = workspace.target.join("debian");
     fs::create_dir_all(&folder)?;
     let mut make = Command::new(program);
@@ -40,7 +45,7 @@ pub(crate) fn run() -> Result<()> {
         .args(["--package", "tussah-host", "--no-build", "--locked"])
         .arg("--output")
         .arg(&folder)
-        .env("CARGO_TARGET_DIR", &workspace.target);
+        .env("CARGO_TARGET_DIR", &target);
     let made = command::output(&mut make)?;
     let package = made.lines().last().context("cargo-deb named no file")?;
     look_into(package)?;

@@ -41,6 +41,9 @@ pub(crate) struct Arguments {
     /// Where others can get the source; recorded in the module.
     #[arg(long, value_name = "URI", requires = "verifiable")]
     source_uri: Option<Label>,
+    /// Compilers at a time.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    jobs: Option<u32>,
     /// Print JSON.
     #[arg(long)]
     pub(super) json: bool,
@@ -78,10 +81,13 @@ impl Arguments {
             true => {
                 let uri = self.source_uri;
                 let (built, commit) =
-                    build::build_verifiable(&home, &self.folder, uri, ui, &interrupt)?;
+                    build::build_verifiable(&home, &self.folder, uri, self.jobs, ui, &interrupt)?;
                 (built, Some(commit))
             }
-            false => (build::build(&home, &self.folder, ui, &interrupt)?, None),
+            false => (
+                build::build(&home, &self.folder, self.jobs, ui, &interrupt)?,
+                None,
+            ),
         };
         if ui.json() {
             ui.document(&view(&built, commit.as_deref()))?;

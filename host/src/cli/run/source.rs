@@ -67,7 +67,7 @@ impl Sources {
         ui: &Ui,
     ) -> Result<(Manifest, Vec<u8>), Failure> {
         if path.is_dir() {
-            let built = build::build(&self.home, path, ui, &self.interrupt)?;
+            let built = build::build(&self.home, path, None, ui, &self.interrupt)?;
             self.saw(&built.sources);
             let module = input::bytes(&built.module_path, ModuleRef::SIZE_BYTES_MAX)?;
             return Ok((self.with_models(built.manifest, models, ui)?, module));
