@@ -262,13 +262,7 @@ impl Recorded {
         let Some(info) = &self.info else {
             return Vec::new();
         };
-        let mut found = Vec::new();
-        if info.rustc.as_str() != used.rustc || info.rustc_commit.as_str() != used.rustc_commit {
-            found.push(format!(
-                "it was built with rustc {} ({}), and this is rustc {} ({})",
-                info.rustc, info.rustc_commit, used.rustc, used.rustc_commit
-            ));
-        }
+        let mut found = Vec::from_iter(self.other_rustc(&used.rustc, &used.rustc_commit));
         if info.std_digest != used.std_digest {
             found.push(format!(
                 "it links the std {}, and the std for wasm of this machine is {}",
@@ -276,6 +270,17 @@ impl Recorded {
             ));
         }
         found
+    }
+
+    fn other_rustc(&self, rustc: &str, commit: &str) -> Option<String> {
+        let info = self.info.as_ref()?;
+        let differs = info.rustc.as_str() != rustc || info.rustc_commit.as_str() != commit;
+        differs.then(|| {
+            format!(
+                "it was built with rustc {} ({}), and this is rustc {rustc} ({commit})",
+                info.rustc, info.rustc_commit
+            )
+        })
     }
 }
 
@@ -338,7 +343,11 @@ fn rebuild(
         return Err(Failure::usage(message));
     }
     let target = toolchain::wasm_target(description.abi);
-    let wasm_std = toolchain.wasm_std(home, target)?;
+    let wasm_std = toolchain.wasm_std(home, target).inspect_err(|_| {
+        // A compiler without std is no accident where the recorded one is another.
+        let other = recorded.other_rustc(&toolchain.release, &toolchain.commit);
+        report.causes.extend(other);
+    })?;
     let used = Used {
         rustc: toolchain.release.clone(),
         rustc_commit: toolchain.commit.clone(),

@@ -37,6 +37,7 @@ mod supervision;
 mod templates;
 mod usage;
 mod verify;
+mod verify_causes;
 mod wallets;
 mod watch;
 mod worker;

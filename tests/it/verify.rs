@@ -12,8 +12,8 @@ use serde_json::Value;
 use crate::fixture::{Ended, Sandbox, repository};
 
 /// A job that builds in seconds: nothing but std and a package of its own.
-struct Tiny {
-    sandbox: Sandbox,
+pub(crate) struct Tiny {
+    pub(crate) sandbox: Sandbox,
 }
 
 const MAIN: &str = r#"use std::io::Write as _;
@@ -30,7 +30,7 @@ fn main() {
 "#;
 
 impl Tiny {
-    fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         let sandbox = Sandbox::with_wasm()?;
         for (path, content) in [
             (
@@ -69,11 +69,11 @@ impl Tiny {
         Some(tiny)
     }
 
-    fn at(&self, path: &str) -> PathBuf {
+    pub(crate) fn at(&self, path: &str) -> PathBuf {
         self.sandbox.work().join(path)
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.sandbox.command(arguments);
         command.env_remove("CARGO_TARGET_DIR");
         command
@@ -94,7 +94,7 @@ impl Tiny {
 
     /// Verifies and holds the verdict, the exit code and a cause against what is expected.
     #[track_caller]
-    fn check(&self, given: &str, more: &[&str], verdict: &str, cause: &str) -> Value {
+    pub(crate) fn check(&self, given: &str, more: &[&str], verdict: &str, cause: &str) -> Value {
         let code = match verdict {
             "match" => 0,
             "mismatch" => 3,
@@ -115,7 +115,7 @@ impl Tiny {
     }
 
     /// The module with other bytes, under another name.
-    fn module(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> String {
+    pub(crate) fn module(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> String {
         let mut bytes = fs::read(self.at("out/module.wasm")).unwrap();
         change(&mut bytes);
         fs::write(self.at(name), bytes).unwrap();
@@ -482,7 +482,7 @@ fn surroundings_do_not_show_in_a_module() {
     // Files of another time, another umask, user, language, time zone and clock.
     let program = crate::fixture::tussah();
     let script = "find . -type f -exec touch -d '2001-02-03 04:05:06' {} +; umask 077; \
-                  exec \"$0\" build . --json";
+                  exec \"$0\" build . --jobs 1 --json";
     let mut build = tiny.command(&[]);
     let home = build
         .get_envs()
@@ -493,9 +493,7 @@ fn surroundings_do_not_show_in_a_module() {
     build.args(["-c", script]).arg(program).current_dir(&other);
     build.env("TUSSAH_HOME", home);
     build.env("CARGO_HOME", tiny.at("another cargo home"));
-    build
-        .env("CARGO_BUILD_JOBS", "1")
-        .env_remove("CARGO_TARGET_DIR");
+    build.env_remove("CARGO_TARGET_DIR");
     build.env("USER", "somebody").env("LOGNAME", "somebody");
     build
         .env("LC_ALL", "tr_TR.UTF-8")
