@@ -117,6 +117,14 @@ impl From<RemoteError> for Failure {
 
 fn refusal_help(status: StatusCode, code: &str) -> (Exit, &'static str) {
     match (status.as_u16(), code) {
+        (403, "module_not_verified") => (
+            Exit::USAGE,
+            "ask one of these verifiers for its claim on this module, and give it with --claim FILE",
+        ),
+        (403, "model_not_offered") => (
+            Exit::USAGE,
+            "use a model that this provider offers, or ask another provider",
+        ),
         (401 | 403, _) => (
             Exit::USAGE,
             "give the provider's API key with --key-file FILE or in TUSSAH_API_KEY",

@@ -5,6 +5,7 @@
 //! nothing else of it. A worker that dies is started again, after a while that grows; without its
 //! signer the daemon ends, since nothing could be finished.
 
+mod admission;
 mod books;
 mod child;
 pub(crate) mod config;
@@ -13,9 +14,9 @@ pub(crate) mod log;
 mod notify;
 mod retold;
 mod tls;
+pub(crate) mod verified;
 
 use std::{
-    collections::BTreeSet,
     ffi::OsString,
     fs::{File, TryLockError},
     net::SocketAddr,
@@ -29,7 +30,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
-use tussah_manifest::{Digest, Limits, ModelName, ModuleRef, Nanograms};
+use tussah_manifest::{Limits, ModuleRef, Nanograms};
 use tussah_provider::{
     blobs::{BlobRules, Uploads},
     gateway::{Admission, Gateway, GatewayConfig, Paymaster, PriceSheet, SignerLink, Supervision},
@@ -53,7 +54,6 @@ use crate::{
     failure::Failure,
     home::Home,
     keys::{self, KeyName},
-    models::Models,
     ui::Ui,
 };
 
@@ -99,6 +99,8 @@ pub(crate) struct Settings {
     pub(crate) limits_max: Limits,
     /// The models that jobs may use, by name or digest; `None` is any.
     pub(crate) models: Option<Vec<String>>,
+    /// Whose claim a module needs: keys, and files of them; `None` is nobody's.
+    pub(crate) require_verified: Option<Vec<String>>,
     /// How long what runs may take to end once the daemon is told to.
     pub(crate) drain: Duration,
     /// How long a worker may leave a question unanswered.
@@ -147,8 +149,9 @@ impl Settings {
                 .filter(|max| *max > 0),
             keep: (keep_days > 0).then(|| Duration::from_hours(24 * u64::from(keep_days))),
             blobs_bytes_max: u64::from(blobs_gb) * 1_000_000_000,
-            limits_max: limits_max(&config.limits),
+            limits_max: admission::limits_max(&config.limits),
             models: config.models.allow.clone(),
+            require_verified: config.modules.require_verified.clone(),
             drain: seconds(config.worker.drain_s.map_or(60, |Whole(time)| time)),
             silence: seconds(config.worker.hung_s.map_or(30, |Whole(time)| time)),
             chain: config.channels.chain.clone(),
@@ -201,34 +204,6 @@ fn queue_limits(limits: &config::Limits) -> QueueLimits {
     }
 }
 
-fn limits_max(limits: &config::Limits) -> Limits {
-    const MIB: u64 = 1 << 20;
-    let wall_s = limits.wall_max_s.map_or(3600, |Whole(time)| time);
-    let memory = limits.memory_max_mib.map_or(4096, |Whole(mib)| mib);
-    let session = limits.session_memory_max_mib.map_or(8192, |Whole(mib)| mib);
-    Limits {
-        wall_ms_max: u64::from(wall_s) * 1000,
-        memory_bytes_max: u64::from(memory) * MIB,
-        model_memory_bytes_max: u64::from(session) * MIB,
-        ..Admission::default().limits_max
-    }
-}
-
-/// The digests of models that were named, or written as digests.
-///
-/// # Errors
-/// A usage failure if one is neither.
-fn digests(models: &Models, named: &[String]) -> Result<BTreeSet<Digest>, Failure> {
-    let digest = |text: &String| -> Result<Digest, Failure> {
-        if let Ok(digest) = text.parse() {
-            return Ok(digest);
-        }
-        let name: ModelName = text.parse().map_err(Failure::usage)?;
-        Ok(models.get(&name)?.digest)
-    };
-    named.iter().map(digest).collect()
-}
-
 /// Opens the ledger of this home; makes it if there is none.
 ///
 /// # Errors
@@ -248,12 +223,7 @@ pub(crate) fn run(settings: &Settings, ui: &Ui) -> Result<Exit, Failure> {
     tussah_provider::memory::keep_small();
     log::install(settings.log, settings.log_format)?;
     let home = Home::open()?;
-    let offered = settings.models.as_ref();
-    let offered = offered.map(|named| digests(&Models::open(&home)?, named));
-    let admission = Admission {
-        limits_max: settings.limits_max,
-        models: offered.transpose()?,
-    };
+    let admission = admission::admission(settings, &home)?;
     let _lock = lock(&home.folder(FOLDER)?)?;
     let ledger = Arc::new(open_ledger(&home)?);
     if let Some(account) = &settings.http.anonymous {

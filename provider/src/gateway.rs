@@ -20,6 +20,7 @@ mod signer_link;
 mod status;
 mod submit;
 mod supervise;
+mod verified;
 mod worker;
 
 use std::collections::HashMap;
@@ -47,6 +48,7 @@ pub use signer_link::{SignerError, SignerLink};
 pub use status::{Rates, RecentJob, Status, WorkerStatus};
 pub use submit::{Ask, News, Quote, Submission, SubmitError, Ticket};
 pub use supervise::Supervision;
+pub use verified::{ClaimProblem, NotVerified, Verifiers, claim_path};
 pub use worker::WorkerError;
 
 /// How long contents are kept, unless somebody says otherwise.

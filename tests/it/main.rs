@@ -36,6 +36,7 @@ mod submit;
 mod supervision;
 mod templates;
 mod usage;
+mod verified;
 mod verify;
 mod verify_causes;
 mod wallets;

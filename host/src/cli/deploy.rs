@@ -8,8 +8,15 @@ use tussah_provider::ledger::{LedgerError, Shape};
 
 use super::run::{ModelArgument, Sources, model_argument};
 use crate::{
-    blobs::Blobs, clock, exit_code::Exit, failure::Failure, home::Home, interrupt::Interrupt,
-    models::Models, serve::open_ledger, ui::Ui,
+    blobs::Blobs,
+    clock,
+    exit_code::Exit,
+    failure::Failure,
+    home::Home,
+    interrupt::Interrupt,
+    models::Models,
+    serve::{open_ledger, verified},
+    ui::Ui,
 };
 
 const EXAMPLES: &str = "\
@@ -36,6 +43,9 @@ pub(crate) struct Arguments {
     /// A model for the job: SOURCE is a name of `tussah model list`, a digest, or a GGUF file.
     #[arg(long, value_name = "NAME=SOURCE", value_parser = model_argument)]
     model: Vec<ModelArgument>,
+    /// A claim of `tussah verify --sign` on the module, kept for a daemon that asks for one.
+    #[arg(long, value_name = "FILE")]
+    claim: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     pub(super) json: bool,
@@ -91,6 +101,12 @@ impl Arguments {
                     .context(format!("the job's model `{name}` is not here"))
                     .help(format!("add it, or give `--model {name}=SOURCE`")));
             }
+        }
+        if let Some(path) = &self.claim {
+            verified::keep(
+                &sources.home,
+                &verified::read_claim(path, &manifest.module.digest)?,
+            )?;
         }
         sources.blobs.put(&module)?;
         let shape = Shape::from(self.shape);

@@ -164,6 +164,10 @@ struct AdmissionOptions {
     /// All that are in the store if not set.
     #[arg(long, value_name = "MODEL")]
     allow_model: Vec<String>,
+    /// Run only modules for which this key, or one of this file's, has signed a claim of
+    /// `tussah verify`; again for more. Any module if not set.
+    #[arg(long, value_name = "KEY-FILE|PUBKEY")]
+    require_verified: Vec<String>,
 }
 
 /// Runs jobs for a gateway, over the socket that is its standard input.
@@ -250,6 +254,7 @@ impl Options {
             prices,
             limits,
             models,
+            modules,
             channels,
             worker,
         } = &mut config;
@@ -287,6 +292,8 @@ impl Options {
         over(session, asked.session_memory_max_mib.map(Whole));
         let allow = (!asked.allow_model.is_empty()).then_some(asked.allow_model);
         over(&mut models.allow, allow);
+        let verified = (!asked.require_verified.is_empty()).then_some(asked.require_verified);
+        over(&mut modules.require_verified, verified);
         over(&mut worker.drain_s, self.drain_s.map(Whole));
         over(&mut worker.hung_s, self.hung_s.map(Whole));
         over(&mut limits.keep_days, self.keep_days.map(Whole));

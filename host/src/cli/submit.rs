@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 use tussah_manifest::{
-    Channel, Digest, Manifest, Nanograms, Nonce, PublicKey, Request, RequestBody, SigningKey,
-    Version,
+    Channel, Claim, Digest, Manifest, Nanograms, Nonce, PublicKey, Request, RequestBody,
+    SigningKey, Version,
 };
 use tussah_runtime::{Event, Events as _};
 use ureq::http::StatusCode;
@@ -33,6 +33,7 @@ use crate::{
         upload::upload,
     },
     road,
+    serve::verified::read_claim,
     ui::{self, Ui},
 };
 pub(super) use end::refuted;
@@ -79,6 +80,9 @@ pub(crate) struct Arguments {
     /// The most that the job may cost; what its manifest allows if not given, else nothing.
     #[arg(long, value_name = "GRAM", value_parser = grams::parse)]
     max_price: Option<Nanograms>,
+    /// A claim of `tussah verify --sign` on the job's module, for a provider that asks for one.
+    #[arg(long, value_name = "FILE")]
+    claim: Option<PathBuf>,
     /// End when the job is accepted; it goes on without us.
     #[arg(long, conflicts_with_all = ["receipt", "output"])]
     detach: bool,
@@ -122,6 +126,10 @@ impl Arguments {
         let remote = self.remote.open(usual, &interrupt, ui)?;
         let wanted = Wanted::find(&self.job, &self.model, &sources, &remote, ui)?;
         let manifest = &wanted.manifest;
+        let claim = match &self.claim {
+            Some(path) => Some(read_claim(path, &manifest.module.digest)?),
+            None => None,
+        };
         let input = match &self.input {
             Some(path) => read_input(path, manifest.job.limits.input_bytes_max)?,
             None => Vec::new(),
@@ -160,7 +168,7 @@ impl Arguments {
                 ui.note(&format!("uploaded the module, {}", ui::size(sent.bytes)));
             }
         }
-        let known = match submit(&remote, &wanted, &kept.request, &input) {
+        let known = match submit(&remote, &wanted, &kept.request, claim.as_ref(), &input) {
             Ok(known) => known,
             Err(error) => return Err(not_submitted(&remote, &id, error, ui)),
         };
@@ -292,9 +300,10 @@ fn submit(
     remote: &Remote,
     wanted: &Wanted,
     request: &Request,
+    claim: Option<&Claim>,
     input: &[u8],
 ) -> Result<bool, RemoteError> {
-    let answer = remote.ask(&wanted.submission(request, input))?;
+    let answer = remote.ask(&wanted.submission(request, claim, input))?;
     let id = request.body.job_id().to_string();
     let view = answer.json()?;
     if view["id"].as_str() != Some(&id) {

@@ -41,6 +41,7 @@ pub(crate) struct Config {
     pub(crate) prices: Prices,
     pub(crate) limits: Limits,
     pub(crate) models: Models,
+    pub(crate) modules: Modules,
     pub(crate) channels: Channels,
     pub(crate) worker: Worker,
 }
@@ -183,6 +184,14 @@ pub(crate) struct Models {
     pub(crate) allow: Option<Vec<String>>,
     /// GB of models that stay loaded; 0 is three quarters of the memory of this machine, or its GPU.
     pub(crate) memory_gb: Option<Whole<0, { u32::MAX }>>,
+}
+
+/// `[modules]`: which are run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Modules {
+    /// Whose claim each needs: public keys, and files of them; any module is run if not set.
+    pub(crate) require_verified: Option<Vec<String>>,
 }
 
 /// `[channels]`: jobs that are paid through payment channels.
@@ -459,6 +468,7 @@ mod tests {
         let stated = crate::serve::Settings::of(&config);
         let defaults = crate::serve::Settings {
             models: stated.models.clone(),
+            require_verified: stated.require_verified.clone(),
             chain: stated.chain.clone(),
             chain_key_file: stated.chain_key_file.clone(),
             certificate: stated.certificate.clone(),

@@ -5,9 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use tussah_manifest::{Digest, LimitField, Limits, Manifest, ModelName, Unit};
+use tussah_manifest::{Claim, Digest, LimitField, Limits, Manifest, ModelName, Unit};
 
-use super::{Gateway, Submission, SubmitError};
+use super::{Gateway, Submission, SubmitError, Verifiers};
 
 /// What manifests may ask of this provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct Admission {
     pub limits_max: Limits,
     /// The models that jobs may use; `None` is any that is here.
     pub models: Option<BTreeSet<Digest>>,
+    /// Whose claim every module needs; `None` is nobody's.
+    pub verified_by: Option<Verifiers>,
 }
 
 impl Default for Admission {
@@ -31,6 +33,7 @@ impl Default for Admission {
         Self {
             limits_max,
             models: None,
+            verified_by: None,
         }
     }
 }
@@ -106,6 +109,7 @@ impl Gateway {
         let bytes = u64::try_from(submission.input.len()).unwrap_or(u64::MAX);
         self.check_input(manifest, bytes)?;
         self.inner.config.admission.check(manifest)?;
+        self.check_claim(manifest, submission.claim.as_deref())?;
         self.check_blobs(manifest)?;
         let module = manifest.module.digest;
         match self.is_slow(&module) {
@@ -124,6 +128,14 @@ impl Gateway {
         match bytes > max {
             true => Err(SubmitError::InputTooLarge { bytes, max }),
             false => Ok(()),
+        }
+    }
+
+    /// Whether the module has the claim that this provider asks for, where it asks for one.
+    fn check_claim(&self, manifest: &Manifest, sent: Option<&Claim>) -> Result<(), SubmitError> {
+        match &self.inner.config.admission.verified_by {
+            None => Ok(()),
+            Some(verifiers) => Ok(verifiers.check(manifest.module.digest, sent)?),
         }
     }
 

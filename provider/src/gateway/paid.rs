@@ -245,6 +245,7 @@ impl SubmitError {
             Self::InputTooLarge { .. }
                 | Self::Limit(_)
                 | Self::Model(_)
+                | Self::NotVerified(_)
                 | Self::Slow { .. }
                 | Self::Missing { .. }
                 | Self::PriceTooLow { .. }

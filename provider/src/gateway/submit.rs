@@ -8,11 +8,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tussah_manifest::{Channel, Digest, Manifest, Nanograms, Request};
+use tussah_manifest::{Channel, Claim, Digest, Manifest, Nanograms, Request};
 
 use super::{
-    Gateway, Inner, JobEnd, LimitTooHigh, Listener, Live, ModelNotOffered, PayError, SignerError,
-    TooOften, now_unix_ms, queue_limits,
+    Gateway, Inner, JobEnd, LimitTooHigh, Listener, Live, ModelNotOffered, NotVerified, PayError,
+    SignerError, TooOften, now_unix_ms, queue_limits,
 };
 use crate::ledger::{
     Acceptance, Accepted, Account, AccountId, JobState, JobSummary, LedgerError, NewJob,
@@ -51,6 +51,8 @@ pub struct Submission {
     pub manifest: Manifest,
     /// On what.
     pub input: Vec<u8>,
+    /// That the module comes from its source, where the provider asks for that.
+    pub claim: Option<Box<Claim>>,
     /// The name under which it was asked for, if any.
     pub deployment: Option<String>,
     /// After so many milliseconds from now the answer is worth nothing.
@@ -105,6 +107,9 @@ pub enum SubmitError {
     /// A model that this provider does not offer.
     #[error(transparent)]
     Model(#[from] ModelNotOffered),
+    /// A module without the claim that this provider asks for.
+    #[error(transparent)]
+    NotVerified(#[from] NotVerified),
     /// The module took too long to prepare the last time.
     #[error(
         "the module {module} took too long to make ready to run; it is tried again in {} s",

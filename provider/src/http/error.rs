@@ -156,6 +156,9 @@ impl From<SubmitError> for ApiError {
             SubmitError::Model(_) => {
                 Self::new(StatusCode::FORBIDDEN, "model_not_offered", message).param("manifest")
             }
+            SubmitError::NotVerified(_) => {
+                Self::new(StatusCode::FORBIDDEN, "module_not_verified", message).param("claim")
+            }
             SubmitError::Slow { left, .. } => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "module_too_slow", message)
                     .retry_after(left.as_secs() + 1)

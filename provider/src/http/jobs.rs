@@ -17,8 +17,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tussah_manifest::{
-    Channel, ChannelAddress, Digest, Document as _, MANIFEST_TEXT_BYTES_MAX, Manifest, Nanograms,
-    Request,
+    Channel, ChannelAddress, Claim, Digest, Document as _, MANIFEST_TEXT_BYTES_MAX, Manifest,
+    Nanograms, Request,
 };
 
 use super::body::{self, Fields, missing, wrong};
@@ -166,11 +166,13 @@ fn submission(app: &App, account: Account, mut fields: Fields) -> Result<Submiss
             Ask::Signed(Box::new(request))
         }
     };
+    let claim = claim_of(&mut fields)?;
     let submission = Submission {
         account,
         ask,
         manifest,
         input,
+        claim,
         deployment,
         deadline_ms: fields.whole("deadline_ms")?,
         time_max_ms: fields.whole("time_max_ms")?,
@@ -178,6 +180,18 @@ fn submission(app: &App, account: Account, mut fields: Fields) -> Result<Submiss
     };
     fields.finish()?;
     Ok(submission)
+}
+
+/// A claim that its own key signed; whether that key counts is the gateway's to say.
+fn claim_of(fields: &mut Fields) -> Result<Option<Box<Claim>>, ApiError> {
+    let Some(text) = fields.text("claim")? else {
+        return Ok(None);
+    };
+    let bytes = BASE64.decode(text).map_err(|_| wrong("claim", "base64"))?;
+    let claim = Claim::from_verified_bytes(&bytes);
+    let claim =
+        claim.map_err(|error| ApiError::bad("invalid_claim", error.to_string()).param("claim"))?;
+    Ok(Some(Box::new(claim)))
 }
 
 /// By `model`, `manifest` (a digest) or `manifest_toml`: exactly one.

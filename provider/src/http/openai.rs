@@ -63,6 +63,7 @@ async fn run(
         },
         manifest,
         input,
+        claim: None,
         deployment: Some(deployment.name),
         deadline_ms: None,
         time_max_ms: None,

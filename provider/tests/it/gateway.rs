@@ -31,6 +31,7 @@ pub(crate) fn house(gateway: &Gateway, input: &str, seed: Option<u64>) -> Submis
         },
         manifest: manifest("null"),
         input: input.as_bytes().to_vec(),
+        claim: None,
         deployment: None,
         deadline_ms: None,
         time_max_ms: None,

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde_json::{Value, json};
-use tussah_manifest::{Digest, Document as _, Manifest, Nanograms, PublicKey, Request};
+use tussah_manifest::{Claim, Digest, Document as _, Manifest, Nanograms, PublicKey, Request};
 
 use crate::{
     cli::run::{ModelArgument, Sources},
@@ -89,9 +89,17 @@ impl Wanted {
         }
     }
 
-    pub(super) fn submission(&self, request: &Request, input: &[u8]) -> Call {
+    pub(super) fn submission(
+        &self,
+        request: &Request,
+        claim: Option<&Claim>,
+        input: &[u8],
+    ) -> Call {
         let mut fields = self.fields();
         fields["request"] = BASE64.encode(request.to_bytes()).into();
+        if let Some(claim) = claim {
+            fields["claim"] = BASE64.encode(claim.to_bytes()).into();
+        }
         match std::str::from_utf8(input) {
             Ok(text) => fields["input"] = text.into(),
             Err(_) => fields["input_base64"] = BASE64.encode(input).into(),
