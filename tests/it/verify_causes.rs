@@ -34,7 +34,6 @@ fn another_toolchain() -> Option<(String, String)> {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "the test's own report")]
 fn another_rustc_is_named_with_both_commits() {
     let Some((name, commit)) = another_toolchain() else {
         println!("skipped: rustup has no second toolchain here, and no other rustc is known of");

@@ -71,8 +71,8 @@ impl Verifiers {
         };
         let sent = sent.map(|claim| self.judge(&module, claim));
         match sent {
-            Some(Ok(())) => return Ok(()),
-            _ if self.is_kept(&module) => return Ok(()),
+            Some(Ok(())) => Ok(()),
+            _ if self.is_kept(&module) => Ok(()),
             Some(Err(problem)) => Err(refuse(problem)),
             None => Err(refuse(ClaimProblem::Missing(module))),
         }
