@@ -14,6 +14,8 @@ mod avx512;
 mod avx512_attention;
 #[cfg(target_arch = "x86_64")]
 mod avx512_fast;
+#[cfg(target_arch = "x86_64")]
+mod avx512_fast_attention;
 mod cache;
 mod device;
 mod encoder;

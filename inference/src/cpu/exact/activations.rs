@@ -160,6 +160,16 @@ impl Activations {
     }
 }
 
+/// What is written for values that are not finite: whoever multiplies it meanwhile must not overflow.
+pub(super) const NOTHING: (Bytes, Step, [i32; 2]) = (
+    [0; COLUMNS],
+    Step {
+        scale: 0.0,
+        sum: 0.0,
+    },
+    [0; 2],
+);
+
 /// Where the tokens of a batch are written, from any thread.
 pub(super) struct Writer<'a> {
     blocks: usize,
@@ -183,6 +193,33 @@ impl Writer<'_> {
     fn place(&self, token: usize) -> (usize, usize) {
         let (first, width) = tile_of(token, self.tokens);
         (first * self.blocks + token - first, width)
+    }
+
+    /// Where a block of a token's vector in 8 bits is written.
+    ///
+    /// # Safety
+    /// While the references live, nobody else may ask for the same block.
+    #[inline(always)]
+    #[expect(
+        unsafe_code,
+        clippy::mut_from_ref,
+        reason = "tokens of one tile interleave, so slices cannot be handed out"
+    )]
+    pub(super) unsafe fn block(
+        &self,
+        token: usize,
+        block: usize,
+    ) -> (&mut Bytes, &mut Step, &mut [i32; 2]) {
+        let (first, stride) = self.place(token);
+        let at = first + block * stride;
+        // SAFETY: each (token, block) has an index of its own, and the caller keeps them apart.
+        unsafe {
+            (
+                &mut self.bytes.part(at, 1)[0],
+                &mut self.steps.part(at, 1)[0],
+                &mut self.sums.part(at, 1)[0],
+            )
+        }
     }
 
     /// Quantizes a token's vector to Q16; `false` if it is not finite.
@@ -231,37 +268,29 @@ impl Writer<'_> {
         true
     }
 
-    /// Quantizes a token's vector to 8 bits, with a scale for each 32 values; `false` if it is not finite.
+    /// Quantizes a part of a token's vector, from one of its blocks on, to 8 bits, with a scale for each 32 values;
+    /// `false` if it is not finite.
     ///
     /// # Safety
-    /// No two threads may write the same token at a time.
+    /// No two threads may write the same block of a token at a time.
     #[inline(always)]
     #[expect(
         unsafe_code,
         reason = "tokens of one tile interleave, so slices cannot be handed out"
     )]
-    pub(super) unsafe fn write_bytes(&self, token: usize, values: &[f32]) -> bool {
-        let (first, stride) = self.place(token);
+    pub(super) unsafe fn write_bytes(
+        &self,
+        (token, first): (usize, usize),
+        values: &[f32],
+    ) -> bool {
         let mut most = 0;
-        for (block, values) in values.as_chunks::<COLUMNS>().0.iter().enumerate() {
-            let at = first + block * stride;
-            // SAFETY: each (token, block) has an index of its own, and the caller keeps tokens apart.
-            let (bytes, step, sums) = unsafe {
-                (
-                    &mut self.bytes.part(at, 1)[0],
-                    &mut self.steps.part(at, 1)[0],
-                    self.sums.part(at, 1),
-                )
-            };
+        for (block, values) in (first..).zip(values.as_chunks::<COLUMNS>().0) {
+            // SAFETY: the caller keeps blocks apart.
+            let (bytes, step, sums) = unsafe { self.block(token, block) };
             let largest = magnitude_bits(values);
             most = most.max(largest);
             if largest >= NOT_FINITE {
-                // Whoever multiplies it meanwhile must not overflow.
-                (*bytes, sums[0]) = ([0; COLUMNS], [0; 2]);
-                *step = Step {
-                    scale: 0.0,
-                    sum: 0.0,
-                };
+                (*bytes, *step, *sums) = NOTHING;
                 continue;
             }
             let largest = f32::from_bits(largest);
@@ -276,7 +305,7 @@ impl Writer<'_> {
                 *out = low(q);
             }
             let halves = halves(&q);
-            sums[0] = halves;
+            *sums = halves;
             *step = Step {
                 scale,
                 sum: scale * (halves[0] + halves[1]) as f32,

@@ -2,6 +2,8 @@
 //! In: Q16 keys and values of earlier positions, a Q16 query. Out: the head's F values.
 //! All sums are exact integers; the cache is laid out for 16 positions at a time, in blocks of 32.
 
+use std::ops::Range;
+
 use crate::arithmetic::{
     NOT_FINITE, div, exp, int_to_float, magnitude_bits, mul, round_small, scale2, sub,
 };
@@ -38,6 +40,42 @@ pub(super) struct Block<'a> {
     pub(super) values: &'a [i16],
     pub(super) key_exponents: &'a [i32; VALUES],
     pub(super) value_exponents: &'a [i32; VALUES],
+}
+
+/// One row of a step at one head: its query, the positions that it sees, and room for its values.
+#[derive(Debug)]
+pub(super) struct Row<'a> {
+    pub(super) query: &'a [i16],
+    pub(super) exponent: i32,
+    /// Counted from the first block on.
+    pub(super) seen: Range<usize>,
+    pub(super) out: &'a mut [f32],
+    /// Whether its scores were finite, when attention is done.
+    pub(super) fine: bool,
+}
+
+/// Attention of rows one by one, each with the blocks that it sees.
+#[inline(always)]
+pub(super) fn one_by_one(
+    rows: &mut [Row<'_>],
+    blocks: &[Block<'_>],
+    scale: ScoreScale,
+    mut attend: impl FnMut(&Head<'_>, &HeadCache<'_>, &mut [f32]) -> bool,
+) {
+    for row in rows {
+        let border = row.seen.start / VALUES;
+        let cache = HeadCache {
+            blocks: &blocks[border..row.seen.end.div_ceil(VALUES)],
+            first: row.seen.start - border * VALUES,
+            positions: row.seen.end - border * VALUES,
+        };
+        let head = Head {
+            query: row.query,
+            exponent: row.exponent,
+            scale,
+        };
+        row.fine = attend(&head, &cache, row.out);
+    }
 }
 
 /// One head's earlier positions, from the border of a block on.

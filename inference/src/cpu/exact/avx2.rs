@@ -11,8 +11,10 @@ use std::arch::x86_64::{
     _mm256_slli_epi32, _mm256_srli_epi16, _mm256_srli_epi64, _mm256_storeu_si256, _mm256_sub_epi32,
 };
 
+use crate::exact::ScoreScale;
+
 use super::activations::{Activations, Planes, Shorts, Tile};
-use super::attention::{self, Head, HeadCache};
+use super::attention::{self, Row};
 use super::generic::finish;
 use super::pack::{
     BYTES, Block, FIVES, Group, Kind, MINIMUM, PLANE_COEFFICIENTS, Packed, ROWS, Scales, View,
@@ -235,13 +237,15 @@ fn row_sums<S: Scales, const W: usize, const KIND: Kind, const BIAS: i32>(
     sums.rows()
 }
 
-/// Rule 7 for one query head: the plain loops, which the compiler widens to this level.
+/// Rule 7 for rows of one query head: the plain loops, which the compiler widens to this level.
 #[target_feature(enable = "avx2")]
 pub(super) fn attend(
-    head: &Head<'_>,
-    cache: &HeadCache<'_>,
+    rows: &mut [Row<'_>],
+    blocks: &[attention::Block<'_>],
+    scale: ScoreScale,
     scratch: &mut Vec<f32>,
-    out: &mut [f32],
-) -> bool {
-    attention::attend(head, cache, scratch, out, attention::dots, attention::weigh)
+) {
+    attention::one_by_one(rows, blocks, scale, |head, cache, out| {
+        attention::attend(head, cache, scratch, out, attention::dots, attention::weigh)
+    });
 }

@@ -19,7 +19,7 @@ use std::arch::x86_64::{
 };
 
 use super::HEAD_SIZE_MAX;
-use super::attention::{Block, Head, HeadCache, KEYS, VALUES};
+use super::attention::{Block, Head, HeadCache, KEYS, Row, VALUES, one_by_one};
 use crate::arithmetic::{EXP_STEPS, NOT_FINITE, ROUNDER, TINY, int_to_float};
 use crate::exact::ScoreScale;
 
@@ -56,7 +56,7 @@ impl Halves {
 #[inline]
 #[target_feature(enable = "avx512f")]
 #[expect(unsafe_code, reason = "vector loads take pointers")]
-fn shorts(values: &[i16; 32]) -> __m512i {
+pub(super) fn shorts(values: &[i16; 32]) -> __m512i {
     // SAFETY: the array has the 64 bytes that are read; the load needs no alignment.
     unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
 }
@@ -64,7 +64,7 @@ fn shorts(values: &[i16; 32]) -> __m512i {
 #[inline]
 #[target_feature(enable = "avx512f")]
 #[expect(unsafe_code, reason = "vector loads take pointers")]
-fn words(words: &[i32; 16]) -> __m512i {
+pub(super) fn words(words: &[i32; 16]) -> __m512i {
     // SAFETY: the array has the 64 bytes that are read; the load needs no alignment.
     unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
 }
@@ -72,7 +72,7 @@ fn words(words: &[i32; 16]) -> __m512i {
 #[inline]
 #[target_feature(enable = "avx512f")]
 #[expect(unsafe_code, reason = "vector loads take pointers")]
-fn floats(floats: &[f32; 16]) -> __m512 {
+pub(super) fn floats(floats: &[f32; 16]) -> __m512 {
     // SAFETY: the array has the 64 bytes that are read; the load needs no alignment.
     unsafe { _mm512_loadu_ps(floats.as_ptr()) }
 }
@@ -118,7 +118,7 @@ fn scale2(values: __m512, powers: __m512i) -> __m512 {
 /// Rule 8 of values up to 0.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn exp(x: __m512) -> __m512 {
+pub(super) fn exp(x: __m512) -> __m512 {
     let set = |bits| _mm512_set1_ps(f32::from_bits(bits));
     let x = _mm512_max_ps(_mm512_set1_ps(-87.0), x);
     let rounder = _mm512_set1_ps(ROUNDER);
@@ -140,15 +140,14 @@ fn exp(x: __m512) -> __m512 {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn nearest(values: __m512) -> __m512i {
+pub(super) fn nearest(values: __m512) -> __m512i {
     _mm512_cvt_roundps_epi32::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(values)
 }
 
-/// The products of a query with a block's keys, one rounding each; unless exact, of the query's high halves, which
-/// are its nearest 8-bit values.
+/// The products of a query with a block's keys, one rounding each.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vnni")]
-fn products<const EXACT: bool>(query: &Halves, keys: &[i16], size: usize) -> [__m512; 2] {
+fn products(query: &Halves, keys: &[i16], size: usize) -> [__m512; 2] {
     let (first, second) = keys.split_at(KEYS * size);
     let pairs = first.as_chunks::<32>().0.iter();
     let pairs = pairs.zip(second.as_chunks::<32>().0);
@@ -159,10 +158,8 @@ fn products<const EXACT: bool>(query: &Halves, keys: &[i16], size: usize) -> [__
         let (first, second) = (shorts(first), shorts(second));
         high[0] = _mm512_dpwssd_epi32(high[0], first, of_high);
         high[1] = _mm512_dpwssd_epi32(high[1], second, of_high);
-        if EXACT {
-            low[0] = _mm512_dpwssd_epi32(low[0], first, of_low);
-            low[1] = _mm512_dpwssd_epi32(low[1], second, of_low);
-        }
+        low[0] = _mm512_dpwssd_epi32(low[0], first, of_low);
+        low[1] = _mm512_dpwssd_epi32(low[1], second, of_low);
     }
     [
         rounded(widen::<8>(high[0], low[0])),
@@ -248,7 +245,7 @@ impl Coefficients {
 /// Asks for values that are soon needed.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn prefetch(values: &[i16]) {
+pub(super) fn prefetch(values: &[i16]) {
     for line in values.as_chunks::<32>().0 {
         _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
     }
@@ -265,11 +262,7 @@ struct Found {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[expect(unsafe_code, reason = "vector stores take pointers")]
-fn scores<const EXACT: bool>(
-    head: &Head<'_>,
-    cache: &HeadCache<'_>,
-    scores: &mut [[f32; KEYS]],
-) -> Option<Found> {
+fn scores(head: &Head<'_>, cache: &HeadCache<'_>, scores: &mut [[f32; KEYS]]) -> Option<Found> {
     let query = Halves::of(head.query);
     let (power, factor) = match head.scale {
         ScoreScale::Power(power) => (head.exponent - power, None),
@@ -286,7 +279,7 @@ fn scores<const EXACT: bool>(
             prefetch(next.keys);
         }
         prefetch(block.values);
-        let products = products::<EXACT>(&query, block.keys, head.query.len());
+        let products = products(&query, block.keys, head.query.len());
         let masks = masks(cache, index);
         for half in 0..2 {
             let exponents = words(&block.key_exponents.as_chunks::<KEYS>().0[half]);
@@ -313,32 +306,23 @@ fn scores<const EXACT: bool>(
 /// Blocks whose weights, as integers of 2^21 at most, 32 bits can add up.
 const BLOCKS_OF_TOTAL: usize = 16;
 
-/// Rule 7 for one query head.
+/// Rule 7 for rows of one query head.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(super) fn attend(
-    head: &Head<'_>,
-    cache: &HeadCache<'_>,
+    rows: &mut [Row<'_>],
+    blocks: &[Block<'_>],
+    scale: ScoreScale,
     scratch: &mut Vec<f32>,
-    out: &mut [f32],
-) -> bool {
-    attend_with::<true>(head, cache, scratch, out)
-}
-
-/// The same with 8 bits of the query: the fast profile's.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) fn attend_fast(
-    head: &Head<'_>,
-    cache: &HeadCache<'_>,
-    scratch: &mut Vec<f32>,
-    out: &mut [f32],
-) -> bool {
-    attend_with::<false>(head, cache, scratch, out)
+) {
+    one_by_one(rows, blocks, scale, |head, cache, out| {
+        attend_one(head, cache, scratch, out)
+    });
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[expect(unsafe_code, reason = "vector stores take pointers")]
-fn attend_with<const EXACT: bool>(
+fn attend_one(
     head: &Head<'_>,
     cache: &HeadCache<'_>,
     scratch: &mut Vec<f32>,
@@ -350,7 +334,7 @@ fn attend_with<const EXACT: bool>(
         scratch.resize(count, 0.0);
     }
     let of_scores = scratch[..count].as_chunks_mut::<KEYS>().0;
-    let Some(Found { most, largest }) = scores::<EXACT>(head, cache, of_scores) else {
+    let Some(Found { most, largest }) = scores(head, cache, of_scores) else {
         return false;
     };
     let most = _mm512_set1_ps(most);

@@ -1,18 +1,23 @@
 //! The fast profile's products with AVX-512 VNNI: one plane of activations, sums in f32, 16 rows in the lanes.
 
 use std::arch::x86_64::{
-    __m512, __m512i, _mm256_loadu_si256, _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_dpbusd_epi32,
-    _mm512_fmadd_ps, _mm512_loadu_si512, _mm512_mul_ps, _mm512_permutexvar_ps, _mm512_scalef_ps,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_ps,
+    __m512, __m512i, _mm_dpbusd_epi32, _mm_extract_epi32, _mm_hadd_epi32, _mm_set1_epi8,
+    _mm_setzero_si128, _mm_storeu_si128, _mm256_loadu_si256, _mm512_abs_ps, _mm512_castps_si512,
+    _mm512_cvtepi32_epi8, _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_dpbusd_epi32,
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_max_epu32, _mm512_mul_ps,
+    _mm512_permutexvar_ps, _mm512_reduce_max_epu32, _mm512_scalef_ps, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_ps,
 };
 
-use super::activations::{Activations, HALF_TILE, TILE, Tile};
+use super::activations::{Activations, HALF_TILE, NOTHING, Step, TILE, Tile, Writer};
 use super::avx512::{GROUPS, Place, four, line, words};
+use super::avx512_attention::nearest;
 use super::fast::powers;
 use super::pack::{
-    Block, Group, Kind, MINIMUM, PLANE_COEFFICIENTS, Packed, ROWS, SCALE, Scales, View, excess,
-    parts, with_layout,
+    Block, COLUMNS, Group, Kind, MINIMUM, PLANE_COEFFICIENTS, Packed, ROWS, SCALE, Scales, View,
+    excess, parts, with_layout,
 };
+use crate::arithmetic::NOT_FINITE;
 
 /// Groups of rows times all tokens.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
@@ -158,4 +163,58 @@ fn row_values<const T: usize, S: Scales, const W: usize, const KIND: Kind, const
             _mm512_storeu_ps(out.as_mut_ptr(), rows);
         }
     }
+}
+
+/// Quantizes a part of a token's vector, from one of its blocks on, as `Writer::write_bytes` does.
+///
+/// # Safety
+/// The CPU has the level, and no other thread writes these blocks at the time.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[expect(
+    unsafe_code,
+    reason = "vector loads and stores take pointers, and the writer's promise is the caller's"
+)]
+pub(super) unsafe fn quantize(
+    writer: &Writer<'_>,
+    (token, first): (usize, usize),
+    values: &[f32],
+) -> bool {
+    let mut most = 0;
+    for (block, values) in (first..).zip(values.as_chunks::<COLUMNS>().0) {
+        // SAFETY: the caller keeps blocks apart.
+        let (bytes, step, sums) = unsafe { writer.block(token, block) };
+        // SAFETY: the array has the 128 bytes that are read; the loads need no alignment.
+        let values = unsafe { [0, ROWS].map(|first| _mm512_loadu_ps(values.as_ptr().add(first))) };
+        let magnitudes = values.map(|half| _mm512_castps_si512(_mm512_abs_ps(half)));
+        let largest = _mm512_max_epu32(magnitudes[0], magnitudes[1]);
+        let largest = _mm512_reduce_max_epu32(largest);
+        most = most.max(largest);
+        if largest >= NOT_FINITE {
+            (*bytes, *step, *sums) = NOTHING;
+            continue;
+        }
+        let largest = f32::from_bits(largest);
+        let scale = largest / 127.0;
+        // Of values so small that the division would not be finite nothing is left.
+        let inverse = _mm512_set1_ps(if scale > 1e-37 { 127.0 / largest } else { 0.0 });
+        let mut halves = [_mm_setzero_si128(); 2];
+        for ((values, bytes), sum) in values
+            .iter()
+            .zip(bytes.as_chunks_mut::<ROWS>().0)
+            .zip(&mut halves)
+        {
+            let q = _mm512_cvtepi32_epi8(nearest(_mm512_mul_ps(*values, inverse)));
+            // SAFETY: the array has the 16 bytes that are written, at any alignment.
+            unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), q) };
+            *sum = _mm_dpbusd_epi32(*sum, _mm_set1_epi8(1), q);
+        }
+        let both = _mm_hadd_epi32(halves[0], halves[1]);
+        let both = _mm_hadd_epi32(both, both);
+        *sums = [_mm_extract_epi32::<0>(both), _mm_extract_epi32::<1>(both)];
+        *step = Step {
+            scale,
+            sum: scale * (sums[0] + sums[1]) as f32,
+        };
+    }
+    most < NOT_FINITE
 }

@@ -16,10 +16,11 @@ use crate::model::{LoadProgress, ModelError};
 use crate::tokenizer::TokenId;
 
 use super::activations::Activations;
-use super::attention::{Block, Head, HeadCache, VALUES, store_key, store_value};
+use super::attention::{self, Block, VALUES, store_key, store_value};
+use super::generic::Groups;
 use super::kernels::{Kernels, Precision};
 use super::pack::{COLUMNS, Packed, ROWS};
-use super::phases::{Crew, Finite, Groups, product, quantize, shares};
+use super::phases::{Crew, Finite, product, quantize, shares};
 use crate::exact::{HEAD_SIZE_MAX, ScoreScale, flushed};
 
 /// Query rows of one chunk of attention.
@@ -394,7 +395,7 @@ impl<'a> Batch<'a> {
                 .copy_to(row);
                 for (row, bias) in row.chunks_exact_mut(ROWS).zip(bias.chunks_exact(ROWS)) {
                     // SAFETY: the table is that of a level this CPU has.
-                    unsafe { (encoder.kernels.add)(row, bias) };
+                    unsafe { (encoder.kernels.add)(row, &Groups::of(bias)) };
                 }
                 // SAFETY: as above.
                 let exponent = unsafe { (encoder.kernels.quantize16)(row, q) };
@@ -451,22 +452,19 @@ impl<'a> Batch<'a> {
                     key_exponents: &key_exponents[from..].as_chunks().0[0],
                     value_exponents: &value_exponents[from..].as_chunks().0[0],
                 }));
-                let cache = HeadCache {
-                    blocks: &blocks,
-                    first: 0,
-                    positions,
-                };
                 let at = head * n + token;
-                let query = Head {
+                let mut row = attention::Row {
                     query: &queries[at * size..][..size],
                     exponent: query_exponents[at],
-                    scale: encoder.score_scale,
+                    seen: 0..positions,
+                    // SAFETY: the chunk takes this head's values of its own tokens.
+                    out: unsafe { attended.part(token * length + head * size, size) },
+                    fine: true,
                 };
-                // SAFETY: the chunk takes this head's values of its own tokens.
-                let out = unsafe { attended.part(token * length + head * size, size) };
+                let (row, scale) = (std::slice::from_mut(&mut row), encoder.score_scale);
                 // SAFETY: the table is that of a level this CPU has.
-                let fine = unsafe { (encoder.kernels.attend)(&query, &cache, &mut scratch, out) };
-                finite.note(token, fine);
+                unsafe { (encoder.kernels.attend)(row, &blocks, scale, &mut scratch) };
+                finite.note(token, row[0].fine);
             }
         });
         finite.check(0, || format!("an attention score of layer {index}"))
@@ -496,8 +494,8 @@ impl<'a> Batch<'a> {
                 row.copy_from_slice(&branch[(group * n + token) * ROWS..][..ROWS]);
                 // SAFETY: the table is that of a level this CPU has.
                 unsafe {
-                    (encoder.kernels.add)(&mut row, bias);
-                    (encoder.kernels.add)(state, &row);
+                    (encoder.kernels.add)(&mut row, &Groups::of(bias));
+                    (encoder.kernels.add)(state, &Groups::of(&row));
                 }
             }
             let (weight, epsilon) = (&norm.weight, encoder.plan.epsilon);

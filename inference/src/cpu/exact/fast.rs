@@ -2,7 +2,7 @@
 //! In: the exact profile's packed weights, other activations. Out: f32 values, the same on one machine whatever the
 //! number of threads or the batch. Other CPUs round otherwise: nothing that has to be run again stands on it.
 
-use super::activations::{Activations, Bytes, Step, Writer};
+use super::activations::{Activations, Bytes, Step};
 use super::pack::{
     Block, Group, Kind, MINIMUM, PLANE_COEFFICIENTS, Packed, ROWS, Scales, View, excess, parts,
     row_of_lane, with_layout,
@@ -97,17 +97,6 @@ pub(super) fn powers<S: Scales, const W: usize>(
         Some(View::Words(_)) => group.exponent,
         _ => [0; ROWS],
     }
-}
-
-/// Quantizes a token's vector; `false` if it is not finite.
-///
-/// # Safety
-/// As [`Writer::write_bytes`].
-#[expect(unsafe_code, reason = "forwards the promise of its caller")]
-#[inline(always)]
-pub(super) unsafe fn quantize(writer: &Writer<'_>, token: usize, values: &[f32]) -> bool {
-    // SAFETY: the caller keeps the tokens of different threads apart.
-    unsafe { writer.write_bytes(token, values) }
 }
 
 /// RMSNorm in place, with sums in f32 lane by lane.

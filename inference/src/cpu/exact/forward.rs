@@ -10,14 +10,18 @@ use crate::model::plan::{Gate, Plan};
 use crate::scheduler::{PAGE, Request, place, stage};
 use crate::tokenizer::TokenId;
 
-use super::attention::{Block, Head, HeadCache};
+use super::attention::{self, Block};
 use super::cache::Cache;
 use super::device::{ROWS_MAX, Rows};
-use super::generic::rope;
+use super::generic::{Groups, rope};
+use super::kernels::Quantize;
 use super::memory::{Buffers, turns_of_token};
-use super::pack::ROWS;
-use super::phases::{Branch, Groups, Norm, product, quantize, shares};
+use super::pack::{COLUMNS, ROWS};
+use super::phases::{Branch, Norm, product, quantize, shares};
 use super::{PackedHeads, PackedLayer, Weights};
+
+/// Row groups of a product that make a block of the next one's activations.
+const GROUPS_OF_BLOCK: usize = COLUMNS / ROWS;
 
 /// A step on its way through the layers.
 pub(super) struct Step<'a> {
@@ -99,16 +103,18 @@ impl Step<'_> {
             &layer.feed_forward_norm,
             stage(index, place::MIDDLE),
         );
-        self.gate(layer);
-        let (buffers, weights) = (&mut *self.buffers, self.weights);
         let at = stage(index, place::FEED_FORWARD);
-        quantize(
-            weights.crew(),
-            n,
-            &buffers.hidden,
-            &mut buffers.of_hidden,
-            |row, finite| rows.note(row, at, finite),
-        );
+        self.gate(layer, at);
+        let (buffers, weights) = (&mut *self.buffers, self.weights);
+        if let Quantize::Vector(_) = weights.kernels.quantize {
+            quantize(
+                weights.crew(),
+                n,
+                &buffers.hidden,
+                &mut buffers.of_hidden,
+                |row, finite| rows.note(row, at, finite),
+            );
+        }
         product(
             weights.crew(),
             n,
@@ -191,10 +197,8 @@ impl Step<'_> {
                 };
                 groups.copy_to(row);
                 if let Some(bias) = bias {
-                    for (row, bias) in row.chunks_exact_mut(ROWS).zip(bias.chunks_exact(ROWS)) {
-                        // SAFETY: the table is that of a level this CPU has.
-                        unsafe { (kernels.add)(row, bias) };
-                    }
+                    // SAFETY: the table is that of a level this CPU has.
+                    unsafe { (kernels.add)(row, &Groups::of(bias)) };
                 }
                 let mut fine = true;
                 if let Some(norm) = norm {
@@ -259,38 +263,35 @@ impl Step<'_> {
             let seen = &pages[begin..(at + span.count).div_ceil(PAGE)];
             let blocks: Vec<Block<'_>> =
                 seen.iter().map(|page| cache.block(*page, block)).collect();
-            let mut scratch = Vec::new();
-            for row in of_span {
+            let rows_of_head = of_span.map(|row| {
                 let position = rows.rows[row].position;
-                let first = layer.first_seen(position);
-                let border = first / PAGE;
-                let cache = HeadCache {
-                    blocks: &blocks[border - begin..(position + 1).div_ceil(PAGE) - begin],
-                    first: first - border * PAGE,
-                    positions: position + 1 - border * PAGE,
-                };
                 let at = head * n + row;
-                let query = Head {
+                attention::Row {
                     query: &queries[at * size..][..size],
                     exponent: query_exponents[at],
-                    scale: weights.score_scale,
-                };
-                // SAFETY: a chunk takes its head's values of its own rows.
-                let out = unsafe { attended.part(row * width + head * size, size) };
-                // SAFETY: the table is that of a level this CPU has.
-                let fine = unsafe { (weights.kernels.attend)(&query, &cache, &mut scratch, out) };
-                rows.note(row, stage, fine);
+                    seen: layer.first_seen(position) - begin * PAGE..position + 1 - begin * PAGE,
+                    // SAFETY: a chunk takes its head's values of its own rows.
+                    out: unsafe { attended.part(row * width + head * size, size) },
+                    fine: true,
+                }
+            });
+            let mut rows_of_head: Vec<_> = rows_of_head.collect();
+            let (scale, mut scratch) = (weights.score_scale, Vec::new());
+            // SAFETY: the table is that of a level this CPU has.
+            unsafe { (weights.kernels.attend)(&mut rows_of_head, &blocks, scale, &mut scratch) };
+            for (row, of_head) in (span.first..).zip(&rows_of_head) {
+                rows.note(row, stage, of_head.fine);
             }
         });
     }
 
-    /// The gated half of the feed-forward part.
+    /// The gated half of the feed-forward part, quantized if its parts can be.
     #[expect(
         unsafe_code,
         reason = "each chunk works on its own row groups; kernels need their CPU"
     )]
-    fn gate(&mut self, layer: &PackedLayer) {
-        let (weights, n) = (self.weights, self.n());
+    fn gate(&mut self, layer: &PackedLayer, stage: u32) {
+        let (weights, rows, n) = (self.weights, self.rows, self.n());
         let length = weights.plan.feed_forward_length;
         let buffers = &mut *self.buffers;
         let gates = Parts::new(&mut buffers.gates);
@@ -298,8 +299,11 @@ impl Step<'_> {
         let hidden = Parts::new(&mut buffers.hidden);
         let (x, kernels) = (&buffers.of_embedding, &weights.kernels);
         let groups = layer.gate.group_count();
-        let (chunks, share) = shares(&weights.pool, groups);
-        weights.pool.run(chunks, |chunk| {
+        let (_, share) = shares(&weights.pool, groups);
+        // Blocks of two groups stay together; `check_sizes` has made sure that all are whole.
+        let share = share.next_multiple_of(GROUPS_OF_BLOCK);
+        let writer = buffers.of_hidden.begin(n);
+        weights.pool.run(groups.div_ceil(share), |chunk| {
             let first = chunk * share;
             let count = share.min(groups - first);
             let (at, values) = (first * n * ROWS, count * n * ROWS);
@@ -316,12 +320,32 @@ impl Step<'_> {
                 // SAFETY: as above.
                 Gate::GeluTanh => unsafe { (kernels.gelu_gate)(gates, ups) },
             }
-            for (row, values) in ups.as_chunks::<ROWS>().0.iter().enumerate() {
-                let (group, token) = (first + row / n, row % n);
-                // SAFETY: these are the group's own columns of the token's row; the length is a whole
-                // number of groups, as `check_sizes` has made sure.
-                let out = unsafe { hidden.part(token * length + group * ROWS, ROWS) };
-                out.copy_from_slice(values);
+            let (rows_of_groups, _) = ups.as_chunks::<ROWS>();
+            match kernels.quantize {
+                Quantize::Vector(_) => {
+                    for (row, values) in rows_of_groups.iter().enumerate() {
+                        let (group, token) = (first + row / n, row % n);
+                        // SAFETY: these are the group's own columns of the token's row.
+                        let out = unsafe { hidden.part(token * length + group * ROWS, ROWS) };
+                        out.copy_from_slice(values);
+                    }
+                }
+                Quantize::Blocks(quantize) => {
+                    let blocks = rows_of_groups.chunks_exact(GROUPS_OF_BLOCK * n);
+                    for (block, of_block) in (first / GROUPS_OF_BLOCK..).zip(blocks) {
+                        let (low, high) = of_block.split_at(n);
+                        for (token, (low, high)) in low.iter().zip(high).enumerate() {
+                            let mut values = [0.0; COLUMNS];
+                            let (start, end) = values.split_at_mut(ROWS);
+                            start.copy_from_slice(low);
+                            end.copy_from_slice(high);
+                            // SAFETY: the table is that of a level this CPU has; these are the chunk's
+                            // own blocks.
+                            let fine = unsafe { quantize(&writer, (token, block), &values) };
+                            rows.note(token, stage, fine);
+                        }
+                    }
+                }
             }
         });
     }

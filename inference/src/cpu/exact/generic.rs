@@ -124,18 +124,52 @@ pub(super) fn gate<G: Gate>(gates: &[f32], ups: &mut [f32]) {
     }
 }
 
-/// A group's rows of the residual and of the branch.
+/// One token's part of products that lie as `[row group][n][16]`.
+#[derive(Clone, Copy)]
+pub(super) struct Groups<'a> {
+    pub(super) values: &'a [f32],
+    pub(super) n: usize,
+    pub(super) token: usize,
+}
+
+impl<'a> Groups<'a> {
+    /// Values that lie one after the other.
+    pub(super) fn of(values: &'a [f32]) -> Self {
+        Self {
+            values,
+            n: 1,
+            token: 0,
+        }
+    }
+
+    /// The token's rows of each group.
+    #[inline(always)]
+    fn rows(&self) -> impl Iterator<Item = &'a [f32; ROWS]> {
+        let groups = self.values.as_chunks().0.iter();
+        groups.skip(self.token).step_by(self.n)
+    }
+
+    /// The token's rows, as many whole groups as `out` has room for.
+    #[inline(always)]
+    pub(super) fn copy_to(&self, out: &mut [f32]) {
+        for (out, row) in out.as_chunks_mut().0.iter_mut().zip(self.rows()) {
+            *out = *row;
+        }
+    }
+}
+
+/// A token's values and its rows of a branch.
 #[inline(always)]
-pub(super) fn add(values: &mut [f32], branch: &[f32]) {
-    if let (Some(values), Some(branch)) = (values.as_mut_array::<ROWS>(), branch.as_array::<ROWS>())
+pub(super) fn add(values: &mut [f32], branch: &Groups<'_>) {
+    for (values, branch) in values
+        .as_chunks_mut::<ROWS>()
+        .0
+        .iter_mut()
+        .zip(branch.rows())
     {
         for i in 0..ROWS {
             values[i] = add_f(values[i], branch[i]);
         }
-        return;
-    }
-    for (value, branch) in values.iter_mut().zip(branch) {
-        *value = add_f(*value, *branch);
     }
 }
 

@@ -4,9 +4,11 @@
 //! for each level, without fusing or reassociation.
 
 use crate::cpu::simd::SimdLevel;
+use crate::exact::ScoreScale;
 
 use super::activations::{Activations, Writer};
-use super::attention::{Head, HeadCache};
+use super::attention::{Block, Row};
+use super::generic::Groups;
 use super::pack::{Packed, ROWS};
 use super::{fast, generic};
 
@@ -19,16 +21,44 @@ type Norm = unsafe fn(&mut [f32], &[f32], f32) -> bool;
 type LayerNorm = unsafe fn(&mut [f32], &[f32], &[f32], f32) -> bool;
 /// Rule 12 in place on `[token][16]`, after these biases are added.
 type Gelu = unsafe fn(&mut [f32], &[f32; ROWS]);
-/// Q16 of a token's vector into a batch.
-type Quantize = unsafe fn(&Writer<'_>, usize, &[f32]) -> bool;
+/// Q16 of a token's vector into a batch; `false` if a value is not finite.
+type QuantizeVector = unsafe fn(&Writer<'_>, usize, &[f32]) -> bool;
+/// 8 bits of a part of a token's vector, from one of its blocks of 32 on; `false` if a value is not finite.
+type QuantizeBlocks = unsafe fn(&Writer<'_>, (usize, usize), &[f32]) -> bool;
 /// Q16 of a short vector.
 type Quantize16 = unsafe fn(&[f32], &mut [i16]) -> Option<i32>;
 /// Rule 9: `ups[i] = ups[i] · gate(gates[i])`.
 type Gate = unsafe fn(&[f32], &mut [f32]);
-/// `values[i] = add(values[i], branch[i])`.
-type Add = unsafe fn(&mut [f32], &[f32]);
-/// Rule 7 for one query head; `false` if a score is not finite.
-type Attend = unsafe fn(&Head<'_>, &HeadCache<'_>, &mut Vec<f32>, &mut [f32]) -> bool;
+/// `values[i] = add(values[i], branch[i])` of a token and its part of a branch.
+type Add = unsafe fn(&mut [f32], &Groups<'_>);
+/// Rule 7 for rows of one query head and the blocks that they see.
+type Attend = unsafe fn(&mut [Row<'_>], &[Block<'_>], ScoreScale, &mut Vec<f32>);
+
+/// How a token's vector becomes integers.
+#[derive(Clone, Copy)]
+pub(super) enum Quantize {
+    /// With one exponent.
+    Vector(QuantizeVector),
+    /// With scales of their own for each 32 values, so that parts can be quantized as they come.
+    Blocks(QuantizeBlocks),
+}
+
+impl Quantize {
+    /// A token's vector; `false` if a value is not finite.
+    ///
+    /// # Safety
+    /// The CPU has the level, and no other thread writes the token at the time.
+    #[expect(unsafe_code, reason = "forwards the promise of its caller")]
+    #[inline]
+    pub(super) unsafe fn whole(&self, writer: &Writer<'_>, token: usize, values: &[f32]) -> bool {
+        match self {
+            // SAFETY: as the caller promises.
+            Self::Vector(quantize) => unsafe { quantize(writer, token, values) },
+            // SAFETY: as above.
+            Self::Blocks(quantize) => unsafe { quantize(writer, (token, 0), values) },
+        }
+    }
+}
 
 /// The operations at one level. Calling them is sound on a CPU that has the level, which
 /// [`SimdLevel::resolve`] has checked before [`Kernels::of`] is called.
@@ -90,32 +120,40 @@ macro_rules! generic_at {
             fast::norm(values, weights, eps)
         }
         $(#[$feature])*
-        #[expect(unsafe_code, reason = "forwards the promise of its caller")]
-        pub(in super::super) unsafe fn fast_quantize(writer: &Writer<'_>, token: usize, values: &[f32]) -> bool {
-            // SAFETY: the caller keeps the tokens of different threads apart.
-            unsafe { fast::quantize(writer, token, values) }
-        }
-        $(#[$feature])*
-        pub(in super::super) fn add(values: &mut [f32], branch: &[f32]) {
+        pub(in super::super) fn add(values: &mut [f32], branch: &Groups<'_>) {
             generic::add(values, branch);
         }
     };
 }
 
+/// The same of the fast profile's quantizing, for levels that have none of their own.
+macro_rules! quantize_at {
+    ($(#[$feature:meta])*) => {
+        $(#[$feature])*
+        #[expect(unsafe_code, reason = "forwards the promise of its caller")]
+        pub(in super::super) unsafe fn fast_quantize(writer: &Writer<'_>, at: (usize, usize), values: &[f32]) -> bool {
+            // SAFETY: the caller keeps the tokens of different threads apart.
+            unsafe { writer.write_bytes(at, values) }
+        }
+    };
+}
+
 mod at_scalar {
-    use super::{Writer, fast, generic};
+    use super::{Groups, Writer, fast, generic};
     generic_at!();
+    quantize_at!();
 }
 
 #[cfg(target_arch = "x86_64")]
 mod at_avx2 {
-    use super::{Writer, fast, generic};
+    use super::{Groups, Writer, fast, generic};
     generic_at!(#[target_feature(enable = "avx2,f16c")]);
+    quantize_at!(#[target_feature(enable = "avx2,f16c")]);
 }
 
 #[cfg(target_arch = "x86_64")]
 mod at_avx512 {
-    use super::{Writer, fast, generic};
+    use super::{Groups, Writer, fast, generic};
     generic_at!(#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]);
 }
 
@@ -127,7 +165,7 @@ macro_rules! table {
             norm: $generic::norm,
             layer_norm: $generic::layer_norm,
             biased_gelu: $generic::biased_gelu,
-            quantize: $generic::quantize,
+            quantize: Quantize::Vector($generic::quantize),
             quantize16: $generic::quantize16,
             silu_gate: $generic::silu_gate,
             gelu_gate: $generic::gelu_gate,
@@ -165,13 +203,14 @@ impl Kernels {
     /// Norms, quantizing and products of the fast profile; the rest is the exact one's, whose keys and values take
     /// as many bytes as in f16. With AVX-512 queries have 8 bits.
     fn made_fast(self, level: SimdLevel) -> Self {
-        let (product, norm, quantize, attend): (Product, Norm, Quantize, Attend) = match level {
+        let (product, norm, quantize, attend): (Product, Norm, QuantizeBlocks, Attend) = match level
+        {
             #[cfg(target_arch = "x86_64")]
             SimdLevel::Avx512Vnni => (
                 super::avx512_fast::product,
                 at_avx512::fast_norm,
-                at_avx512::fast_quantize,
-                super::avx512_attention::attend_fast,
+                super::avx512_fast::quantize,
+                super::avx512_fast_attention::attend,
             ),
             #[cfg(target_arch = "x86_64")]
             SimdLevel::Avx2 => (
@@ -190,7 +229,7 @@ impl Kernels {
         Self {
             product,
             norm,
-            quantize,
+            quantize: Quantize::Blocks(quantize),
             attend,
             ..self
         }

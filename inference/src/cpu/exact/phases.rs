@@ -9,6 +9,7 @@ use crate::cpu::pool::{Parts, Pool};
 
 use super::Weights;
 use super::activations::{Activations, Writer};
+use super::generic::Groups;
 use super::kernels::Kernels;
 use super::pack::{Packed, ROWS};
 
@@ -61,24 +62,6 @@ impl<'a> Branch<'a> {
     }
 }
 
-/// One token's part of products that lie as `[row group][n][16]`.
-#[derive(Clone, Copy)]
-pub(super) struct Groups<'a> {
-    pub(super) values: &'a [f32],
-    pub(super) n: usize,
-    pub(super) token: usize,
-}
-
-impl Groups<'_> {
-    /// The token's rows, as far as `out` is long.
-    pub(super) fn copy_to(&self, out: &mut [f32]) {
-        for (group, out) in out.chunks_mut(ROWS).enumerate() {
-            let at = (group * self.n + self.token) * ROWS;
-            out.copy_from_slice(&self.values[at..at + out.len()]);
-        }
-    }
-}
-
 /// Adds a branch to states, norms them and quantizes the result.
 pub(super) struct Norm<'a> {
     pub(super) weights: &'a Weights,
@@ -106,22 +89,22 @@ impl Norm<'_> {
     ) -> bool {
         let (kernels, eps) = (&self.weights.kernels, self.weights.norm_epsilon);
         if !matches!(self.added, Branch::None) {
-            branch.copy_to(normed);
+            let mut branch = *branch;
             if let Branch::Normed(weights) = self.added {
+                branch.copy_to(normed);
                 // SAFETY: the table is that of a level this CPU has.
                 if !unsafe { (kernels.norm)(normed, weights, eps) } {
                     return false;
                 }
+                branch = Groups::of(normed);
             }
-            for (state, branch) in state.chunks_mut(ROWS).zip(normed.chunks(ROWS)) {
-                // SAFETY: the table is that of a level this CPU has.
-                unsafe { (kernels.add)(state, branch) };
-            }
+            // SAFETY: the table is that of a level this CPU has.
+            unsafe { (kernels.add)(state, &branch) };
         }
         normed.copy_from_slice(state);
         // SAFETY: the table is that of a level this CPU has; the caller keeps tokens apart.
         unsafe {
-            (kernels.norm)(normed, self.norm, eps) && (kernels.quantize)(writer, token, normed)
+            (kernels.norm)(normed, self.norm, eps) && kernels.quantize.whole(writer, token, normed)
         }
     }
 }
@@ -186,7 +169,7 @@ pub(super) fn quantize(
         let values = &values[token * length..][..length];
         // SAFETY: the table is that of a level this CPU has; only this chunk writes this token.
         note(token, unsafe {
-            (crew.kernels.quantize)(&writer, token, values)
+            crew.kernels.quantize.whole(&writer, token, values)
         });
     });
 }

@@ -2,10 +2,11 @@
 //! The reference for the kernels of `avx2.rs` and `avx512.rs`: the same integers by the plainest way.
 
 use crate::arithmetic::round_small;
+use crate::exact::ScoreScale;
 use crate::quant::f16_to_f32;
 
 use super::activations::{Activations, Shorts};
-use super::attention::{self, Head, HeadCache};
+use super::attention::{self, Row};
 use super::generic::finish;
 use super::pack::{
     BYTES, Block, FIVES, Group, Kind, MINIMUM, PLANE_COEFFICIENTS, Packed, ROWS, Scales, View,
@@ -103,12 +104,14 @@ fn add(sums: &mut [i64; ROWS], coefficients: &[i32; ROWS], dots: &[i32; ROWS]) {
     }
 }
 
-/// Rule 7 for one query head.
+/// Rule 7 for rows of one query head.
 pub(super) fn attend(
-    head: &Head<'_>,
-    cache: &HeadCache<'_>,
+    rows: &mut [Row<'_>],
+    blocks: &[attention::Block<'_>],
+    scale: ScoreScale,
     scratch: &mut Vec<f32>,
-    out: &mut [f32],
-) -> bool {
-    attention::attend(head, cache, scratch, out, attention::dots, attention::weigh)
+) {
+    attention::one_by_one(rows, blocks, scale, |head, cache, out| {
+        attention::attend(head, cache, scratch, out, attention::dots, attention::weigh)
+    });
 }

@@ -93,7 +93,7 @@ fn products(
     for (token, vector) in vectors.iter().enumerate() {
         #[expect(unsafe_code, reason = "kernels need their CPU")]
         // SAFETY: the level was resolved, and this is the only thread.
-        let finite = unsafe { (kernels.quantize)(&writer, token, vector) };
+        let finite = unsafe { kernels.quantize.whole(&writer, token, vector) };
         assert!(finite);
     }
     let mut out = vec![vec![0.0; matrix.rows]; vectors.len()];
