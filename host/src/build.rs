@@ -29,7 +29,7 @@ use crate::{
     ui::Ui,
 };
 
-pub(crate) use record::{Declared, Made};
+pub(crate) use record::{Declared, Made, package};
 
 use compiler::Compiler;
 use export::Export;
@@ -60,8 +60,6 @@ pub(crate) struct Built {
     pub(crate) toolchain: Toolchain,
     /// The files that rustc read, wherever they are.
     pub(crate) sources: Vec<PathBuf>,
-    /// Packages whose code ran while building.
-    pub(crate) ran: Vec<(String, &'static str)>,
     pub(crate) took: Duration,
 }
 
@@ -232,7 +230,6 @@ pub(crate) fn build_order(
         size_bytes,
         toolchain: toolchain.clone(),
         sources: sources_of(&compiled),
-        ran: made.ran,
         took,
     })
 }

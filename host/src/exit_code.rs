@@ -29,6 +29,15 @@ impl Exit {
     /// Ended by Ctrl-C, after cleaning up; 128 + SIGINT, as shells say it.
     pub(crate) const INTERRUPTED: Self = Self(130);
 
+    /// What a program ended with that this one stands for.
+    #[cfg(unix)]
+    pub(crate) fn of(status: std::process::ExitStatus) -> Self {
+        use std::os::unix::process::ExitStatusExt as _;
+        // As shells say it.
+        let code = (status.code()).unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
+        Self(u8::try_from(code).unwrap_or(u8::MAX))
+    }
+
     /// The number that the caller sees.
     pub(crate) const fn number(self) -> u8 {
         self.0

@@ -34,6 +34,8 @@ pub(crate) struct Toolchain {
     pub(crate) version: String,
     /// The compiler's commit, or `unknown`.
     pub(crate) commit: String,
+    /// The machine that it runs on, such as `x86_64-unknown-linux-gnu`.
+    pub(crate) host: String,
     /// Where the compiler's own std is.
     pub(crate) sysroot: PathBuf,
 }
@@ -63,7 +65,7 @@ pub(crate) enum ToolchainError {
         stderr: String,
     },
     /// Its answer is not what it always was.
-    #[error("`rustc -vV` did not name its release")]
+    #[error("`rustc -vV` did not name its release and host")]
     Unknown,
     /// There is no std for the target.
     #[error("{version} has no standard library for {target}; looked in {} and {}",
@@ -112,6 +114,7 @@ impl Toolchain {
             release: field("release:").ok_or(ToolchainError::Unknown)?.to_owned(),
             version: verbose.lines().next().unwrap_or_default().to_owned(),
             commit: commit.to_owned(),
+            host: field("host:").ok_or(ToolchainError::Unknown)?.to_owned(),
             sysroot: PathBuf::from(ask("rustc", folder, &["--print", "sysroot"])?.trim()),
         })
     }
@@ -276,6 +279,7 @@ mod tests {
         let toolchain = Toolchain {
             release: "1.95.0".to_owned(),
             version: "rustc 1.95.0".to_owned(),
+            host: "x86_64-unknown-linux-gnu".to_owned(),
             commit: "59807616e1fa2540724bfbac14d7976d7e4a3860".to_owned(),
             sysroot: temporary.path().join("toolchain"),
         };

@@ -3,7 +3,10 @@
 //!
 //! In: a toolchain and an empty folder. Out: commands. In fresh surroundings they have none of this
 //! user's environment, a home and a CARGO_HOME of their own, and are confined: no file of this
-//! user's can be opened and, but for fetching, no socket be made. Less is never taken silently.
+//! user's is there to be opened or changed and, but for fetching, no socket can be made. Less is
+//! never taken silently.
+
+mod layers;
 
 use std::{
     ffi::OsString,
@@ -14,15 +17,18 @@ use std::{
 
 use crate::{
     failure::{Failure, file_failure},
+    home::Home,
     toolchain::{self, Toolchain, WasmStd},
 };
+
+pub(crate) use layers::Layers;
 
 /// What is asked of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Confine {
-    /// Refuse to build where files and sockets cannot be kept away.
+    /// Refuse to build without namespaces, Landlock and seccomp.
     Required,
-    /// Whatever this kernel enforces; the report says what that was.
+    /// Whatever of them this kernel enforces; the report says what that was.
     Available,
     /// Nothing: for machines that are thrown away after the build.
     None,
@@ -42,15 +48,23 @@ pub(crate) enum Tools {
 pub(crate) struct Fresh {
     work: PathBuf,
     programs: PathBuf,
+    /// The machine's own, as the compiler calls it.
+    host: String,
     read: Vec<PathBuf>,
-    confine: Confine,
+    layers: Layers,
 }
 
-/// What a command may do besides.
+/// What a command is for, which decides what it may write and whether it has a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Network {
-    Open,
-    Closed,
+pub(crate) enum Step {
+    /// Lay out an archive in [`Fresh::source`].
+    Unpack,
+    /// Fetch packages into CARGO_HOME.
+    Fetch,
+    /// Unpack them there, and find out what would be built.
+    Plan,
+    /// Run what the source brings along. The packages stay as they were.
+    Build,
 }
 
 /// Kept for who fetches alone: proxies and certificates.
@@ -76,9 +90,9 @@ impl Fresh {
         toolchain: &Toolchain,
         wasm_std: &WasmStd,
         mut read: Vec<PathBuf>,
-        confine: Confine,
+        layers: Layers,
     ) -> Result<Self, Failure> {
-        for folder in ["home", "cargo", "tmp", "target"] {
+        for folder in ["home", "cargo", "tmp", "target", "source", "root"] {
             let folder = work.join(folder);
             fs::create_dir_all(&folder).map_err(|error| file_failure("create", &folder, error))?;
         }
@@ -89,9 +103,15 @@ impl Fresh {
         Ok(Self {
             work: work.to_owned(),
             programs: toolchain.sysroot.join("bin"),
+            host: toolchain.host.clone(),
             read,
-            confine,
+            layers,
         })
+    }
+
+    /// Where an archive is unpacked.
+    pub(crate) fn source(&self) -> PathBuf {
+        self.work.join("source")
     }
 
     pub(crate) fn cargo_home(&self) -> PathBuf {
@@ -104,13 +124,13 @@ impl Fresh {
 
     /// A command with these surroundings; a program of the toolchain is its own, whatever a
     /// `rust-toolchain.toml` of the source asks for.
-    pub(crate) fn command(&self, program: &str, folder: &Path, network: Network) -> Command {
+    pub(crate) fn command(&self, program: &str, folder: &Path, step: Step) -> Command {
         let own = self.programs.join(program);
         let program = match own.is_file() {
             true => own.into_os_string(),
             false => program.into(),
         };
-        let mut command = self.confined(network, program);
+        let mut command = self.confined(step, program);
         command.env_clear().current_dir(folder);
         let system = ["/usr/local/bin", "/usr/bin", "/bin"].map(PathBuf::from);
         let path = std::env::join_paths([self.programs.clone()].into_iter().chain(system));
@@ -120,8 +140,17 @@ impl Fresh {
             .env("CARGO_HOME", self.cargo_home())
             .env("TMPDIR", self.work.join("tmp"))
             .env("CARGO_TERM_COLOR", "never")
-            .env("LANG", "C.UTF-8");
-        if network == Network::Open {
+            .env("LANG", "C.UTF-8")
+            // What configuration files of the source say of these does not count. Empty is none.
+            .env("RUSTC", self.programs.join("rustc"))
+            .env("RUSTDOC", self.programs.join("rustdoc"))
+            .env("RUSTC_WRAPPER", "")
+            .env("RUSTC_WORKSPACE_WRAPPER", "");
+        if cfg!(unix) {
+            let host = self.host.to_uppercase().replace(['-', '.'], "_");
+            command.env(format!("CARGO_TARGET_{host}_LINKER"), "cc");
+        }
+        if step == Step::Fetch {
             for name in FETCHING {
                 if let Some(value) = std::env::var_os(name) {
                     command.env(name, value);
@@ -131,35 +160,50 @@ impl Fresh {
         command
     }
 
+    /// What a step writes, and what it only reads of these folders.
+    fn folders(&self, step: Step) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        let (write, read): (&[&str], &[&str]) = match step {
+            Step::Unpack => (&["tmp", "source"], &[]),
+            Step::Fetch => (&["tmp", "home", "cargo"], &[]),
+            Step::Plan => (&["tmp", "home", "cargo", "target"], &[]),
+            Step::Build => (&["tmp", "home", "target"], &["cargo"]),
+        };
+        let below = |names: &[&str]| names.iter().map(|name| self.work.join(name)).collect();
+        (below(write), below(read))
+    }
+
     #[cfg(not(unix))]
-    fn confined(&self, _: Network, program: OsString) -> Command {
+    fn confined(&self, _: Step, program: OsString) -> Command {
         Command::new(program)
     }
 
     #[cfg(unix)]
-    fn confined(&self, network: Network, program: OsString) -> Command {
+    fn confined(&self, step: Step, program: OsString) -> Command {
         use std::os::unix::process::CommandExt as _;
-        // This program confines itself, then becomes the other. Its group can be ended as one.
-        let mut command = match self.confine {
-            Confine::None => Command::new(program),
-            Confine::Required | Confine::Available => {
-                let this = std::env::current_exe().unwrap_or_else(|_| "tussah".into());
-                let mut command = Command::new(this);
-                command.arg("build-confined");
-                for path in &self.read {
-                    command.arg("--read").arg(path);
-                }
-                command.arg("--write").arg(&self.work);
-                if network == Network::Open {
-                    command.arg("--network");
-                }
-                if self.confine == Confine::Required {
-                    command.arg("--required");
-                }
-                command.arg("--").arg(program);
-                command
+        // This program confines itself, then starts the other. Its group can be ended as one.
+        let mut command = Command::new(&program);
+        if self.layers.confined {
+            let this = std::env::current_exe().unwrap_or_else(|_| "tussah".into());
+            command = Command::new(this);
+            command.arg("build-confined");
+            let (write, read) = self.folders(step);
+            for path in self.read.iter().chain(&read) {
+                command.arg("--read").arg(path);
             }
-        };
+            for path in &write {
+                command.arg("--write").arg(path);
+            }
+            for path in hidden() {
+                command.arg("--hide").arg(path);
+            }
+            if step == Step::Fetch {
+                command.arg("--network");
+            }
+            if self.layers.namespaces {
+                command.arg("--root").arg(self.work.join("root"));
+            }
+            command.arg("--").arg(program);
+        }
         command.process_group(0);
         command
     }
@@ -171,7 +215,7 @@ impl Tools {
         match self {
             Self::Own => toolchain::command("cargo", folder),
             Self::Fresh(fresh) => {
-                let mut command = fresh.command("cargo", folder, Network::Closed);
+                let mut command = fresh.command("cargo", folder, Step::Build);
                 command.env("CARGO_NET_OFFLINE", "true");
                 command
             }
@@ -217,33 +261,18 @@ pub(crate) fn own_cargo_home() -> Option<PathBuf> {
     std::path::absolute(home).ok()
 }
 
-/// What [`Confine::Required`] would come to here: what is enforced, or why too little is.
-///
-/// # Errors
-/// What is missing, as one line.
-pub(crate) fn confinement(confine: Confine) -> Result<String, String> {
-    let found = match confine {
-        Confine::None => return Ok("none was asked for".to_owned()),
-        Confine::Required | Confine::Available => probe(),
-    };
-    match (found, confine) {
-        (Ok(enforced), _) => Ok(enforced),
-        (Err(missing), Confine::Required) => Err(missing),
-        (Err(missing), _) => Ok(missing),
-    }
-}
-
-#[cfg(unix)]
-fn probe() -> Result<String, String> {
-    use tussah_provider::{isolation, wire::Isolation};
-    match isolation::probe() {
-        Ok(found @ Isolation::None { .. }) => Err(found.to_string()),
-        Ok(found) => Ok(format!("{found}, no sockets")),
-        Err(error) => Err(Failure::host(error).chain().join(": ")),
-    }
-}
-
-#[cfg(not(unix))]
-fn probe() -> Result<String, String> {
-    Err("not isolated: this operating system has no Landlock".to_owned())
+/// This user's own folders, which are nobody's to read, wherever they are.
+fn hidden() -> Vec<PathBuf> {
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let all = [
+        own_cargo_home(),
+        home,
+        Home::open().ok().map(|home| home.root().to_owned()),
+    ];
+    // The root of all is nobody's own.
+    let all = all
+        .into_iter()
+        .flatten()
+        .filter_map(|path| path.canonicalize().ok());
+    all.filter(|path| path.parent().is_some()).collect()
 }

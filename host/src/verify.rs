@@ -5,8 +5,13 @@
 //! ([`crate::tools`]); the module that was given is never run.
 
 pub(crate) mod compare;
+mod configuration;
 mod dependencies;
+mod fields;
+mod plan;
+mod recorded;
 pub(crate) mod source;
+mod step;
 
 use std::{
     fs,
@@ -15,23 +20,25 @@ use std::{
 };
 
 use serde::Serialize;
-use tussah_manifest::{
-    BUILD_SECTION, BuildInfo, Digest, Document as _, JobDescription, Label, Manifest, Verdict,
-};
+use tussah_manifest::{BuildInfo, Digest, JobDescription, Label, Manifest, Verdict};
 
 use crate::{
-    build::{self, Declared, Order, sections},
+    build::{self, Order},
     exit_code::Exit,
     failure::{Failure, file_failure},
     home::Home,
     interrupt::Interrupt,
     toolchain::{self, Toolchain},
-    tools::{Confine, Fresh, Tools, confinement},
+    tools::{Confine, Fresh, Layers, Tools},
     ui::Ui,
 };
 
 use compare::Difference;
-use source::Source;
+use configuration::Setting;
+use fields::Field;
+use plan::{NoPlan, Plan};
+use recorded::{Recorded, cause, job_place};
+use step::Bounds;
 
 /// What is to be verified, and how.
 #[derive(Debug)]
@@ -77,6 +84,10 @@ pub(crate) struct Report {
     pub(crate) confinement: String,
     /// Code of the source and its dependencies that ran while building: it could write any module.
     pub(crate) ran: Vec<Ran>,
+    /// What configuration files of the source ask of cargo.
+    pub(crate) configuration: Vec<Setting>,
+    /// Where the manifest is not the one that the source gives.
+    pub(crate) manifest_differs: Vec<Field>,
     #[serde(skip)]
     pub(crate) claimable: Option<Claimable>,
 }
@@ -101,6 +112,8 @@ pub(crate) struct Used {
 pub(crate) struct SourceView {
     pub(crate) sha256: Label,
     pub(crate) files: usize,
+    /// What of a working folder is neither listed nor built: Git's own files, and caches.
+    pub(crate) left_out: Vec<String>,
     /// Files that are no text, here and in dependencies.
     pub(crate) blobs: Vec<String>,
 }
@@ -127,11 +140,12 @@ const CANNOT_BUILD: &str = "cannot-build";
 impl Report {
     /// What the process ends with.
     pub(crate) fn exit(&self) -> Exit {
-        match self.claimable.as_ref().map(|found| found.verdict) {
-            Some(Verdict::Match) => Exit::DONE,
-            Some(Verdict::MatchCode) => Exit::CODE_MATCHES,
-            Some(Verdict::Mismatch) => Exit::NOT_VERIFIED,
-            None => Exit::CANNOT_BUILD,
+        let is = |verdict: Verdict| self.verdict == verdict.name();
+        match () {
+            () if is(Verdict::Match) => Exit::DONE,
+            () if is(Verdict::MatchCode) => Exit::CODE_MATCHES,
+            () if is(Verdict::Mismatch) => Exit::NOT_VERIFIED,
+            () => Exit::CANNOT_BUILD,
         }
     }
 }
@@ -148,19 +162,30 @@ pub(crate) fn verify(
 ) -> Result<Report, Failure> {
     let recorded = Recorded::of(&question.given)?;
     let mut report = recorded.report();
-    match confinement(question.confine) {
-        Ok(found) => report.confinement = found,
+    let layers = match Layers::of(question.confine) {
+        Ok(found) => found,
         Err(missing) => {
+            report.confinement = format!("not all that is required: {missing}");
             report.causes = vec![
                 missing,
-                "a stranger's build does not run unconfined; `--confine available` takes what \
-                 this kernel has, on a machine that has nothing of worth"
+                "a stranger's build does not run with less than namespaces, Landlock and seccomp; \
+                 `--confine available` takes what this kernel has, on a machine that has nothing \
+                 of worth"
                     .to_owned(),
             ];
             return Ok(report);
         }
-    }
-    match rebuild(home, question, &recorded, &mut report, ui, interrupt) {
+    };
+    report.confinement.clone_from(&layers.said);
+    match rebuild(
+        home,
+        question,
+        layers,
+        &recorded,
+        &mut report,
+        ui,
+        interrupt,
+    ) {
         Ok(()) => Ok(report),
         Err(failure) if failure.exit == Exit::INTERRUPTED => Err(failure),
         Err(failure) => {
@@ -173,120 +198,10 @@ pub(crate) fn verify(
     }
 }
 
-/// What is known of the module before it is built again.
-struct Recorded {
-    digest: Digest,
-    /// Of the module's own bytes alone: what a manifest says of them anybody may have written.
-    code_digest: Option<Digest>,
-    info: Option<BuildInfo>,
-    job: Option<String>,
-    /// What is wrong with the record, if there is anything.
-    flaws: Vec<String>,
-}
-
-impl Recorded {
-    fn of(given: &Given) -> Result<Self, Failure> {
-        let manifest = given.manifest.as_ref();
-        let build = manifest.and_then(|manifest| manifest.build.as_ref());
-        let mut recorded = Self {
-            digest: match (manifest, &given.module) {
-                (Some(manifest), _) => manifest.module.digest,
-                (None, Some(module)) => Digest::of(module),
-                (None, None) => return Err(Failure::usage("there is no module to verify")),
-            },
-            code_digest: None,
-            info: build.map(|build| build.info.clone()),
-            job: manifest.map(|manifest| manifest.job.name.to_string()),
-            flaws: Vec::new(),
-        };
-        let Some(module) = &given.module else {
-            return Ok(recorded);
-        };
-        match sections::code_digest(module) {
-            Ok(digest) => {
-                if build.is_some_and(|build| build.code_digest != digest) {
-                    let flaw = format!("the manifest's code_digest is not the module's, {digest}");
-                    recorded.flaws.push(flaw);
-                }
-                recorded.code_digest = Some(digest);
-            }
-            Err(error) => recorded.flaws.push(error.to_string()),
-        }
-        let found = sections::build_sections(module).unwrap_or_default();
-        match &found[..] {
-            [] => recorded
-                .flaws
-                .push(format!("the module has no section `{BUILD_SECTION}`")),
-            [only] => match BuildInfo::from_bytes(only) {
-                Ok(info) => {
-                    if recorded.info.as_ref().is_some_and(|stated| *stated != info) {
-                        let flaw = "the manifest states another build than the module's section";
-                        recorded.flaws.push(flaw.to_owned());
-                    }
-                    recorded.info = Some(info);
-                }
-                Err(error) => recorded.flaws.push(format!(
-                    "the section `{BUILD_SECTION}` cannot be read: {error}"
-                )),
-            },
-            several => recorded.flaws.push(format!(
-                "the module has {} sections `{BUILD_SECTION}`, and a build writes one",
-                several.len()
-            )),
-        }
-        Ok(recorded)
-    }
-
-    fn report(&self) -> Report {
-        Report {
-            verdict: CANNOT_BUILD,
-            causes: Vec::new(),
-            job: self.job.clone(),
-            module: Digests {
-                digest: self.digest,
-                code_digest: self.code_digest,
-            },
-            rebuilt: None,
-            first_difference: None,
-            recorded: self.info.clone(),
-            toolchain: None,
-            source: None,
-            confinement: String::new(),
-            ran: Vec::new(),
-            claimable: None,
-        }
-    }
-
-    /// Where this machine's toolchain is another.
-    fn other_toolchain(&self, used: &Used) -> Vec<String> {
-        let Some(info) = &self.info else {
-            return Vec::new();
-        };
-        let mut found = Vec::from_iter(self.other_rustc(&used.rustc, &used.rustc_commit));
-        if info.std_digest != used.std_digest {
-            found.push(format!(
-                "it links the std {}, and the std for wasm of this machine is {}",
-                info.std_digest, used.std_digest
-            ));
-        }
-        found
-    }
-
-    fn other_rustc(&self, rustc: &str, commit: &str) -> Option<String> {
-        let info = self.info.as_ref()?;
-        let differs = info.rustc.as_str() != rustc || info.rustc_commit.as_str() != commit;
-        differs.then(|| {
-            format!(
-                "it was built with rustc {} ({}), and this is rustc {rustc} ({commit})",
-                info.rustc, info.rustc_commit
-            )
-        })
-    }
-}
-
 fn rebuild(
     home: &Home,
     question: &Question,
+    layers: Layers,
     recorded: &Recorded,
     report: &mut Report,
     ui: &Ui,
@@ -314,19 +229,23 @@ fn rebuild(
     }
     fs::create_dir_all(&copied).map_err(|error| file_failure("create", &copied, error))?;
     let fresh = |at: &Path, read: Vec<PathBuf>, wasm_std: &toolchain::WasmStd| {
-        Fresh::new(at, &toolchain, wasm_std, read, question.confine)
+        Fresh::new(at, &toolchain, wasm_std, read, layers.clone())
     };
+    let mut left_out = Vec::new();
     let unpacked = {
         let _spinner = ui.spinner("reading the source");
         match archive {
             // Tar writes there, and runs nothing of the source.
             true => {
                 let tar = fresh(&surroundings, read.clone(), &toolchain::WasmStd::Installed)?;
-                let unpacked = source::unpack(&given, &surroundings.join("source"), &tar)?;
+                let unpacked = source::unpack(&given, &tar)?;
                 // What is built is what was listed, where no build can write.
                 source::copy(&unpacked.root, &copied)?
             }
-            false => source::copy(&given, &copied)?,
+            false => {
+                left_out = source::copy_working(&given, &copied)?;
+                source::list(&copied)?
+            }
         }
     };
     let place = job_place(question, recorded, &unpacked)?;
@@ -357,6 +276,7 @@ fn rebuild(
     report.source = Some(SourceView {
         sha256: unpacked.sha256.clone(),
         files: unpacked.files.len(),
+        left_out,
         blobs: unpacked.blobs.clone(),
     });
     let others = recorded.other_toolchain(&used);
@@ -369,13 +289,25 @@ fn rebuild(
             ),
         );
     }
-    let first = fresh(&surroundings, read.clone(), &wasm_std)?;
-    let depends = dependencies::seed(&first, &folder)?;
+    report.configuration = configuration::settings(&folder, &unpacked.root)?;
+    let fresh = fresh(&surroundings, read, &wasm_std)?;
+    let plan = planned(
+        question,
+        &fresh,
+        (&folder, &unpacked.root),
+        target,
+        ui,
+        interrupt,
+    )?;
+    report.ran = plan.ran();
+    if let Some(view) = &mut report.source {
+        view.blobs.extend(dependencies::blobs(&fresh));
+    }
     let mut order = Order {
         home,
         folder: &folder,
         toolchain: toolchain.clone(),
-        tools: Tools::Fresh(first.clone()),
+        tools: Tools::Fresh(fresh),
         declared: recorded.declared(&unpacked.sha256),
         jobs: question.jobs,
         names: false,
@@ -383,38 +315,20 @@ fn rebuild(
         may_lock: false,
         deadline: Some(Instant::now() + question.timeout),
     };
-    let build = |order: &Order<'_>| {
+    let built = {
         let _spinner = ui.spinner("building it again");
-        build::build_order(order, ui, interrupt)
-    };
-    let (built, fresh) = match build(&order) {
-        // What this user's cargo has may not be all that it is made of. Fetching has a network, so it begins
-        // where nothing of the source has run.
-        Err(failure) if depends && !question.offline && failure.exit != Exit::INTERRUPTED => {
-            let second = fresh(&root.join("again"), read, &wasm_std)?;
-            dependencies::seed(&second, &folder)?;
-            dependencies::fetch(&second, &folder, target, ui, interrupt)?;
-            order.tools = Tools::Fresh(second.clone());
-            (build(&order)?, second)
-        }
-        built => (built?, first),
+        build::build_order(&order, ui, interrupt)?
     };
     let bytes = fs::read(&built.module_path)
         .map_err(|error| file_failure("read", &built.module_path, error))?;
-    report.ran = built
-        .ran
-        .iter()
-        .map(|(package, what)| Ran {
-            package: package.clone(),
-            what,
-        })
-        .collect();
-    if let Some(view) = &mut report.source {
-        view.blobs.extend(dependencies::blobs(&fresh));
-    }
     let Some(record) = built.manifest.build.clone() else {
         return Err(Failure::host("the build left no record"));
     };
+    if record.info.sdk.as_ref().map(Label::as_str) != plan.sdk.as_deref() {
+        let message = "cargo's messages name another SDK than the source builds with: code that \
+                       the build runs has written there";
+        return Err(Failure::host(message));
+    }
     report.rebuilt = Some(Digests {
         digest: built.module,
         code_digest: Some(record.code_digest),
@@ -427,6 +341,17 @@ fn rebuild(
         Verdict::Mismatch
     };
     report.verdict = verdict.name();
+    if let Some(given) = &question.given.manifest {
+        report.manifest_differs = fields::unlike(given, &built.manifest, verdict);
+    }
+    if !report.manifest_differs.is_empty() {
+        report.causes.push(fields::cause(&report.manifest_differs));
+        if verdict == Verdict::Match {
+            // Of the manifest: a claim would be of the module alone.
+            report.verdict = Verdict::Mismatch.name();
+            return Ok(());
+        }
+    }
     if verdict == Verdict::Mismatch && question.given.module.is_none() {
         let cause = "whether the code is the same cannot be said without the module: give it, or put it beside the manifest";
         report.causes.push(cause.to_owned());
@@ -465,125 +390,52 @@ fn rebuild(
     Ok(())
 }
 
-impl Recorded {
-    /// What only the builder knows is taken from the record; what the source is, is not.
-    fn declared(&self, source_sha256: &Label) -> Declared {
-        let info = self.info.as_ref();
-        Declared {
-            image: info.and_then(|info| info.bldimg.clone()),
-            source_sha256: info
-                .filter(|info| info.source_sha256.is_some())
-                .map(|_| source_sha256.clone()),
-            source_uri: info.and_then(|info| info.source_uri.clone()),
-        }
+/// Has the packages, from what this user's cargo has or by fetching, and finds out what would be
+/// built. Nothing of the source has run by then.
+fn planned(
+    question: &Question,
+    fresh: &Fresh,
+    (folder, root): (&Path, &Path),
+    target: &'static str,
+    ui: &Ui,
+    interrupt: &Interrupt,
+) -> Result<Plan, Failure> {
+    let kind = match target {
+        toolchain::WASM_TARGET => "--lib",
+        _ => "--bins",
+    };
+    let bounds = |what| Bounds {
+        what,
+        until: Instant::now() + question.timeout,
+        room: None,
+    };
+    let ask = || {
+        let _spinner = ui.spinner("asking cargo what it would build");
+        let bounds = bounds("asking cargo what it would build");
+        plan::plan(fresh, folder, (target, kind), &bounds, interrupt)
+    };
+    let depends = dependencies::seed(fresh, folder, root)?;
+    let missing = match ask() {
+        Ok(plan) => return Ok(plan),
+        Err(NoPlan::Failed(failure)) => return Err(failure),
+        Err(NoPlan::Cargo(failure)) => failure,
+    };
+    if !depends || question.offline {
+        return Err(missing);
     }
-
-    /// Where the record of the rebuilt module is another, apart from the toolchain.
-    fn unlike(&self, rebuilt: &BuildInfo) -> Vec<String> {
-        let Some(info) = &self.info else {
-            return vec![
-                "nothing says how it was built; the toolchain may have been another".into(),
-            ];
-        };
-        let mut found = Vec::new();
-        if info.source_sha256 != rebuilt.source_sha256 {
-            let none = || Label::lossy("none");
-            found.push(format!(
-                "this is another source than it was built of: source_sha256 is {}, recorded is {}",
-                rebuilt.source_sha256.clone().unwrap_or_else(none),
-                info.source_sha256.clone().unwrap_or_else(none),
-            ));
-        }
-        let sdk = |info: &BuildInfo| match &info.sdk {
-            Some(version) => version.to_string(),
-            None => "none".to_owned(),
-        };
-        if info.sdk != rebuilt.sdk {
-            let (theirs, ours) = (sdk(info), sdk(rebuilt));
-            found.push(format!(
-                "it was built with SDK {theirs}, the source has {ours}"
-            ));
-        }
-        if info.bldopt != rebuilt.bldopt {
-            found.push(format!(
-                "another version of `tussah build`: it used {:?}, this one uses {:?}",
-                info.bldopt, rebuilt.bldopt
-            ));
-        }
-        if info.bldarg != rebuilt.bldarg {
-            found.push(format!(
-                "it was built from {:?} of its source, here from {:?}",
-                info.bldarg, rebuilt.bldarg
-            ));
-        }
-        found
-    }
+    let fetching = bounds("fetching the dependencies");
+    dependencies::fetch(fresh, folder, target, &fetching, ui, interrupt)?;
+    ask().map_err(|error| match error {
+        NoPlan::Cargo(failure) | NoPlan::Failed(failure) => failure,
+    })
 }
 
-/// The likely cause of a difference, by whose code it is in.
-fn cause(at: &Difference, job: &JobDescription, locked: &[(String, String)]) -> String {
-    let Some(krate) = &at.krate else {
-        return format!("the first difference is {}", at.at);
-    };
-    let same = |name: &str| name.replace('-', "_") == *krate;
-    let whose = if let Some((name, version)) = locked.iter().find(|(name, _)| same(name)) {
-        match name.as_str() == job.name.as_str() {
-            true => "the job's own source differs".to_owned(),
-            false => format!(
-                "the source's Cargo.lock has {name} {version}: it was built of another version, \
-                 or of changed code"
-            ),
-        }
-    } else if ["core", "alloc", "std"].contains(&krate.as_str()) {
-        "the code around it differs, or the std".to_owned()
-    } else {
-        "the job's source differs".to_owned()
-    };
-    format!("the first difference is {}: {whose}", at.at)
-}
-
-/// The job's folder below the source: as asked, as recorded, or the only one of that name.
-fn job_place(question: &Question, recorded: &Recorded, source: &Source) -> Result<String, Failure> {
-    let stated = recorded.info.as_ref().and_then(|info| info.bldarg.first());
-    if let Some(place) = question.job.as_deref().or(stated.map(Label::as_str)) {
-        let parts = Path::new(place).components();
-        let inside = parts.clone().all(|part| {
-            use std::path::Component::{CurDir, Normal};
-            matches!(part, CurDir | Normal(_))
+impl Plan {
+    fn ran(&self) -> Vec<Ran> {
+        let ran = self.ran.iter().map(|(package, what)| Ran {
+            package: package.clone(),
+            what,
         });
-        if !inside {
-            let message = format!("`{place}` is no folder below the source");
-            return Err(Failure::usage(message));
-        }
-        let found = source.root.join(place).join(build::DESCRIPTION);
-        if !found.is_file() {
-            let message = format!("the source has no {} in `{place}`", build::DESCRIPTION);
-            return Err(Failure::usage(message).help("name the job's folder with --job"));
-        }
-        return Ok(place.to_owned());
-    }
-    let mut places = Vec::new();
-    for file in &source.files {
-        let below = file.strip_suffix(build::DESCRIPTION);
-        let Some(place) = below.filter(|place| place.is_empty() || place.ends_with('/')) else {
-            continue;
-        };
-        let job = build::read_description(&source.root.join(place));
-        let fits = job.is_ok_and(|job| {
-            (recorded.job.as_ref()).is_none_or(|wanted| *wanted == job.name.as_str())
-        });
-        if fits {
-            places.push(place.trim_end_matches('/').to_owned());
-        }
-    }
-    match &places[..] {
-        [] => Err(Failure::usage("the source holds no such job")),
-        [only] if only.is_empty() => Ok(".".to_owned()),
-        [only] => Ok(only.clone()),
-        several => Err(Failure::usage(format!(
-            "the source holds several jobs: {}",
-            several.join(", ")
-        ))
-        .help("name the job's folder with --job")),
+        ran.collect()
     }
 }

@@ -8,7 +8,10 @@
 //! for system calls that nothing here needs, and limits of resources. What this does not stop: a
 //! defect of the kernel or of a GPU's driver, and taking time or memory.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use crate::wire::Isolation;
 
@@ -100,6 +103,12 @@ pub enum IsolationError {
         /// Why.
         message: String,
     },
+    /// A build's own file system and processes.
+    #[error("{message}")]
+    Namespaces {
+        /// Why.
+        message: String,
+    },
     /// The filter of system calls.
     #[error("cannot restrict which system calls this process makes: {message}")]
     Calls {
@@ -146,8 +155,56 @@ pub struct BuildReach {
     pub read: Vec<PathBuf>,
     /// Folders to write in and to start programs from.
     pub write: Vec<PathBuf>,
+    /// What is not read even where it lies below folders of the system: this user's own files.
+    pub hidden: Vec<PathBuf>,
     /// Whether sockets can be made.
     pub network: bool,
+}
+
+/// Leaves the namespaces of this user. This process keeps what it sees; what it starts gets its
+/// standard streams and no other open file, and the first process that it starts is the first of a
+/// tree of its own, to call [`enter_build`]. The tree ends with that first process. To be called
+/// before a process has a second thread.
+///
+/// # Errors
+/// [`IsolationError`] if the kernel does not let this user, and says which step.
+pub fn separate_build(network: bool) -> Result<(), IsolationError> {
+    #[cfg(target_os = "linux")]
+    return linux::separate_build(network);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = network;
+        let message = "this operating system has no namespaces".to_owned();
+        Err(IsolationError::Namespaces { message })
+    }
+}
+
+/// What this process starts gets its standard streams and no other open file.
+///
+/// # Errors
+/// [`IsolationError`] if the kernel refuses.
+pub fn keep_streams_only() -> Result<(), IsolationError> {
+    #[cfg(target_os = "linux")]
+    return linux::keep_streams_only();
+    #[cfg(not(target_os = "linux"))]
+    Ok(())
+}
+
+/// Makes the empty folder `root` the root of all that this process sees: what is in reach, to be
+/// read alone or to be written, devices of no harm, and processes of its own. No privilege stays.
+/// To be called by the first process after [`separate_build`].
+///
+/// # Errors
+/// [`IsolationError`] if the kernel refuses, and says which step. Nothing is to run then.
+pub fn enter_build(root: &Path, reach: &BuildReach) -> Result<(), IsolationError> {
+    #[cfg(target_os = "linux")]
+    return linux::enter_build(root, reach);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (root, reach);
+        let message = "this operating system has no namespaces".to_owned();
+        Err(IsolationError::Namespaces { message })
+    }
 }
 
 /// Confines this process and all that it starts to what a build needs, for good. To be called
@@ -165,6 +222,29 @@ pub fn confine_build(reach: &BuildReach) -> Result<Isolation, IsolationError> {
             reason: "this operating system has no Landlock".to_owned(),
         })
     }
+}
+
+/// What children of this process leave behind becomes its own child from then on, for
+/// [`end_adopted`].
+///
+/// # Errors
+/// The system's.
+pub fn adopt() -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    return namespaces::adopt();
+    #[cfg(not(target_os = "linux"))]
+    Ok(())
+}
+
+/// Ends all children of this process, and theirs.
+///
+/// # Errors
+/// The system's, if it does not say which they are.
+pub fn end_adopted() -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    return namespaces::end_adopted();
+    #[cfg(not(target_os = "linux"))]
+    Ok(())
 }
 
 /// Kills all processes of the group that this process leads.
@@ -198,3 +278,5 @@ pub fn leave_session() -> io::Result<()> {
 mod calls;
 #[cfg(target_os = "linux")]
 mod linux;
+#[cfg(target_os = "linux")]
+mod namespaces;

@@ -1,6 +1,8 @@
 //! `verify`: a job is built again from its source, a stranger's build reaches nothing of ours, and
 //! whatever differs is named.
 
+mod hostile;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -153,6 +155,14 @@ fn a_module_is_built_again_from_its_source() {
     assert_ne!(forged, manifest);
     fs::write(tiny.at("forged.toml"), forged).unwrap();
     tiny.check("forged.toml", &[], "mismatch", "without the module");
+    // The module is the source's, and the manifest asks for more than the source does.
+    let greedy = manifest.replace("device = \"any\"", "device = \"cpu\"");
+    assert_ne!(greedy, manifest);
+    fs::write(tiny.at("greedy.toml"), greedy).unwrap();
+    let says = "the manifest is not the one that the source gives: device differ";
+    let report = tiny.check("greedy.toml", &["--sign", "none.cbor"], "mismatch", says);
+    assert_eq!(report["manifest_differs"][0]["field"], "device");
+    assert!(!tiny.at("none.cbor").exists());
     fs::write(tiny.at("tiny/prebuilt.wasm"), b"\0asm").unwrap();
     let tar = Command::new("tar")
         .args(["-czf", "tiny.tar.gz", "--exclude", "target", "tiny"])

@@ -168,11 +168,33 @@ impl Compiler<'_> {
             }
             Abi::Preview1 => "a job of abi preview1 needs `src/main.rs`",
         };
-        if made.module.is_none() {
+        let Some(module) = &made.module else {
             let message = format!("package `{}` makes no module", self.project.package);
             return Err(Failure::usage(message).help(needs));
-        }
+        };
+        self.check_place(module)?;
         Ok(made)
+    }
+
+    /// Code that a build runs could write among cargo's messages: what they name counts only where
+    /// cargo puts it.
+    fn check_place(&self, module: &Path) -> Result<(), Failure> {
+        let real = |path: &Path| path.canonicalize().ok();
+        let target = real(&self.project.target);
+        let place = (self.project.build_target())
+            .join(toolchain::wasm_target(self.abi))
+            .join("tussah");
+        let place = real(&place).filter(|place| {
+            let target = target.as_ref();
+            target.is_some_and(|target| place.starts_with(target))
+        });
+        match real(module).as_deref().map(Path::parent) == Some(place.as_deref()) {
+            true => Ok(()),
+            false => Err(Failure::host(format!(
+                "cargo names a module outside of its own folder, {}",
+                module.display()
+            ))),
+        }
     }
 }
 

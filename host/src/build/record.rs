@@ -62,13 +62,11 @@ pub(super) fn place(folder: &Path, workspace: &Path) -> Option<String> {
     }
 }
 
-/// What cargo says that it made and ran.
+/// What cargo says that it made.
 #[derive(Debug, Default)]
 pub(crate) struct Made {
     pub(super) module: Option<std::path::PathBuf>,
     sdk: Option<String>,
-    /// `NAME VERSION` of packages whose code ran on the building machine, and what of them did.
-    pub(crate) ran: Vec<(String, &'static str)>,
 }
 
 impl Made {
@@ -94,20 +92,13 @@ impl Made {
             return;
         };
         if name == SDK {
-            self.sdk = Some(version.clone());
+            self.sdk = Some(version);
         }
-        let kinds = texts(&message["target"]["kind"]);
-        let ran = match kinds.first().map(String::as_str) {
-            Some("custom-build") => "build script",
-            Some("proc-macro") => "proc macro",
-            _ => return,
-        };
-        self.ran.push((format!("{name} {version}"), ran));
     }
 }
 
 /// Name and version in cargo's id of a package: `SOURCE#NAME@VERSION`, or `PATH/NAME#VERSION`.
-fn package(id: &str) -> Option<(String, String)> {
+pub(crate) fn package(id: &str) -> Option<(String, String)> {
     let (source, fragment) = id.rsplit_once('#')?;
     let (name, version) = match fragment.rsplit_once('@') {
         Some(both) => both,
@@ -129,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn cargos_messages_say_what_was_made_and_ran() {
+    fn cargos_messages_say_what_was_made() {
         let mut made = Made::default();
         for line in [
             r#"{"reason":"compiler-artifact","package_id":"registry+https://x#serde@1.0.9","target":{"kind":["custom-build"]},"filenames":["/t/b"]}"#,
@@ -143,10 +134,5 @@ mod tests {
         }
         assert_eq!(made.module.as_deref(), Some(Path::new("/t/job.wasm")));
         assert_eq!(made.sdk.as_deref(), Some("0.1.0"));
-        let ran = [
-            ("serde 1.0.9", "build script"),
-            ("macros 0.2.0", "proc macro"),
-        ];
-        assert_eq!(made.ran, ran.map(|(name, what)| (name.to_owned(), what)));
     }
 }

@@ -7,22 +7,30 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
 };
 
 use sha2::{Digest as _, Sha256};
 
-use super::source::hex;
+use super::{
+    source::hex,
+    step::{self, Bounds},
+};
 use crate::{
     failure::{Failure, file_failure},
+    input,
     interrupt::Interrupt,
-    tools::{Fresh, Network, Tools, own_cargo_home},
+    tools::{Fresh, Step, own_cargo_home},
     ui::Ui,
 };
 
 /// The most of a lock file that is read.
 const LOCK_BYTES_MAX: u64 = 16 << 20;
+/// The most of a package that is taken, packed.
+const PACKAGE_BYTES_MAX: u64 = 256 << 20;
+/// The most that is fetched, unpacked packages among it.
+const FETCHED_BYTES_MAX: u64 = 8 << 30;
+/// Of a package's name or version.
+const NAME_BYTES_MAX: usize = 128;
 /// Folders of packages that are looked through for compiled code.
 const LOOK_MAX: usize = 100_000;
 /// What compiled code is called; `verify/source.rs` looks at contents too.
@@ -35,6 +43,18 @@ struct Locked {
     sha256: Option<String>,
     /// Whether it is fetched from somewhere.
     remote: bool,
+}
+
+impl Locked {
+    /// Whether name and version are such as a registry gives: anything else is a path.
+    fn is_named(&self) -> bool {
+        let is_name = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+        let is_version = |b: u8| b.is_ascii_alphanumeric() || b"-.+".contains(&b);
+        let good = |text: &str, is_good: fn(u8) -> bool| {
+            (1..=NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_good)
+        };
+        good(&self.name, is_name) && good(&self.version, is_version)
+    }
 }
 
 /// The lock file that cargo uses for a folder: the nearest one above it.
@@ -83,10 +103,13 @@ pub(super) fn locked(folder: &Path, root: &Path) -> Vec<(String, String)> {
 /// fetched at all.
 ///
 /// # Errors
-/// A failure if files cannot be copied.
-pub(super) fn seed(fresh: &Fresh, folder: &Path) -> Result<bool, Failure> {
-    let lock = lock_of(folder, Path::new("/"));
-    let locked = lock.map_or_else(Vec::new, |lock| read_lock(&lock));
+/// A failure if there is no lock file, or files cannot be copied.
+pub(super) fn seed(fresh: &Fresh, folder: &Path, root: &Path) -> Result<bool, Failure> {
+    let Some(lock) = lock_of(folder, root) else {
+        let message = "the source has no Cargo.lock: which versions it was built of is lost";
+        return Err(Failure::usage(message));
+    };
+    let locked = read_lock(&lock);
     if !locked.iter().any(|locked| locked.remote) {
         return Ok(false);
     }
@@ -105,40 +128,25 @@ pub(super) fn fetch(
     fresh: &Fresh,
     folder: &Path,
     target: &str,
+    bounds: &Bounds<'_>,
     ui: &Ui,
     interrupt: &Interrupt,
 ) -> Result<(), Failure> {
     let _spinner = ui.spinner("fetching dependencies");
-    run(fresh, folder, target, interrupt)
-}
-
-fn run(fresh: &Fresh, folder: &Path, target: &str, interrupt: &Interrupt) -> Result<(), Failure> {
-    let empty = fresh.cargo_home().with_file_name("tmp");
-    let mut command = fresh.command("cargo", &empty, Network::Open);
+    let home = fresh.cargo_home();
+    let bounds = Bounds {
+        room: Some((&home, FETCHED_BYTES_MAX)),
+        ..*bounds
+    };
+    let empty = home.with_file_name("tmp");
+    let mut command = fresh.command("cargo", &empty, Step::Fetch);
     command.args(["fetch", "--locked", "--target", target, "--manifest-path"]);
     command.arg(folder.join("Cargo.toml"));
-    command.stdin(Stdio::null()).stdout(Stdio::null());
-    // A file, which nobody has to read meanwhile.
-    let said = tempfile::NamedTempFile::new().map_err(Failure::host)?;
-    command.stderr(said.reopen().map_err(Failure::host)?);
-    let mut child = command.spawn().map_err(Failure::host)?;
-    let status = loop {
-        if let Some(status) = child.try_wait().map_err(Failure::host)? {
-            break status;
-        }
-        if interrupt.requested() {
-            Tools::Fresh(fresh.clone()).kill(&mut child);
-            let _ = child.wait();
-            return Err(Failure::interrupted());
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    };
-    if status.success() {
+    let ended = step::run(fresh, command, &bounds, interrupt)?;
+    if ended.status.success() {
         return Ok(());
     }
-    let said = fs::read(said.path()).unwrap_or_default();
-    let said = String::from_utf8_lossy(&said).trim().to_owned();
-    Err(Failure::usage(said).context("the dependencies of the source cannot be fetched"))
+    Err(Failure::usage(ended.said).context("the dependencies of the source cannot be fetched"))
 }
 
 /// Copies the index and those packages that are what the lock file says.
@@ -153,11 +161,11 @@ fn copy_known(own: &Path, fresh: &Path, locked: &[Locked]) -> std::io::Result<()
         let unpacked = fresh.join("registry/src");
         fs::create_dir_all(unpacked.join(registry.file_name().unwrap_or_default()))?;
         for package in locked {
-            let Some(sha256) = &package.sha256 else {
+            let Some(sha256) = package.sha256.as_ref().filter(|_| package.is_named()) else {
                 continue;
             };
             let file = format!("{}-{}.crate", package.name, package.version);
-            let Ok(bytes) = fs::read(registry.join(&file)) else {
+            let Ok(bytes) = input::bytes(&registry.join(&file), PACKAGE_BYTES_MAX) else {
                 continue;
             };
             if hex(&Sha256::digest(&bytes)) == *sha256 {
@@ -169,6 +177,7 @@ fn copy_known(own: &Path, fresh: &Path, locked: &[Locked]) -> std::io::Result<()
             .join(registry.file_name().unwrap_or_default());
         let known: Vec<String> = locked
             .iter()
+            .filter(|package| package.is_named())
             .map(|package| package.name.to_lowercase())
             .collect();
         copy_index(
@@ -284,7 +293,22 @@ mod tests {
             sha256: Some(hex(&Sha256::digest(b"good"))),
             remote: true,
         });
+        // A name that leads elsewhere is none.
+        fs::write(own.join("registry/good-1.0.0.crate"), "good").unwrap();
+        let away = |name: &str, version: &str| Locked {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            sha256: Some(hex(&Sha256::digest(b"good"))),
+            remote: true,
+        };
+        let mut locked = Vec::from(locked);
+        locked.extend([
+            away("../good", "1.0.0"),
+            away("x", "/../../good-1.0.0"),
+            away("", ""),
+        ]);
         copy_known(&own, &fresh, &locked).unwrap();
+        assert!(!fresh.join("registry/cache/good-1.0.0.crate").exists());
         let into = fresh.join("registry/cache/example");
         assert!(into.join("good-1.0.0.crate").exists());
         assert!(!into.join("evil-1.0.0.crate").exists());

@@ -18,7 +18,7 @@ use tussah_manifest::Label;
 use crate::{
     build::CACHE_TAG,
     failure::{Failure, file_failure},
-    tools::{Fresh, Network},
+    tools::{Fresh, Step, Tools},
 };
 
 /// The most of a source: no project of one job is larger.
@@ -68,12 +68,29 @@ impl From<SourceError> for Failure {
     }
 }
 
-/// Copies a folder.
+/// Copies a folder, with all that is in it.
 ///
 /// # Errors
 /// [`SourceError`] if it is too much, or holds what no source needs.
 pub(crate) fn copy(from: &Path, to: &Path) -> Result<Source, SourceError> {
-    let mut walk = Walk::default();
+    copy_walked(Walk::default(), from, to)?;
+    list(to)
+}
+
+/// Copies a folder that somebody works in, without Git's own files and without caches such as
+/// cargo's: what is left out, which no build can read then.
+///
+/// # Errors
+/// As [`copy`].
+pub(crate) fn copy_working(from: &Path, to: &Path) -> Result<Vec<String>, SourceError> {
+    let walk = Walk {
+        is_working: true,
+        ..Walk::default()
+    };
+    copy_walked(walk, from, to)
+}
+
+fn copy_walked(mut walk: Walk, from: &Path, to: &Path) -> Result<Vec<String>, SourceError> {
     walk.folder(from, "", 0)?;
     for (path, _) in &walk.files {
         let target = to.join(path);
@@ -87,22 +104,24 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<Source, SourceError> {
             source,
         })?;
     }
-    list(to)
+    walk.left_out.sort();
+    Ok(walk.left_out)
 }
 
 /// Unpacks an archive; one folder around everything is not counted.
 ///
 /// # Errors
 /// As [`copy`].
-pub(crate) fn unpack(archive: &Path, to: &Path, fresh: &Fresh) -> Result<Source, SourceError> {
+pub(crate) fn unpack(archive: &Path, fresh: &Fresh) -> Result<Source, SourceError> {
+    let to = &fresh.source();
     let failed = |said: String| SourceError::Archive { said };
     let read = |source| SourceError::Read {
         path: archive.to_owned(),
         source,
     };
-    fs::create_dir_all(to).map_err(read)?;
-    let mut command = fresh.command("tar", to, Network::Closed);
-    command.args(["--extract", "--no-same-owner", "--file"]);
+    let mut command = fresh.command("tar", to, Step::Unpack);
+    command.args(["--extract", "--no-same-owner"]);
+    command.args(["--no-same-permissions", "--file"]);
     command.arg(archive).stdin(Stdio::null());
     command.stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
@@ -116,7 +135,7 @@ pub(crate) fn unpack(archive: &Path, to: &Path, fresh: &Fresh) -> Result<Source,
                 .folder(to, "", 0)
                 .is_err_and(|error| matches!(error, SourceError::TooMuch { .. }))
         {
-            let _ = child.kill();
+            Tools::Fresh(fresh.clone()).kill(&mut child);
             let _ = child.wait();
             return Err(failed("it is too large".to_owned()));
         }
@@ -192,6 +211,9 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 struct Walk {
     files: Vec<(String, u64)>,
     bytes: u64,
+    /// Whether caches and Git's own files are left out; anything else is taken whole.
+    is_working: bool,
+    left_out: Vec<String>,
 }
 
 impl Walk {
@@ -207,8 +229,8 @@ impl Walk {
         if depth > DEPTH_MAX {
             return Err(refuse(below, "too deep"));
         }
-        // Git's own files, and what cargo made, are no source.
-        if folder.join(CACHE_TAG).is_file() {
+        if self.is_working && depth > 0 && folder.join(CACHE_TAG).is_file() {
+            self.left_out.push(below.trim_end_matches('/').to_owned());
             return Ok(());
         }
         for entry in fs::read_dir(folder).map_err(read)? {
@@ -217,7 +239,8 @@ impl Walk {
             let Some(name) = name.to_str() else {
                 return Err(refuse(&name.to_string_lossy(), "no UTF-8 name"));
             };
-            if depth == 0 && name == ".git" {
+            if self.is_working && depth == 0 && name == ".git" {
+                self.left_out.push(name.to_owned());
                 continue;
             }
             let path = format!("{below}{name}");
@@ -270,7 +293,10 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, content).unwrap();
         }
-        let source = copy(&root, &folder.path().join("copy")).unwrap();
+        let copied = folder.path().join("copy");
+        let left_out = copy_working(&root, &copied).unwrap();
+        assert_eq!(left_out, [".git", "target"]);
+        let source = list(&copied).unwrap();
         assert_eq!(source.files, ["a/x.rs", "b.txt", "blob", "empty.wasm"]);
         assert_eq!(source.blobs, ["blob", "empty.wasm"]);
         assert!(!folder.path().join("copy/target").exists());
@@ -281,6 +307,10 @@ mod tests {
             .unwrap();
         let expected = hex(&Sha256::digest(&output.stdout));
         assert_eq!(source.sha256.as_str(), expected);
+        // What nobody works in is taken whole.
+        let all = copy(&root, &folder.path().join("all")).unwrap();
+        assert_eq!(all.files.len(), source.files.len() + 3);
+        assert!(folder.path().join("all/target/made").exists());
     }
 
     #[test]

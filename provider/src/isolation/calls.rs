@@ -142,6 +142,9 @@ const NAMESPACES: [i32; 7] = [
 ];
 /// Types of pairs of sockets whose messages could be sent to others than the pair.
 const PAIRS: [i32; 3] = [libc::SOCK_DGRAM, libc::SOCK_RAW, libc::SOCK_SEQPACKET];
+/// The same for a build, whose programs start others over pairs of packets in order, which reach
+/// nobody else.
+const BUILD_PAIRS: [i32; 2] = [libc::SOCK_DGRAM, libc::SOCK_RAW];
 /// What is typed into a terminal as if by its user.
 const TYPING: [u64; 2] = [0x5412, 0x541c]; // TIOCSTI, TIOCLINUX
 
@@ -167,6 +170,8 @@ const BUILD_NEEDS_HERE: &[i64] = &[
 ];
 #[cfg(not(target_arch = "x86_64"))]
 const BUILD_NEEDS_HERE: &[i64] = &[];
+/// What a build does not do: leave the group of processes that is ended with it.
+const BUILD_FORBIDDEN: &[i64] = &[libc::SYS_setsid, libc::SYS_setpgid];
 /// What a program that fetches needs besides.
 const NETWORK_NEEDS: &[i64] = &[libc::SYS_socket, libc::SYS_connect, libc::SYS_bind];
 
@@ -189,10 +194,14 @@ pub(super) fn restrict_build(network: bool) -> Result<(), IsolationError> {
         (0, SeccompCmpOp::MaskedEq(flag), flag)
     });
     let typing = TYPING.map(|call| (1, SeccompCmpOp::Eq, call));
-    let by_argument = vec![
+    let mut by_argument = vec![
         (libc::SYS_clone, namespaces.into()),
         (libc::SYS_ioctl, typing.into()),
     ];
+    if !network {
+        by_argument.push((libc::SYS_socketpair, pairs(&BUILD_PAIRS)));
+    }
+    let forbidden = forbidden.chain(BUILD_FORBIDDEN.iter().copied());
     apply(forbidden.filter(|call| !needed(call)), by_argument)
 }
 
@@ -231,6 +240,12 @@ fn apply(
 
 type Condition = (u8, SeccompCmpOp, u64);
 
+fn pairs(kinds: &[i32]) -> Vec<Condition> {
+    let kinds = kinds.iter().map(|kind| u64::from(kind.unsigned_abs()));
+    let conditions = kinds.map(|kind| (1, SeccompCmpOp::MaskedEq(0xf), kind));
+    conditions.collect()
+}
+
 /// Calls that are refused if any of these conditions on an argument holds.
 fn by_argument() -> Vec<(i64, Vec<Condition>)> {
     let bits = |flag: i32| u64::from(flag.unsigned_abs());
@@ -243,10 +258,9 @@ fn by_argument() -> Vec<(i64, Vec<Condition>)> {
         let flag = bits(flag);
         (0, SeccompCmpOp::MaskedEq(flag), flag)
     }));
-    let pair = PAIRS.map(|kind| (1, SeccompCmpOp::MaskedEq(0xf), bits(kind)));
     vec![
         (libc::SYS_clone, clone),
-        (libc::SYS_socketpair, pair.into()),
+        (libc::SYS_socketpair, pairs(&PAIRS)),
         (
             libc::SYS_ioctl,
             TYPING.map(|call| (1, SeccompCmpOp::Eq, call)).into(),

@@ -1,12 +1,14 @@
 //! The same on Linux: limits, then Landlock, then seccomp, which forbids undoing any of it.
 
+use std::path::{Path, PathBuf};
+
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, RestrictionStatus, Ruleset,
     RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, path_beneath_rules,
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use super::{BuildReach, IsolationError, Reach, calls};
+use super::{BuildReach, IsolationError, Reach, calls, namespaces};
 use crate::wire::Isolation;
 
 /// The version of Landlock that has all we ask for: files, truncation, TCP, devices, signals.
@@ -27,7 +29,8 @@ pub(super) fn confine(reach: &Reach) -> Result<Isolation, IsolationError> {
     Ok(describe(&status))
 }
 
-/// What compilers, linkers and build scripts read of the system.
+/// What compilers, linkers and build scripts read of the system. Nothing of `/proc`: where a
+/// program of itself is, it can be asked without opening anything.
 const BUILD_SYSTEM: &[&str] = &[
     "/usr",
     "/bin",
@@ -37,14 +40,8 @@ const BUILD_SYSTEM: &[&str] = &[
     "/etc/ld.so.cache",
     "/etc/alternatives",
     "/etc/localtime",
-    "/proc/self",
-    "/proc/cpuinfo",
-    "/proc/meminfo",
-    "/proc/stat",
     "/sys/fs/cgroup",
     "/sys/devices/system/cpu",
-    "/dev/urandom",
-    "/dev/random",
 ];
 /// What a program that asks the network for names and certificates reads besides.
 const NETWORK_SYSTEM: &[&str] = &[
@@ -58,6 +55,32 @@ const NETWORK_SYSTEM: &[&str] = &[
     "/etc/pki",
     "/etc/ca-certificates",
 ];
+const BUILD_RANDOM: &[&str] = &["/dev/urandom", "/dev/random"];
+const BUILD_DEVICES: &[&str] = &["/dev/null", "/dev/zero"];
+/// Folders deep at which something of the user's is looked for below those of the system.
+const HIDDEN_DEPTH_MAX: usize = 16;
+
+pub(super) fn separate_build(network: bool) -> Result<(), IsolationError> {
+    namespaces::keep_streams_only()?;
+    namespaces::separate(network)
+}
+
+pub(super) fn keep_streams_only() -> Result<(), IsolationError> {
+    namespaces::keep_streams_only()
+}
+
+pub(super) fn enter_build(root: &Path, reach: &BuildReach) -> Result<(), IsolationError> {
+    let read = build_reads(reach);
+    let devices: Vec<&str> = BUILD_RANDOM.iter().chain(BUILD_DEVICES).copied().collect();
+    namespaces::enter(
+        root,
+        &namespaces::View {
+            read: &read,
+            write: &reach.write,
+            devices: &devices,
+        },
+    )
+}
 
 pub(super) fn confine_build(reach: &BuildReach) -> Result<Isolation, IsolationError> {
     limits()?;
@@ -68,6 +91,39 @@ pub(super) fn confine_build(reach: &BuildReach) -> Result<Isolation, IsolationEr
     Ok(describe(&status))
 }
 
+/// All that a build reads: of the system what is not hidden, and what it was given.
+fn build_reads(reach: &BuildReach) -> Vec<PathBuf> {
+    let network = match reach.network {
+        true => NETWORK_SYSTEM,
+        false => &[],
+    };
+    let mut found = Vec::new();
+    for path in BUILD_SYSTEM.iter().chain(network) {
+        without(Path::new(path), &reach.hidden, 0, &mut found);
+    }
+    found.extend(reach.read.iter().cloned());
+    found
+}
+
+/// Adds a path, or what is in it besides what is hidden.
+fn without(path: &Path, hidden: &[PathBuf], depth: usize, into: &mut Vec<PathBuf>) {
+    let Ok(real) = path.canonicalize() else {
+        return;
+    };
+    if hidden.iter().any(|hidden| real.starts_with(hidden)) {
+        return;
+    }
+    if !hidden.iter().any(|hidden| hidden.starts_with(&real)) {
+        into.push(path.to_owned());
+        return;
+    }
+    if depth < HIDDEN_DEPTH_MAX {
+        for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+            without(&entry.path(), hidden, depth + 1, into);
+        }
+    }
+}
+
 fn build_files(reach: &BuildReach) -> Result<RestrictionStatus, RulesetError> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::Execute;
     let device = AccessFs::ReadFile | AccessFs::WriteFile;
@@ -75,19 +131,16 @@ fn build_files(reach: &BuildReach) -> Result<RestrictionStatus, RulesetError> {
         & !(AccessFs::IoctlDev | AccessFs::MakeBlock)
         & !(AccessFs::MakeChar | AccessFs::MakeSock);
     let mut rules = Ruleset::default().handle_access(AccessFs::from_all(ABI_WANTED))?;
-    let mut system = BUILD_SYSTEM.to_vec();
-    if reach.network {
-        system.extend(NETWORK_SYSTEM);
-    } else {
+    if !reach.network {
         rules = rules.handle_access(AccessNet::from_all(ABI_WANTED))?;
     }
     rules
         .scope(Scope::from_all(ABI_WANTED))?
         .create()?
-        .add_rules(path_beneath_rules(system, read))?
-        .add_rules(path_beneath_rules(&reach.read, read))?
+        .add_rules(path_beneath_rules(build_reads(reach), read))?
+        .add_rules(path_beneath_rules(BUILD_RANDOM, AccessFs::ReadFile))?
         .add_rules(path_beneath_rules(&reach.write, write))?
-        .add_rules(path_beneath_rules(["/dev/null", "/dev/zero"], device))?
+        .add_rules(path_beneath_rules(BUILD_DEVICES, device))?
         .restrict_self()
 }
 
@@ -169,5 +222,34 @@ fn describe(status: &RestrictionStatus) -> Isolation {
         RulesetStatus::NotEnforced => Isolation::None {
             reason: "Landlock enforces nothing here".to_owned(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_hidden_is_left_out_of_what_is_around_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        for made in ["bin", "local/bin", "local/cargo/registry", "share"] {
+            std::fs::create_dir_all(root.join(made)).unwrap();
+        }
+        std::os::unix::fs::symlink(root.join("local/cargo"), root.join("link")).unwrap();
+        let left = |hidden: &[&str]| {
+            let hidden: Vec<PathBuf> = hidden.iter().map(|below| root.join(below)).collect();
+            let mut found = Vec::new();
+            without(&root, &hidden, 0, &mut found);
+            found.sort();
+            found
+        };
+        let at = |below: &str| root.join(below);
+        assert_eq!(left(&["/nowhere"]), [at("")]);
+        assert_eq!(
+            left(&["local/cargo"]),
+            [at("bin"), at("local/bin"), at("share")]
+        );
+        assert!(left(&[""]).is_empty());
     }
 }

@@ -372,6 +372,7 @@ mod tests {
         let toolchain = Toolchain {
             release: "1.95.0".to_owned(),
             version: "rustc 1.95.0".to_owned(),
+            host: "x86_64-unknown-linux-gnu".to_owned(),
             commit: "59807616e".to_owned(),
             sysroot: temporary.path().join("toolchain"),
         };
