@@ -359,7 +359,19 @@ fn a_claim_is_signed_and_checked() {
         .json();
     assert_eq!(shown["claim"]["verdict"], "match");
     assert_eq!(shown["claim"]["key"], key.as_str());
-    check(&["out/module.wasm"]).expect(0);
+    let trusted = ["--key", &key];
+    let check_by = |more: &[&str]| check(&[more, &trusted].concat());
+    check_by(&["out/module.wasm"]).expect(0);
+    // Anybody can sign: without a key that is trusted there is nothing to check.
+    check(&["out/module.wasm"])
+        .expect(2)
+        .says("name the key with --key");
+    check_by(&["--source", "tiny"])
+        .expect(2)
+        .says("cannot be used with");
+    check_by(&["--job", "."])
+        .expect(2)
+        .says("cannot be used with");
     let stranger = format!(
         "ed25519:{}",
         "4cb5abf6ad79fbf5abbccafcc269d85cd2651ed4b885b5869f241aedf0a5ba29"
@@ -368,14 +380,14 @@ fn a_claim_is_signed_and_checked() {
         .expect(3)
         .says("which is not asked for");
     let other = tiny.module("other.wasm", |bytes| bytes.push(0));
-    check(&[&other])
+    check_by(&[&other])
         .expect(3)
         .says("the claim is of the module");
     let mut bytes = fs::read(tiny.at("claim.cbor")).unwrap();
     let at = bytes.len() / 2;
     bytes[at] ^= 1;
     fs::write(tiny.at("claim.cbor"), bytes).unwrap();
-    check(&[]).expect(3).says("is no good claim");
+    check_by(&[]).expect(3).says("is no good claim");
 }
 
 #[test]

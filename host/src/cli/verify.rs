@@ -45,30 +45,40 @@ pub(crate) struct Arguments {
     #[arg(value_name = "MANIFEST|MODULE", required_unless_present = "claim")]
     given: Option<PathBuf>,
     /// The source: a folder, or an archive that `tar` reads.
-    #[arg(long, default_value = ".", value_name = "DIR|TARBALL")]
+    #[arg(
+        long,
+        default_value = ".",
+        value_name = "DIR|TARBALL",
+        conflicts_with = "claim"
+    )]
     source: PathBuf,
     /// The job's folder below the source, where the module does not say.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "claim")]
     job: Option<String>,
     /// What has to keep the build from this machine.
-    #[arg(long, value_enum, default_value = "required")]
+    #[arg(long, value_enum, default_value = "required", conflicts_with = "claim")]
     confine: Confine,
     /// Build with this machine's toolchain even if it is not the recorded one.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "claim")]
     any_toolchain: bool,
     /// Fetch nothing.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "claim")]
     offline: bool,
     /// Compilers at a time.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     jobs: Option<u32>,
-    /// The most seconds a build may take.
-    #[arg(long, value_name = "SECONDS", default_value = "3600")]
+    /// The most seconds that fetching may take, and again building.
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value = "3600",
+        conflicts_with = "claim"
+    )]
     timeout_s: u32,
     /// Write a signed claim of the verdict to this file; the key is this host's provider key.
     #[arg(long, value_name = "FILE")]
     sign: Option<PathBuf>,
-    /// Check a signed claim instead of building.
+    /// Check a signed claim instead of building; needs --key.
     #[arg(long, value_name = "FILE", conflicts_with = "sign")]
     claim: Option<PathBuf>,
     /// Whose claim it has to be; several are alternatives.
@@ -102,7 +112,10 @@ impl Arguments {
             match sign(&home, &report)? {
                 Some(claim) => std::fs::write(file, claim.to_bytes())
                     .map_err(|error| file_failure("write", file, error))?,
-                None => ui.warn("no claim is made of a module that cannot be built"),
+                None => ui.warn(
+                    "no claim is made: one is of a module that was built again, and of no manifest \
+                     that differs from what its source gives",
+                ),
             }
         }
         let shown = match ui.json() {
@@ -151,27 +164,29 @@ impl Arguments {
         })
     }
 
-    fn show_claim(&self, body: &ClaimBody, ui: &Ui) -> Result<(), Failure> {
+    fn show_claim(body: &ClaimBody, ui: &Ui) -> Result<(), Failure> {
         ui.line(&format!(
             "{}  {} of {}",
             body.verdict, body.module, body.job
         ))?;
         ui.line(&format!("source_sha256  {}", body.source_sha256))?;
-        ui.line(&format!("signed by      {}", body.key))?;
-        if self.key.is_empty() {
-            ui.note("whether this key can be trusted is for you to say: --key KEY");
-        }
-        Ok(())
+        ui.line(&format!("signed by      {}", body.key))
     }
 
     fn check_claim(&self, file: &std::path::Path, given: &Given, ui: &Ui) -> Result<Exit, Failure> {
+        if self.key.is_empty() {
+            let message = "a claim proves nothing without a key that you trust to make it";
+            return Err(Failure::usage(message).help(
+                "name the key with --key KEY; its owner prints it with `tussah provider key`",
+            ));
+        }
         let max = u64::try_from(Claim::BYTES_MAX).unwrap_or(u64::MAX);
         let bytes = input::bytes(file, max)?;
         let claim = Claim::from_verified_bytes(&bytes).map_err(|error| {
             Failure::not_verified(error).context(format!("{} is no good claim", file.display()))
         })?;
         let body = &claim.body;
-        if !self.key.is_empty() && !self.key.contains(&body.key) {
+        if !self.key.contains(&body.key) {
             let message = format!(
                 "the claim is signed by {}, which is not asked for",
                 body.key
@@ -201,7 +216,7 @@ impl Arguments {
         let shown = if ui.json() {
             ui.document(&json!({ "claim": body, "signature": claim.signature }))
         } else {
-            self.show_claim(body, ui)
+            Self::show_claim(body, ui)
         };
         let exit = match body.verdict {
             Verdict::Match => Exit::DONE,
@@ -244,19 +259,52 @@ fn sign(home: &Home, report: &Report) -> Result<Option<Claim>, Failure> {
     body.sign(&key).map(Some).map_err(Failure::host)
 }
 
+/// Text of the source, whose names and messages a terminal or a runner is not to take for anything
+/// else: one line each, without characters that write elsewhere.
+fn lines(text: &str) -> impl Iterator<Item = String> + '_ {
+    let is_shown = |c: char| {
+        let moves = matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}')
+            || matches!(
+                c,
+                '\u{2028}' | '\u{2029}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+            );
+        !c.is_control() && !moves
+    };
+    text.split('\n').map(move |line| {
+        let mut shown = String::with_capacity(line.len());
+        for c in line.trim_end_matches('\r').chars() {
+            match c {
+                '\t' => shown.push(' '),
+                c if is_shown(c) => shown.push(c),
+                c => shown.extend(c.escape_unicode()),
+            }
+        }
+        shown
+    })
+}
+
 fn show(report: &Report, ui: &Ui) -> Result<(), Failure> {
+    // Nothing of the source begins a line: those are the report's own.
+    let say = |head: &str, text: &str| -> Result<(), Failure> {
+        for line in lines(text) {
+            ui.line(&format!("{head}{line}"))?;
+        }
+        Ok(())
+    };
     ui.line(&format!("{}  {}", report.verdict, report.module.digest))?;
     for cause in &report.causes {
-        ui.line(&format!("  {cause}"))?;
+        say("  ", cause)?;
     }
     if let Some(rebuilt) = &report.rebuilt {
         ui.line(&format!("rebuilt      {}", rebuilt.digest))?;
     }
+    for field in &report.manifest_differs {
+        let text = format!("{} is {}, not {}", field.field, field.rebuilt, field.given);
+        say("  manifest   ", &text)?;
+    }
     if let Some(used) = &report.toolchain {
-        ui.line(&format!(
-            "toolchain    rustc {} ({:.9})",
-            used.rustc, used.rustc_commit
-        ))?;
+        let commit = format!("rustc {} ({:.9})", used.rustc, used.rustc_commit);
+        say("toolchain    ", &commit)?;
         ui.line(&format!("std          {}", used.std_digest))?;
     }
     if let Some(source) = &report.source {
@@ -264,12 +312,32 @@ fn show(report: &Report, ui: &Ui) -> Result<(), Failure> {
             "source       {} in {} files",
             source.sha256, source.files
         ))?;
+        for left_out in &source.left_out {
+            say("  left out   ", left_out)?;
+        }
         for blob in &source.blobs {
-            ui.line(&format!("  no text    {blob}"))?;
+            say("  no text    ", blob)?;
         }
     }
-    for ran in &report.ran {
-        ui.line(&format!("  ran        {} of {}", ran.what, ran.package))?;
+    for one in &report.configuration {
+        let text = format!("{}: {} = {}", one.file, one.key, one.value);
+        say("  sets       ", &text)?;
     }
-    ui.line(&format!("confinement  {}", report.confinement))
+    for ran in &report.ran {
+        say("  ran        ", &format!("{} of {}", ran.what, ran.package))?;
+    }
+    say("confinement  ", &report.confinement)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lines;
+
+    #[test]
+    fn what_writes_elsewhere_is_spelled() {
+        let shown = |text: &str| lines(text).collect::<Vec<_>>();
+        assert_eq!(shown("a\tb\r\nmatch"), ["a b", "match"]);
+        assert_eq!(shown("\u{1b}[2Jx\rok"), ["\\u{1b}[2Jx\\u{d}ok"]);
+        assert_eq!(shown("\u{202e}\u{9b}é"), ["\\u{202e}\\u{9b}é"]);
+    }
 }
