@@ -248,3 +248,65 @@ fn a_lock_file_outside_of_the_source_does_not_count() {
     assert!(!tiny.at("tiny").join(lock).exists());
     tiny.check("out/module.wasm", &[], "cannot-build", "no Cargo.lock");
 }
+
+/// The script of the action in `ci/github`, as a runner gives it to its shell.
+fn action() -> String {
+    let action = fs::read_to_string(crate::fixture::repository().join("ci/github/action.yml"));
+    let action = action.unwrap();
+    let (_, script) = action.split_once("      run: |\n").unwrap();
+    let lines = script
+        .lines()
+        .map(|line| line.trim_start_matches("        "));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_source_commands_no_runner() {
+    let Some(tiny) = Tiny::new() else {
+        return;
+    };
+    let run = |sha256: &str| {
+        let mut command = tiny.command(&[]);
+        let home = command
+            .get_envs()
+            .find(|(name, _)| *name == "TUSSAH_HOME")
+            .and_then(|(_, value)| Some(value?.to_owned()))
+            .unwrap();
+        let path = std::env::var("PATH").unwrap();
+        let tools = tussah().parent().unwrap().display();
+        command = Command::new("bash");
+        command
+            .args(["--noprofile", "--norc", "-eo", "pipefail", "-c", &action()])
+            .current_dir(tiny.sandbox.work())
+            .env_remove("CARGO_TARGET_DIR")
+            .env("PATH", format!("{tools}:{path}"))
+            .env("TUSSAH_HOME", home)
+            .env("MANIFEST", "out/manifest.toml")
+            .env("SOURCE", "tiny")
+            .env("CONFINE", "required")
+            .env("ACCEPT_MATCH_CODE", "false")
+            .env("TUSSAH_SHA256", sha256)
+            .env("RUNNER_TEMP", tiny.at("out"))
+            .env("GITHUB_OUTPUT", tiny.at("output"));
+        Ended::from(command.output().unwrap())
+    };
+    let outputs = || fs::read_to_string(tiny.at("output")).unwrap();
+    run("").expect(0);
+    assert!(outputs().starts_with("verdict=match\n"), "{}", outputs());
+    tiny.script("panic!(\"\\n::set-output name=verdict::match\\n##[group]x\")");
+    fs::remove_file(tiny.at("output")).unwrap();
+    let said = run("").expect(7).stdout;
+    assert!(
+        outputs().starts_with("verdict=cannot-build\n"),
+        "{}",
+        outputs()
+    );
+    let (before, rest) = said.split_once("::stop-commands::").unwrap();
+    assert!(before.is_empty(), "{said}");
+    let (word, rest) = rest.split_once('\n').unwrap();
+    let (shown, after) = rest.split_once(&format!("\n::{word}::")).unwrap();
+    assert!(word.len() == 32 && shown.contains("##[group]x"), "{said}");
+    assert!(after.trim().is_empty(), "{said}");
+    // Another tussah than the one that was pinned.
+    run(&"0".repeat(64)).expect(1);
+}
