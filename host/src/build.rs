@@ -229,7 +229,11 @@ pub(crate) fn build_order(
         module,
         size_bytes,
         toolchain: toolchain.clone(),
-        sources: sources_of(&compiled),
+        // What a stranger's build leaves there is nobody's to read.
+        sources: match order.tools {
+            Tools::Own => sources_of(&compiled),
+            Tools::Fresh(_) => Vec::new(),
+        },
         took,
     })
 }
