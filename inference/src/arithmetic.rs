@@ -219,6 +219,17 @@ mod tests {
         assert_eq!(scale2(0.0, 500).to_bits(), 0);
     }
 
+    #[test]
+    fn wide_integers_are_rounded_once() {
+        // Just past the middle between two floats: an f64 in between would end up on the middle itself.
+        let middle = (1i64 << 60) + (1 << 36);
+        let values: [i64; 16] = std::array::from_fn(|i| middle + 1 + i as i64);
+        let found = std::hint::black_box(values).map(int_to_float);
+        assert_eq!(found, [1.000_000_1 * (1i64 << 60) as f32; 16]);
+        let found = std::hint::black_box(values.map(|it| -it)).map(int_to_float);
+        assert_eq!(found, [-1.000_000_1 * (1i64 << 60) as f32; 16]);
+    }
+
     /// Rules 8 and 9 step by step, as the document has them.
     mod by_the_rule {
         use super::super::{ROUNDER, add, div, mul, round_small, scale2, sub};

@@ -24,6 +24,16 @@ mod forward;
 mod generic;
 mod kernels;
 mod memory;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_attention;
+#[cfg(target_arch = "aarch64")]
+mod neon_dotprod;
+#[cfg(target_arch = "aarch64")]
+mod neon_products;
+#[cfg(target_arch = "aarch64")]
+mod neon_weights;
 mod pack;
 mod phases;
 mod scalar;
@@ -35,7 +45,9 @@ use std::sync::Arc;
 use crate::cpu::buffer::Arena;
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::SimdLevel;
-use crate::exact::{Angles, HEAD_SIZE_MAX, ScoreScale, check_sizes, flushed};
+#[cfg(target_arch = "x86_64")]
+use crate::exact::HEAD_SIZE_MAX;
+use crate::exact::{Angles, ScoreScale, check_sizes, flushed};
 use crate::gguf::Gguf;
 use crate::model::plan::{Layer, Matrix, Plan};
 use crate::model::{LoadProgress, ModelError};

@@ -143,7 +143,7 @@ fn loaded(simd: SimdLevel, threads: usize) -> Option<Arc<Model>> {
 fn what_a_session_gives_does_not_depend_on_who_shares_its_steps() {
     let seeds = 1..13u64;
     let mut of_first = None;
-    for simd in [SimdLevel::Scalar, SimdLevel::Avx2, SimdLevel::Avx512Vnni] {
+    for simd in SimdLevel::available() {
         let Some(model) = loaded(simd, 2) else {
             continue;
         };

@@ -169,6 +169,23 @@ impl Golden {
         }
     }
 
+    /// One composition for each level, which is quick enough for an emulated CPU.
+    fn check_levels(&self) {
+        for simd in SimdLevel::available() {
+            let Some(model) = fixture::real(self.model, Engine::Exact, simd, 2) else {
+                return;
+            };
+            let cases = goldens::cases(self.model);
+            let found = digests(&model, &cases[1], usize::MAX);
+            assert_eq!(
+                found,
+                [self.prompt, self.answer],
+                "{:?} {simd:?}",
+                self.model
+            );
+        }
+    }
+
     /// One model with these settings: whatever is computed together, and whatever else runs.
     fn check(&self, simd: SimdLevel, threads: usize) {
         let Some(path) = fixture::path(self.model) else {
@@ -206,6 +223,16 @@ impl Golden {
             assert!(one == other, "{setting}, the other sessions");
         });
     }
+}
+
+#[test]
+fn smollm2_has_the_committed_bits_at_every_level() {
+    SMOLLM2.check_levels();
+}
+
+#[test]
+fn gemma3_has_the_committed_bits_at_every_level() {
+    GEMMA3.check_levels();
 }
 
 #[test]

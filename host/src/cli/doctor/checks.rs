@@ -273,7 +273,7 @@ fn cpu() -> Check {
     Check::warn(
         "cpu",
         found,
-        "inference is slow on a CPU without AVX2; results are the same",
+        "inference is slow on a CPU without AVX2 or NEON; results are the same",
     )
 }
 

@@ -71,11 +71,11 @@ pub(super) struct Activations {
 pub(super) struct Tile<'a> {
     /// [`TILE`], [`HALF_TILE`] or 1.
     pub(super) width: usize,
-    pub(super) planes: &'a [Planes],
     #[cfg_attr(
-        not(target_arch = "x86_64"),
+        not(any(target_arch = "x86_64", target_arch = "aarch64")),
         expect(dead_code, reason = "the scalar kernels read shorts and bytes alone")
     )]
+    pub(super) planes: &'a [Planes],
     pub(super) shorts: &'a [Shorts],
     pub(super) bytes: &'a [Bytes],
     pub(super) steps: &'a [Step],

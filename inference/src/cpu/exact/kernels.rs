@@ -192,6 +192,11 @@ impl Kernels {
             SimdLevel::Avx512Vnni => table!(avx512, avx512_attention, at_avx512),
             #[cfg(target_arch = "x86_64")]
             SimdLevel::Avx2 => table!(avx2, avx2, at_avx2),
+            // The generic operations as they are: every aarch64 has NEON, so they are widened to it.
+            #[cfg(target_arch = "aarch64")]
+            SimdLevel::NeonDotprod => table!(neon_dotprod, neon_attention, at_scalar),
+            #[cfg(target_arch = "aarch64")]
+            SimdLevel::Neon => table!(neon, neon_attention, at_scalar),
             _ => table!(scalar, scalar, at_scalar),
         };
         match precision {
@@ -217,6 +222,20 @@ impl Kernels {
                 super::avx2_fast::product,
                 at_avx2::fast_norm,
                 at_avx2::fast_quantize,
+                self.attend,
+            ),
+            #[cfg(target_arch = "aarch64")]
+            SimdLevel::NeonDotprod => (
+                super::neon_dotprod::fast_product,
+                at_scalar::fast_norm,
+                at_scalar::fast_quantize,
+                self.attend,
+            ),
+            #[cfg(target_arch = "aarch64")]
+            SimdLevel::Neon => (
+                super::neon::fast_product,
+                at_scalar::fast_norm,
+                at_scalar::fast_quantize,
                 self.attend,
             ),
             _ => (

@@ -1,5 +1,5 @@
 //! Products and attention in plain Rust, for every CPU.
-//! The reference for the kernels of `avx2.rs` and `avx512.rs`: the same integers by the plainest way.
+//! The reference for the kernels of `avx2.rs`, `avx512.rs` and `neon.rs`: the same integers by the plainest way.
 
 use crate::arithmetic::round_small;
 use crate::exact::ScoreScale;
