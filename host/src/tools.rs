@@ -276,3 +276,39 @@ fn hidden() -> Vec<PathBuf> {
         .filter_map(|path| path.canonicalize().ok());
     all.filter(|path| path.parent().is_some()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What cargo hashes into the names of crates has to be the same for who builds and who
+    /// verifies: a wrapper counts there, set and empty too.
+    #[test]
+    fn own_and_fresh_builds_set_the_same_wrappers() {
+        let work = Path::new("/work");
+        let fresh = Fresh {
+            work: work.to_owned(),
+            programs: work.join("bin"),
+            host: "x86_64-unknown-linux-gnu".to_owned(),
+            read: Vec::new(),
+            layers: Layers {
+                namespaces: false,
+                confined: false,
+                said: String::new(),
+            },
+        };
+        let wrappers = |tools: &Tools| {
+            let command = tools.cargo(work);
+            let set = command.get_envs().filter_map(|(name, value)| {
+                let name = name.to_str()?.starts_with("RUSTC_").then_some(name)?;
+                Some((name.to_owned(), value?.to_owned()))
+            });
+            set.collect::<std::collections::BTreeMap<_, _>>()
+        };
+        let own = wrappers(&Tools::Own);
+        assert_eq!(own, wrappers(&Tools::Fresh(fresh)));
+        for name in ["RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"] {
+            assert_eq!(own.get(std::ffi::OsStr::new(name)).unwrap(), "");
+        }
+    }
+}
