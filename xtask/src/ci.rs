@@ -83,10 +83,8 @@ pub(crate) fn run() -> Result<()> {
             &mut counts,
         )
     });
-    // With the binary that the tests needed. It takes minutes, and is asked for.
-    if std::env::var_os("TUSSAH_CI_MANIFESTS").is_some() {
-        steps.run_or_skip("manifests", || verify_all::manifests(&workspace));
-    }
+    // With the binary that the tests needed.
+    steps.run_or_skip("manifests", || verify_all::manifests(&workspace));
     #[cfg(unix)]
     steps.run_or_skip("openai", || crate::openai::run(&workspace));
     #[cfg(unix)]
