@@ -49,6 +49,7 @@ pub use chat::{
     ChatError, ChatMessage, PROMPT_BYTES_MAX, RENDER_BYTES_MAX as TEMPLATE_RENDER_BYTES_MAX,
     TEMPLATE_BYTES_MAX,
 };
+pub use cpu::exact::PackedCache;
 pub use cpu::simd::{SimdLevel, SimdUnavailable};
 pub use embed::{EMBED_TEXTS_MAX, EmbedError, Embeddings, OverLong};
 pub use gguf::{

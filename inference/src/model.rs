@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::archive::{Archive, ArchiveError};
 use crate::backend::{Backend, BackendError, TextEncoder};
 use crate::chat::{ChatError, ChatMessage, ChatTemplate};
-use crate::cpu::exact::{self, ExactEncoder, Precision};
+use crate::cpu::exact::{self, ExactEncoder, PackedCache, Precision};
 use crate::cpu::oracle::{Oracle, OracleEncoder};
 use crate::cpu::simd::{SimdLevel, SimdUnavailable};
 use crate::gguf::{Gguf, GgufError};
@@ -74,6 +74,8 @@ pub struct LoadOptions {
     pub simd: SimdLevel,
     /// Where it runs; the exact engine's bits do not depend on it.
     pub device: Device,
+    /// Where packed weights of decoders on CPUs are kept; `None` packs them at each load.
+    pub packed: Option<PackedCache>,
 }
 
 impl LoadOptions {
@@ -397,7 +399,14 @@ impl Model {
                     Precision::Exact => exact_name(simd, threads),
                 };
                 let (plan, kernels) = (Arc::clone(&plan), (simd, precision));
-                Box::new(exact::load(gguf, plan, threads, kernels, progress)?)
+                Box::new(exact::load(
+                    gguf,
+                    plan,
+                    threads,
+                    kernels,
+                    options.packed.as_ref(),
+                    progress,
+                )?)
             }
         };
         Ok(Self {

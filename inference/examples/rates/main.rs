@@ -3,7 +3,8 @@
 //! and the share of their memory's bandwidth; of an encoder's archive, embedding 64 texts of some hundred tokens.
 //! `cargo run --release -p tussah-inference --example rates -- MODEL [--device cpu|gpu|NAME]… [--threads N]…
 //! [--profile exact|fast]… [--batch N]… [--simd LEVEL] [--runs N] [--prompt N] [--generate N] [--against LLAMA-BENCH]
-//! [--against-argument WORD]… [--reference PROMPT:GENERATION:MACHINE] [--contended N] [--json FILE]`; prints medians, least and most, and progress on standard error.
+//! [--against-argument WORD]… [--reference PROMPT:GENERATION:MACHINE] [--contended N] [--packed FOLDER]
+//! [--json FILE]`; prints medians, least and most, and progress on standard error.
 
 #![expect(clippy::print_stdout, reason = "its figures are its output")]
 #![expect(clippy::print_stderr, reason = "its progress")]
@@ -22,7 +23,7 @@ use serde_json::json;
 use tussah_inference::archive::Archive;
 use tussah_inference::{
     CancelToken, Device, Engine, Gpu, GpuChoice, GpuOptions, LoadOptions, Model, OverLong,
-    SimdLevel,
+    PackedCache, SimdLevel,
 };
 
 use contended::Contenders;
@@ -59,7 +60,20 @@ struct Arguments {
     reference: Option<Reference>,
     /// Processes that keep CPUs busy meanwhile.
     contended: u32,
+    /// Where packed weights are kept, if they are.
+    packed: Option<PathBuf>,
     json: Option<PathBuf>,
+}
+
+/// A cache for one model, with a key that is no secret.
+fn packed(folder: &Path) -> PackedCache {
+    PackedCache {
+        folder: folder.to_owned(),
+        key: [0; 32],
+        model: [0; 32],
+        bytes_max: u64::MAX,
+        warn: Arc::new(|text| eprintln!("{text}")),
+    }
 }
 
 fn arguments() -> Result<Arguments, Failure> {
@@ -80,6 +94,7 @@ fn arguments() -> Result<Arguments, Failure> {
         against_arguments: Vec::new(),
         reference: None,
         contended: 0,
+        packed: None,
         json: None,
     };
     while let Some(flag) = words.next() {
@@ -101,6 +116,7 @@ fn arguments() -> Result<Arguments, Failure> {
             "--against-argument" => arguments.against_arguments.push(value),
             "--reference" => arguments.reference = Some(value.parse()?),
             "--contended" => arguments.contended = value.parse()?,
+            "--packed" => arguments.packed = Some(value.into()),
             "--json" => arguments.json = Some(value.into()),
             _ => return Err(format!("unknown flag {flag}").into()),
         }
@@ -140,6 +156,7 @@ impl Arguments {
                             engine: *engine,
                             threads: *threads,
                             simd: self.simd,
+                            packed: self.packed.as_deref().map(packed),
                             ..LoadOptions::default()
                         }));
                     }

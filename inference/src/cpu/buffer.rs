@@ -33,6 +33,18 @@ unsafe impl Plain for i16 {}
 // SAFETY: any bits are an i32, without padding, aligned to 4.
 unsafe impl Plain for i32 {}
 
+#[expect(unsafe_code, reason = "reads plain values as bytes")]
+pub(super) fn bytes<T: Plain>(values: &[T]) -> &[u8] {
+    // SAFETY: plain values have no padding, and any of their bytes are u8s.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+}
+
+#[expect(unsafe_code, reason = "writes plain values as bytes")]
+pub(super) fn bytes_mut<T: Plain>(values: &mut [T]) -> &mut [u8] {
+    // SAFETY: plain values have no padding, and any bytes are some of them.
+    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
+}
+
 /// Hands out buffers that lie side by side, so that small ones share huge pages.
 #[derive(Debug)]
 pub(super) struct Arena {

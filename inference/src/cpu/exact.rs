@@ -37,6 +37,7 @@ mod neon_weights;
 mod pack;
 mod phases;
 mod scalar;
+mod stored;
 #[cfg(test)]
 mod vectors;
 
@@ -58,6 +59,8 @@ pub(crate) use encoder::ExactEncoder;
 use kernels::Kernels;
 pub(crate) use kernels::Precision;
 use pack::Packed;
+pub use stored::PackedCache;
+use stored::Stored;
 
 /// Everything that sequences share.
 #[derive(Debug)]
@@ -89,6 +92,21 @@ struct PackedLayer {
     post_feed_forward_norm: Option<Vec<f32>>,
 }
 
+impl PackedLayer {
+    /// In the order in which they are packed.
+    fn matrices(&self) -> [&Packed; 7] {
+        [
+            &self.query.matrix,
+            &self.key.matrix,
+            &self.value.matrix,
+            &self.attention_output,
+            &self.gate,
+            &self.up,
+            &self.down,
+        ]
+    }
+}
+
 /// What makes the queries, keys or values of all heads.
 #[derive(Debug)]
 struct PackedHeads {
@@ -102,6 +120,7 @@ struct Loader<'a> {
     gguf: &'a Gguf,
     pool: &'a Pool,
     arena: Arena,
+    stored: Option<Stored<'a>>,
     progress: &'a mut dyn FnMut(LoadProgress),
     done_bytes: u64,
     reported_bytes: u64,
@@ -110,7 +129,12 @@ struct Loader<'a> {
 
 impl Loader<'_> {
     fn pack(&mut self, matrix: &Matrix) -> Result<Packed, ModelError> {
-        let packed = Packed::new(&matrix.rows_in(self.gguf), self.pool, &mut self.arena)?;
+        let packed = Packed::new(
+            &matrix.rows_in(self.gguf),
+            self.pool,
+            &mut self.arena,
+            self.stored.as_mut(),
+        )?;
         self.done_bytes += (matrix.rows * matrix.row_bytes()) as u64;
         let step = self.total_bytes / 100;
         if self.done_bytes == self.total_bytes || self.done_bytes - self.reported_bytes > step {
@@ -165,6 +189,7 @@ pub(crate) fn load(
     plan: Arc<Plan>,
     threads: usize,
     (simd, precision): (SimdLevel, Precision),
+    cache: Option<&PackedCache>,
     progress: &mut dyn FnMut(LoadProgress),
 ) -> Result<Scheduler, ModelError> {
     check_sizes(&plan)?;
@@ -177,6 +202,7 @@ pub(crate) fn load(
         gguf: &gguf,
         pool: &pool,
         arena: Arena::default(),
+        stored: cache.map(|cache| Stored::open(cache, plan.matrices().count())),
         progress,
         done_bytes: 0,
         reported_bytes: 0,
@@ -185,6 +211,11 @@ pub(crate) fn load(
     let layers: Result<Vec<_>, _> = plan.layers.iter().map(|it| loader.layer(it)).collect();
     let layers = layers?;
     let head = loader.pack(&plan.head)?;
+    if let Some(stored) = loader.stored.take() {
+        let matrices = layers.iter().flat_map(PackedLayer::matrices);
+        let matrices: Vec<_> = matrices.chain([&head]).collect();
+        stored.keep(&matrices, &pool);
+    }
     let weights = Weights {
         kernels: Kernels::of(simd, precision),
         layers,

@@ -26,6 +26,7 @@ mod gpu_time;
 mod onnx;
 mod onnx_files;
 mod onnx_models;
+mod packed_cache;
 mod plans;
 mod sessions;
 mod spm;

@@ -132,7 +132,7 @@ fn pack_layer(
 ) -> Result<PackedLayer, ModelError> {
     let mut pack = |linear: &Linear| -> Result<PackedLinear, ModelError> {
         Ok(PackedLinear {
-            matrix: Packed::new(&plan.rows(&linear.matrix), pool, arena)?,
+            matrix: Packed::new(&plan.rows(&linear.matrix), pool, arena, None)?,
             bias: flushed(&linear.bias),
         })
     };

@@ -4,12 +4,14 @@
 //! change: the layouts are permutations, and a coefficient is one stated rounding of a scale.
 
 use crate::arithmetic::{flush, round_scaled};
-use crate::cpu::buffer::{Arena, Buffer, Plain};
+use crate::cpu::buffer::{Arena, Buffer, Plain, bytes, bytes_mut};
 use crate::cpu::pool::{Parts, Pool};
 use crate::model::ModelError;
 use crate::model::plan::Rows;
 use crate::quant::{QuantType, Scales32};
 use crate::weights::{coefficient, row_exponent, unit_of};
+
+use super::stored::Stored;
 
 /// Rows of a group.
 pub(super) const ROWS: usize = 16;
@@ -202,6 +204,7 @@ pub(super) const PLANE_COEFFICIENTS: [i32; 2] = [256, 1];
 
 /// What the rows of a group have in common.
 #[derive(Debug, Clone, Copy)]
+#[repr(C)]
 pub(super) struct Group {
     /// 2^-E of each lane's row: scale · this, rounded, is the coefficient.
     pub(super) unit: [f32; ROWS],
@@ -218,16 +221,22 @@ pub(super) struct Packed {
     pub(super) layout: Layout,
 }
 
+#[expect(unsafe_code, reason = "plain numbers")]
+// SAFETY: any bits are an f32 or an i32; no padding, aligned to 4.
+unsafe impl Plain for Group {}
+
 impl Packed {
     pub(super) fn group_count(&self) -> usize {
         self.groups.len()
     }
 
-    /// Packs a matrix. Rows beyond the last, up to a whole group, are zeros.
+    /// Packs a matrix, or takes it from the file of a load before. Rows beyond the last, up to a whole group, are
+    /// zeros.
     pub(super) fn new(
         matrix: &Rows<'_>,
         pool: &Pool,
         arena: &mut Arena,
+        stored: Option<&mut Stored<'_>>,
     ) -> Result<Self, ModelError> {
         let blocks = matrix.columns / COLUMNS;
         let count = matrix.rows.div_ceil(ROWS);
@@ -238,6 +247,18 @@ impl Packed {
                 wanted: "a multiple of 32",
             });
         }
+        let mut layout = Layout::zeroed(matrix.quant, count * blocks, arena)?;
+        if let Some(stored) = stored {
+            let mut groups = vec![Group::NONE; count];
+            if stored.fill(bytes_mut(&mut groups), layout.bytes_mut(), pool) {
+                return Ok(Self {
+                    blocks,
+                    groups,
+                    layout,
+                });
+            }
+            layout.bytes_mut().fill(0);
+        }
         let groups = (0..count)
             .map(|group| Group::new(matrix, group))
             .collect::<Vec<_>>();
@@ -247,28 +268,83 @@ impl Packed {
             blocks,
             pool,
         };
-        let layout = match matrix.quant {
-            QuantType::Q4_0 => Layout::Q4_0(source.fill(arena, put_weights)?),
-            QuantType::Q4_1 => Layout::Q4_1(source.fill(arena, put_weights)?),
-            QuantType::Q4K => Layout::Q4K(source.fill(arena, put_weights)?),
-            QuantType::Q5_0 => Layout::Q5_0(source.fill(arena, put_weights)?),
-            QuantType::Q5_1 => Layout::Q5_1(source.fill(arena, put_weights)?),
-            QuantType::Q5K => Layout::Q5K(source.fill(arena, put_weights)?),
-            QuantType::Q8_0 => Layout::Q8_0(source.fill(arena, put_weights)?),
-            QuantType::Q6K => Layout::Q6K(source.fill(arena, put_weights)?),
-            QuantType::F32 | QuantType::F16 | QuantType::BF16 => {
-                Layout::Shorts(source.fill(arena, put_shorts)?)
-            }
-        };
+        match &mut layout {
+            Layout::Q4_0(blocks) => source.fill(blocks, put_weights),
+            Layout::Q4_1(blocks) => source.fill(blocks, put_weights),
+            Layout::Q4K(blocks) => source.fill(blocks, put_weights),
+            Layout::Q5_0(blocks) => source.fill(blocks, put_weights),
+            Layout::Q5_1(blocks) => source.fill(blocks, put_weights),
+            Layout::Q5K(blocks) => source.fill(blocks, put_weights),
+            Layout::Q8_0(blocks) => source.fill(blocks, put_weights),
+            Layout::Q6K(blocks) => source.fill(blocks, put_weights),
+            Layout::Shorts(blocks) => source.fill(blocks, put_shorts),
+        }
         Ok(Self {
             blocks,
             groups,
             layout,
         })
     }
+
+    /// The memory of the groups, and of the blocks.
+    pub(super) fn bytes(&self) -> (&[u8], &[u8]) {
+        (bytes(&self.groups), self.layout.bytes())
+    }
+}
+
+impl Layout {
+    fn zeroed(quant: QuantType, length: usize, arena: &mut Arena) -> Result<Self, ModelError> {
+        let what = "weights";
+        Ok(match quant {
+            QuantType::Q4_0 => Self::Q4_0(arena.zeroed(length, what)?),
+            QuantType::Q4_1 => Self::Q4_1(arena.zeroed(length, what)?),
+            QuantType::Q4K => Self::Q4K(arena.zeroed(length, what)?),
+            QuantType::Q5_0 => Self::Q5_0(arena.zeroed(length, what)?),
+            QuantType::Q5_1 => Self::Q5_1(arena.zeroed(length, what)?),
+            QuantType::Q5K => Self::Q5K(arena.zeroed(length, what)?),
+            QuantType::Q8_0 => Self::Q8_0(arena.zeroed(length, what)?),
+            QuantType::Q6K => Self::Q6K(arena.zeroed(length, what)?),
+            QuantType::F32 | QuantType::F16 | QuantType::BF16 => {
+                Self::Shorts(arena.zeroed(length, what)?)
+            }
+        })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Q4_0(blocks) => bytes(blocks),
+            Self::Q4_1(blocks) => bytes(blocks),
+            Self::Q4K(blocks) => bytes(blocks),
+            Self::Q5_0(blocks) => bytes(blocks),
+            Self::Q5_1(blocks) => bytes(blocks),
+            Self::Q5K(blocks) => bytes(blocks),
+            Self::Q8_0(blocks) => bytes(blocks),
+            Self::Q6K(blocks) => bytes(blocks),
+            Self::Shorts(blocks) => bytes(blocks),
+        }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Q4_0(blocks) => bytes_mut(blocks),
+            Self::Q4_1(blocks) => bytes_mut(blocks),
+            Self::Q4K(blocks) => bytes_mut(blocks),
+            Self::Q5_0(blocks) => bytes_mut(blocks),
+            Self::Q5_1(blocks) => bytes_mut(blocks),
+            Self::Q5K(blocks) => bytes_mut(blocks),
+            Self::Q8_0(blocks) => bytes_mut(blocks),
+            Self::Q6K(blocks) => bytes_mut(blocks),
+            Self::Shorts(blocks) => bytes_mut(blocks),
+        }
+    }
 }
 
 impl Group {
+    const NONE: Self = Self {
+        unit: [0.0; ROWS],
+        exponent: [0; ROWS],
+    };
+
     fn new(matrix: &Rows<'_>, group: usize) -> Self {
         let mut exponent = [0; ROWS];
         for (offset, exponent) in exponent.iter_mut().enumerate() {
@@ -311,14 +387,12 @@ struct Place<'a> {
 impl Source<'_> {
     fn fill<S: Scales, const W: usize>(
         &self,
-        arena: &mut Arena,
+        blocks: &mut [Block<S, W>],
         put: fn(&mut Block<S, W>, &Place<'_>),
-    ) -> Result<Buffer<Block<S, W>>, ModelError>
-    where
+    ) where
         Block<S, W>: Plain,
     {
-        let mut buffer = arena.zeroed(self.groups.len() * self.blocks, "weights")?;
-        let parts = Parts::new(&mut buffer);
+        let parts = Parts::new(blocks);
         let matrix = self.matrix;
         self.pool.run(self.groups.len(), |group| {
             #[expect(unsafe_code, reason = "each chunk writes its own group")]
@@ -343,7 +417,6 @@ impl Source<'_> {
                 }
             }
         });
-        Ok(buffer)
     }
 }
 

@@ -86,7 +86,7 @@ fn products(
     vectors: &[Vec<f32>],
 ) -> Vec<Vec<f32>> {
     let pool = Pool::new(1).unwrap();
-    let packed = Packed::new(&matrix.rows_in(gguf), &pool, &mut Arena::default()).unwrap();
+    let packed = Packed::new(&matrix.rows_in(gguf), &pool, &mut Arena::default(), None).unwrap();
     let kernels = Kernels::of(level.resolve().unwrap(), Precision::Exact);
     let mut x = Activations::new(matrix.columns, vectors.len()).unwrap();
     let writer = x.begin(vectors.len());
