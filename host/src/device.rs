@@ -12,11 +12,13 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use tussah_inference::{Device, Gpu, GpuCache, GpuChoice, GpuError, GpuInfo, GpuOptions};
-use tussah_manifest::DeviceRequest;
-use zeroize::Zeroizing;
+use tussah_inference::{
+    Device, Gpu, GpuCache, GpuChoice, GpuError, GpuInfo, GpuOptions, PackedCache,
+};
+use tussah_manifest::{DeviceRequest, Digest};
 
 use crate::{
+    engine::WeightsCache,
     failure::Failure,
     home::Home,
     keys::{self, KeyName},
@@ -71,6 +73,8 @@ pub(crate) struct Placement {
     gpu: Option<Arc<Gpu>>,
     /// Somebody asked for the GPU: what cannot run there does not run.
     gpu_only: bool,
+    /// Where what the CPU computes with is kept.
+    weights: Option<WeightsCache>,
 }
 
 impl Placement {
@@ -85,6 +89,11 @@ impl Placement {
     /// Whether what only a CPU can run has to be refused.
     pub(crate) fn gpu_only(&self) -> bool {
         self.gpu_only
+    }
+
+    /// Where a model's packed weights are kept, if they are.
+    pub(crate) fn packed(&self, model: &Digest) -> Option<PackedCache> {
+        self.weights.as_ref()?.of_model(model)
     }
 }
 
@@ -108,30 +117,32 @@ impl Need {
     }
 }
 
-/// Where compiled kernels are kept.
+/// Where compiled kernels and packed weights are kept.
 #[derive(Debug)]
-pub(crate) enum Kernels {
+pub(crate) enum Caches {
     /// In this home's cache, under the key that it keeps.
     Home(Home),
-    /// In this folder, under this key: a process without keys was given it.
-    Folder(PathBuf, Zeroizing<[u8; 32]>),
+    /// In these folders, under the key of the weights: a process without keys was given it.
+    Given {
+        kernels: PathBuf,
+        weights: WeightsCache,
+    },
 }
 
 /// The devices of this process.
 #[derive(Debug)]
 pub(crate) struct Devices {
     wanted: DeviceArgument,
-    /// Where compiled kernels are kept.
-    kernels: Kernels,
+    caches: Caches,
     opened: OnceLock<Option<Arc<Gpu>>>,
 }
 
 impl Devices {
     /// Nothing is opened yet.
-    pub(crate) fn new(wanted: DeviceArgument, kernels: Kernels) -> Self {
+    pub(crate) fn new(wanted: DeviceArgument, caches: Caches) -> Self {
         Self {
             wanted,
-            kernels,
+            caches,
             opened: OnceLock::new(),
         }
     }
@@ -141,6 +152,18 @@ impl Devices {
     /// # Errors
     /// A failure if what was asked for is not here, or manifest and option contradict each other.
     pub(crate) fn place(&self, need: Need, ui: &Ui) -> Result<Placement, Failure> {
+        let placement = self.choose(need, ui)?;
+        let weights = need.models.then(|| match &self.caches {
+            Caches::Given { weights, .. } => Some(weights.clone()),
+            Caches::Home(home) => WeightsCache::of_home(home, ui),
+        });
+        Ok(Placement {
+            weights: weights.flatten(),
+            ..placement
+        })
+    }
+
+    fn choose(&self, need: Need, ui: &Ui) -> Result<Placement, Failure> {
         use DeviceArgument::{Auto, Cpu, Gpu, Named};
         match (&self.wanted, need.request) {
             (Cpu, DeviceRequest::Gpu) => Err(contradiction("gpu", "cpu")
@@ -177,7 +200,7 @@ impl Devices {
         }
         Ok(Placement {
             gpu,
-            gpu_only: false,
+            ..Placement::default()
         })
     }
 
@@ -185,6 +208,7 @@ impl Devices {
         Ok(Placement {
             gpu: Some(self.open(choice, ui).map_err(failure)?),
             gpu_only: true,
+            ..Placement::default()
         })
     }
 
@@ -195,7 +219,7 @@ impl Devices {
         }
         let options = GpuOptions {
             choice: choice.clone(),
-            cache: cache(&self.kernels, ui),
+            cache: cache(&self.caches, ui),
             ..GpuOptions::default()
         };
         let opened = Gpu::open(&options);
@@ -209,11 +233,11 @@ impl Devices {
 }
 
 /// The cache of kernels. What is wrong with it costs each start their compilation, and is said.
-fn cache(kernels: &Kernels, ui: &Ui) -> Option<GpuCache> {
+fn cache(caches: &Caches, ui: &Ui) -> Option<GpuCache> {
     let ui = *ui;
-    let (folder, key) = match kernels {
-        Kernels::Folder(folder, key) => (folder.clone(), key.clone()),
-        Kernels::Home(home) => {
+    let (folder, key) = match caches {
+        Caches::Given { kernels, weights } => (kernels.clone(), weights.key.clone()),
+        Caches::Home(home) => {
             let key = keys::load_or_create(home, KeyName::Cache).map_err(|error| error.to_string());
             let folder = home.folder("cache/gpu").map_err(|error| error.to_string());
             match key.and_then(|key| Ok((folder?, key))) {
@@ -293,8 +317,17 @@ mod tests {
 
     fn place(wanted: &str, request: DeviceRequest, models: bool) -> Result<Placement, Failure> {
         let Ok(wanted) = wanted.parse();
-        let nowhere = Kernels::Folder(PathBuf::new(), Zeroizing::new([0; 32]));
-        Devices::new(wanted, nowhere).place(Need { request, models }, &Ui::new(true))
+        let ui = Ui::new(true);
+        let nowhere = Caches::Given {
+            kernels: PathBuf::new(),
+            weights: WeightsCache {
+                folder: PathBuf::new(),
+                key: [0; 32].into(),
+                bytes_max: 0,
+                ui,
+            },
+        };
+        Devices::new(wanted, nowhere).place(Need { request, models }, &ui)
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! opened, kept while there is room for them. It never falls back to another device or engine.
 
 mod kept;
+mod weights;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -25,6 +26,7 @@ use crate::{
     ui::Ui,
 };
 use kept::{InUse, Kept, Left, LoadFailure, NoRoom};
+pub(crate) use weights::{WEIGHTS_CACHE_GB, WeightsCache};
 
 /// How long a job waits until models that others use make room for its own.
 const ROOM_TIME_MAX: Duration = Duration::from_secs(60);
@@ -165,18 +167,24 @@ pub(crate) fn load(
     text_alone(&path)?;
     let loading = ui.bytes_bar("loading", size);
     let mut progress = |at: LoadProgress| loading.set(at.done_bytes);
-    Ok(Arc::new(open(&path, options, placement, &mut progress)?))
+    Ok(Arc::new(open(
+        (&path, digest),
+        options,
+        placement,
+        &mut progress,
+    )?))
 }
 
 /// Opens a model where it goes. What only a CPU can run goes there, unless somebody asked for a GPU.
 fn open(
-    path: &Path,
+    (path, digest): (&Path, &Digest),
     options: LoadOptions,
     placement: &Placement,
     progress: &mut dyn FnMut(LoadProgress),
 ) -> Result<Model, ModelError> {
     let there = LoadOptions {
         device: placement.device(),
+        packed: placement.packed(digest),
         ..options.clone()
     };
     match Model::open(path, &there, progress) {
@@ -317,7 +325,12 @@ impl StoredModels {
                 total_bytes: at.total_bytes,
             });
         };
-        let model = open(&path, options, &self.placement, &mut progress)?;
+        let model = open(
+            (&path, &model.digest),
+            options,
+            &self.placement,
+            &mut progress,
+        )?;
         Ok(LoadedModel::Text(Arc::new(model)))
     }
 

@@ -26,7 +26,7 @@ pub(crate) enum KeyName {
     Provider,
     /// Derives the nonces of local runs.
     LocalSecret,
-    /// Authenticates compiled code and GPU kernels in the cache.
+    /// Authenticates compiled code, GPU kernels and packed weights in the cache.
     Cache,
     /// The same in the cache of `tussah serve`, whose worker has this key: what strangers' jobs
     /// could have written there is read by no other command.

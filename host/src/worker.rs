@@ -28,8 +28,8 @@ use zeroize::Zeroizing;
 
 use crate::{
     blobs::Blobs,
-    device::{self, DeviceArgument, Devices, Kernels, Need},
-    engine::{Room, StoredModels},
+    device::{self, Caches, DeviceArgument, Devices, Need},
+    engine::{Room, StoredModels, WeightsCache},
     exit_code::Exit,
     failure::Failure,
     home::Home,
@@ -60,6 +60,8 @@ pub(crate) struct Settings {
     pub(crate) model_memory_gb: Option<u32>,
     /// GB of compiled code that are kept; 4 if it does not say.
     pub(crate) code_cache_gb: Option<u32>,
+    /// GB of packed weights that are kept.
+    pub(crate) weights_cache_gb: u32,
     /// Refuse to work where the kernel does not enforce everything.
     pub(crate) require_isolation: bool,
 }
@@ -134,6 +136,7 @@ struct Place {
     blobs_folder: PathBuf,
     code: PathBuf,
     kernels: PathBuf,
+    weights: PathBuf,
 }
 
 impl Place {
@@ -145,6 +148,7 @@ impl Place {
             blobs_folder: home.folder("blobs")?,
             code: home.folder("cache/serve/code")?,
             kernels: home.folder("cache/serve/gpu")?,
+            weights: home.folder("cache/serve/weights")?,
         })
     }
 
@@ -154,9 +158,8 @@ impl Place {
         reach.read.extend(settings.onnx.library());
         let drivers = drivers::reach(|name| std::env::var_os(name), &self.home);
         reach.read.extend(drivers);
-        reach
-            .write
-            .extend([self.code.clone(), self.kernels.clone()]);
+        let caches = [&self.code, &self.kernels, &self.weights];
+        reach.write.extend(caches.map(PathBuf::clone));
         reach
     }
 }
@@ -254,7 +257,16 @@ impl Worker {
             arithmetic: exact_profile().to_owned(),
         })
         .map_err(Failure::host)?;
-        let devices = Devices::new(settings.device, Kernels::Folder(place.kernels, cache_key));
+        let caches = Caches::Given {
+            kernels: place.kernels,
+            weights: WeightsCache {
+                folder: place.weights,
+                key: cache_key,
+                bytes_max: bytes(settings.weights_cache_gb),
+                ui: *ui,
+            },
+        };
+        let devices = Devices::new(settings.device, caches);
         let placement = devices.place(Need::anywhere(true), ui)?;
         let asked = settings.model_memory_gb.map(bytes);
         let (device, room) = match placement.device() {

@@ -41,4 +41,5 @@ mod verify;
 mod verify_causes;
 mod wallets;
 mod watch;
+mod weights;
 mod worker;

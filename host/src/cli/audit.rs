@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     blobs::Blobs,
-    device::{DeviceArgument, Devices, Kernels, Need},
+    device::{Caches, DeviceArgument, Devices, Need},
     exit_code::Exit,
     failure::Failure,
     home::Home,
@@ -127,7 +127,7 @@ impl Arguments {
         };
         let need = Need::anywhere(!job.manifest.job.models.is_empty());
         let settings = Settings {
-            placement: Devices::new(self.device.clone(), Kernels::Home(sources.home.clone()))
+            placement: Devices::new(self.device.clone(), Caches::Home(sources.home.clone()))
                 .place(need, ui)?,
             threads: self.threads,
             onnx: self.onnx.clone(),

@@ -14,7 +14,7 @@ use self::{
 use super::model::model_name;
 use crate::{
     blobs::Blobs,
-    device::{DeviceArgument, Devices, Kernels, Need},
+    device::{Caches, DeviceArgument, Devices, Need},
     exit_code::Exit,
     failure::Failure,
     grams::{self, grams},
@@ -129,7 +129,7 @@ impl Arguments {
         let placement = match chosen.is_empty() {
             true => None,
             false => {
-                let devices = Devices::new(self.device.clone(), Kernels::Home(home));
+                let devices = Devices::new(self.device.clone(), Caches::Home(home));
                 Some(devices.place(Need::anywhere(true), ui)?)
             }
         };

@@ -19,7 +19,7 @@ use tussah_settlement::Address;
 use crate::{
     blobs::Blobs,
     chain_option::{ApiKeyOption, ChainOption, address},
-    device::{DeviceArgument, Devices, Kernels, Need},
+    device::{Caches, DeviceArgument, Devices, Need},
     exit_code::Exit,
     failure::Failure,
     grams,
@@ -163,7 +163,7 @@ struct UsedView {
 
 impl Arguments {
     pub(super) fn run(self, ui: &Ui) -> Result<Exit, Failure> {
-        let devices = Devices::new(self.device.clone(), Kernels::Home(Home::open()?));
+        let devices = Devices::new(self.device.clone(), Caches::Home(Home::open()?));
         let interrupt = Interrupt::install()?;
         if !self.watch {
             return self.once(ui, &Self::sources(&interrupt)?, &devices);

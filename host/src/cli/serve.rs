@@ -14,6 +14,7 @@ use tussah_manifest::Nanograms;
 use crate::{
     chain_option::ApiKeyOption,
     device::DeviceArgument,
+    engine::WEIGHTS_CACHE_GB,
     exit_code::Exit,
     failure::Failure,
     home::Home,
@@ -196,6 +197,10 @@ pub(crate) struct WorkOptions {
     /// GB of compiled code that are kept; what was not used for longest makes room. 4, if not set.
     #[arg(long, value_name = "GB", value_parser = clap::value_parser!(u32).range(1..))]
     code_cache_gb: Option<u32>,
+    /// GB of models' weights that are kept as the CPU computes with them, so that they load sooner; what was
+    /// not used for longest makes room, 0 keeps none. 16, if not set.
+    #[arg(long, value_name = "GB")]
+    weights_cache_gb: Option<u32>,
     /// Do not start where the kernel cannot keep jobs from this machine's files and network.
     #[arg(long)]
     require_isolation: bool,
@@ -302,6 +307,10 @@ impl Options {
         over(&mut worker.threads, work.threads.map(Whole));
         over(&mut models.memory_gb, work.model_memory_gb.map(Whole));
         over(&mut worker.code_cache_gb, work.code_cache_gb.map(Whole));
+        over(
+            &mut worker.weights_cache_gb,
+            work.weights_cache_gb.map(Whole),
+        );
         let isolation = work.require_isolation.then_some(true);
         over(&mut worker.require_isolation, isolation);
         #[cfg(feature = "onnx")]
@@ -331,6 +340,7 @@ impl WorkOptions {
             onnx: self.onnx.clone(),
             model_memory_gb: self.model_memory_gb,
             code_cache_gb: self.code_cache_gb,
+            weights_cache_gb: self.weights_cache_gb.unwrap_or(WEIGHTS_CACHE_GB),
             require_isolation: self.require_isolation,
         }
     }

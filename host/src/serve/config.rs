@@ -17,6 +17,7 @@ use tussah_manifest::Nanograms;
 use crate::{
     chain_option::{Recipient, recipient},
     device::DeviceArgument,
+    engine::WEIGHTS_CACHE_GB,
     exit_code::Exit,
     failure::{Failure, file_failure},
     input,
@@ -222,6 +223,8 @@ pub(crate) struct Worker {
     pub(crate) threads: Option<Whole<0, 256>>,
     /// GB of compiled code that are kept.
     pub(crate) code_cache_gb: Option<Whole<1, { u32::MAX }>>,
+    /// GB of packed weights that are kept; 0 keeps none.
+    pub(crate) weights_cache_gb: Option<Whole<0, { u32::MAX }>>,
     /// Whether a system that confines nothing is good enough.
     pub(crate) require_isolation: Option<bool>,
     /// Seconds after which a worker that answers nothing is started anew.
@@ -264,6 +267,8 @@ impl Config {
         let device = worker.device.as_ref().map(|name| name.0.clone());
         let threads = worker.threads.map_or(0, |threads| threads.0);
         let code_cache_gb = worker.code_cache_gb.map_or(4, |Whole(gb)| gb);
+        let weights_cache_gb = worker.weights_cache_gb.map(|Whole(gb)| gb);
+        let weights_cache_gb = weights_cache_gb.unwrap_or(WEIGHTS_CACHE_GB);
         let mut arguments: Vec<OsString> = vec![
             "--device".into(),
             device.unwrap_or_default().to_string().into(),
@@ -271,6 +276,8 @@ impl Config {
             threads.to_string().into(),
             "--code-cache-gb".into(),
             code_cache_gb.to_string().into(),
+            "--weights-cache-gb".into(),
+            weights_cache_gb.to_string().into(),
         ];
         #[cfg(feature = "onnx")]
         if let Some(library) = &worker.onnxruntime {

@@ -16,7 +16,7 @@ use tussah_manifest::ModelName;
 
 use super::{Store, model_name};
 use crate::{
-    device::{DeviceArgument, Devices, Kernels, Need, Placement},
+    device::{Caches, DeviceArgument, Devices, Need, Placement},
     engine,
     exit_code::Exit,
     failure::Failure,
@@ -177,7 +177,7 @@ impl Arguments {
     /// The oracle is the CPU's: it needs no GPU, and where one is asked for it is refused.
     fn placement(&self, store: &Store, ui: &Ui) -> Result<Placement, Failure> {
         let models = self.engine == EngineName::Exact;
-        let devices = Devices::new(self.device.clone(), Kernels::Home(store.home.clone()));
+        let devices = Devices::new(self.device.clone(), Caches::Home(store.home.clone()));
         devices.place(Need::anywhere(models), ui)
     }
 
