@@ -59,6 +59,8 @@ pub(crate) struct Fresh {
 pub(crate) enum Step {
     /// Lay out an archive in [`Fresh::source`].
     Unpack,
+    /// Fetch a commit into [`Fresh::source`].
+    Repository,
     /// Fetch packages into CARGO_HOME.
     Fetch,
     /// Unpack them there, and find out what would be built.
@@ -79,6 +81,12 @@ const FETCHING: [&str; 9] = [
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
 ];
+
+impl Step {
+    fn has_network(self) -> bool {
+        matches!(self, Self::Repository | Self::Fetch)
+    }
+}
 
 impl Fresh {
     /// Makes the folders; `read` is what the build reads besides the toolchain and the system.
@@ -150,7 +158,7 @@ impl Fresh {
             let host = self.host.to_uppercase().replace(['-', '.'], "_");
             command.env(format!("CARGO_TARGET_{host}_LINKER"), "cc");
         }
-        if step == Step::Fetch {
+        if step.has_network() {
             for name in FETCHING {
                 if let Some(value) = std::env::var_os(name) {
                     command.env(name, value);
@@ -164,6 +172,7 @@ impl Fresh {
     fn folders(&self, step: Step) -> (Vec<PathBuf>, Vec<PathBuf>) {
         let (write, read): (&[&str], &[&str]) = match step {
             Step::Unpack => (&["tmp", "source"], &[]),
+            Step::Repository => (&["tmp", "home", "source"], &[]),
             Step::Fetch => (&["tmp", "home", "cargo"], &[]),
             Step::Plan => (&["tmp", "home", "cargo", "target"], &[]),
             Step::Build => (&["tmp", "home", "target"], &["cargo"]),
@@ -196,7 +205,7 @@ impl Fresh {
             for path in hidden() {
                 command.arg("--hide").arg(path);
             }
-            if step == Step::Fetch {
+            if step.has_network() {
                 command.arg("--network");
             }
             if self.layers.namespaces {

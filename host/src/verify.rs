@@ -7,6 +7,7 @@
 pub(crate) mod compare;
 mod configuration;
 mod dependencies;
+mod fetch;
 mod fields;
 mod plan;
 mod recorded;
@@ -35,6 +36,7 @@ use crate::{
 
 use compare::Difference;
 use configuration::Setting;
+use fetch::Expected;
 use fields::Field;
 use plan::{NoPlan, Plan};
 use recorded::{Recorded, cause, job_place};
@@ -44,8 +46,8 @@ use step::Bounds;
 #[derive(Debug)]
 pub(crate) struct Question {
     pub(crate) given: Given,
-    /// A folder or an archive.
-    pub(crate) source: PathBuf,
+    /// A folder or an archive; where the module says, if not given, and else this folder.
+    pub(crate) source: Option<PathBuf>,
     /// The job's folder below the source, if what was given does not say.
     pub(crate) job: Option<String>,
     pub(crate) confine: Confine,
@@ -217,9 +219,24 @@ fn rebuild(
     let (root, _kept) = (&work.0, &work.1);
     // Asked where no file of the source can choose another.
     let toolchain = Toolchain::of(root)?;
-    let archive = question.source.is_file();
-    let given = fs::canonicalize(&question.source)
-        .map_err(|error| file_failure("open", &question.source, error))?;
+    let fresh = |at: &Path, read: Vec<PathBuf>, wasm_std: &toolchain::WasmStd| {
+        Fresh::new(at, &toolchain, wasm_std, read, layers.clone())
+    };
+    let expected = match &question.source {
+        Some(_) => None,
+        None => Expected::of(recorded.info.as_ref(), question.offline)?,
+    };
+    let source = match (&question.source, &expected) {
+        (Some(source), _) => source.clone(),
+        (None, Some(expected)) => {
+            let fetching = root.join("fetching");
+            let fetching = fresh(&fetching, Vec::new(), &toolchain::WasmStd::Installed)?;
+            expected.fetch(&fetching, question.timeout, ui, interrupt)?
+        }
+        (None, None) => PathBuf::from("."),
+    };
+    let archive = source.is_file();
+    let given = fs::canonicalize(&source).map_err(|error| file_failure("open", &source, error))?;
     // The source is no place to write in: only the surroundings are.
     let surroundings = root.join("build");
     let copied = root.join("source");
@@ -228,9 +245,6 @@ fn rebuild(
         read.push(given.clone());
     }
     fs::create_dir_all(&copied).map_err(|error| file_failure("create", &copied, error))?;
-    let fresh = |at: &Path, read: Vec<PathBuf>, wasm_std: &toolchain::WasmStd| {
-        Fresh::new(at, &toolchain, wasm_std, read, layers.clone())
-    };
     let mut left_out = Vec::new();
     let unpacked = {
         let _spinner = ui.spinner("reading the source");
@@ -242,12 +256,17 @@ fn rebuild(
                 // What is built is what was listed, where no build can write.
                 source::copy(&unpacked.root, &copied)?
             }
+            // A commit's files, all of them.
+            false if expected.is_some() => source::copy(&given, &copied)?,
             false => {
                 left_out = source::copy_working(&given, &copied)?;
                 source::list(&copied)?
             }
         }
     };
+    if let Some(expected) = &expected {
+        expected.check(&unpacked.sha256)?;
+    }
     let place = job_place(question, recorded, &unpacked)?;
     let folder = unpacked.root.join(&place);
     let description = build::read_description(&folder)?;

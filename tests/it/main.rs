@@ -39,6 +39,7 @@ mod usage;
 mod verified;
 mod verify;
 mod verify_causes;
+mod verify_fetch;
 mod wallets;
 mod watch;
 mod weights;

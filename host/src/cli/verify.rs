@@ -28,6 +28,7 @@ const EXAMPLES: &str = "\
 Examples:
   tussah verify manifest.toml --source job.tar.gz   Build it again and compare
   tussah verify module.wasm --source . --json       The same of a module alone
+  tussah verify module.wasm                         From where it says that its source is
   tussah verify manifest.toml --source . --sign claim.cbor
                                                     And sign what came of it
   tussah verify manifest.toml --claim claim.cbor --key ed25519:…
@@ -44,14 +45,10 @@ pub(crate) struct Arguments {
     /// A manifest, with module.wasm beside it if it is there, or a module.
     #[arg(value_name = "MANIFEST|MODULE", required_unless_present = "claim")]
     given: Option<PathBuf>,
-    /// The source: a folder, or an archive that `tar` reads.
-    #[arg(
-        long,
-        default_value = ".",
-        value_name = "DIR|TARBALL",
-        conflicts_with = "claim"
-    )]
-    source: PathBuf,
+    /// The source: a folder, or an archive that `tar` reads. If not given, it is fetched from where
+    /// the module says that it is, and is this folder where it says nothing.
+    #[arg(long, value_name = "DIR|TARBALL", conflicts_with = "claim")]
+    source: Option<PathBuf>,
     /// The job's folder below the source, where the module does not say.
     #[arg(long, value_name = "DIR", conflicts_with = "claim")]
     job: Option<String>,
