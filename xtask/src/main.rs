@@ -5,6 +5,7 @@
 //! Never: changes a tracked file (but `contracts --write` and `page --write`), or needs anything but
 //! Rust, a C compiler and Python's pip; only `contracts` and `page` need node, and `page` Chromium.
 
+mod aarch64;
 mod bench;
 mod ci;
 mod command;
@@ -75,6 +76,8 @@ enum Task {
     Package,
     /// Build every job in all surroundings, and `tussah` from two paths: the same bytes each time
     VerifyAll(verify_all::VerifyAllArgs),
+    /// Run the NEON kernels and the committed bits on an emulated aarch64
+    Aarch64,
     /// Check the house rules that no other tool checks; quick
     Tidy,
 }
@@ -100,6 +103,7 @@ fn main() -> ExitCode {
         Task::Page(args) => page::task(args),
         Task::Package => package::run(),
         Task::VerifyAll(args) => verify_all::run(&args),
+        Task::Aarch64 => aarch64::task(),
         Task::Tidy => workspace::Workspace::ask().and_then(|workspace| tidy::check(&workspace)),
     };
     match result {

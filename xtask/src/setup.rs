@@ -20,7 +20,7 @@ const JOB_TARGETS: [&str; 2] = ["wasm32-wasip2", "wasm32-wasip1"];
 pub(crate) struct SetupArgs {
     /// Where std for wasm comes from: `auto` takes the first of the other ways that works
     #[arg(long, value_enum, default_value_t, env = "TUSSAH_WASM_STD")]
-    wasm_std: wasm_std::Way,
+    pub(crate) wasm_std: wasm_std::Way,
     /// Fetch the models of all tests, not only the demonstration's
     #[arg(long)]
     all_models: bool,

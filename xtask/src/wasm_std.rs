@@ -1,4 +1,4 @@
-//! Rust's standard library for a wasm target.
+//! Rust's standard library for a wasm target, or for another CPU's Linux on which tests run.
 //!
 //! In: the installed rustc, and one of: std that came with it, rustup, std's sources.
 //! Out: std where `tussah build` looks: in the toolchain, or in
@@ -73,6 +73,17 @@ pub(crate) fn ensure(home: &Path, target: &str, way: Way) -> Result<()> {
     })
 }
 
+/// The private sysroot with std for `target`, which [`ensure`] has made, if the toolchain has none.
+///
+/// # Errors
+/// There is no rustc.
+pub(crate) fn sysroot(home: &Path, target: &str) -> Result<Option<PathBuf>> {
+    let toolchain = Toolchain::ask()?;
+    let sysroot = home.join("sysroots").join(toolchain.name());
+    let is_private = is_complete(&sysroot, target) && !toolchain.has_std(target);
+    Ok(is_private.then_some(sysroot))
+}
+
 /// Builds std beside its final place, tries it, then moves it there in one step.
 fn from_source(home: &Path, toolchain: &Toolchain, sysroot: &Path, target: &str) -> Result<()> {
     let begun = Instant::now();
@@ -89,7 +100,9 @@ fn from_source(home: &Path, toolchain: &Toolchain, sysroot: &Path, target: &str)
     let sources = sources::find(toolchain, target, work.path())?;
     let staged = work.path().join("sysroot");
     let digest = build::build(toolchain, &sources, target, work.path(), &staged)?;
-    build::try_out(&staged, target, work.path())?;
+    if libc_folder(target)?.is_some() {
+        build::try_out(&staged, target, work.path())?;
+    }
 
     let place = target_folder(sysroot, target);
     fs::create_dir_all(place.parent().context("a target folder has a parent")?)?;
@@ -148,7 +161,9 @@ fn record(
     let mut entry = toml::Table::new();
     entry.insert("digest".to_owned(), digest.into());
     entry.insert("rust_source".to_owned(), sources.rust_origin.clone().into());
-    entry.insert("wasi_libc".to_owned(), sources.libc_origin.clone().into());
+    if let Some(libc) = &sources.libc {
+        entry.insert("wasi_libc".to_owned(), libc.origin.clone().into());
+    }
     record.insert(target.to_owned(), entry.into());
 
     let mut file = tempfile::NamedTempFile::new_in(sysroot)?;
@@ -173,11 +188,12 @@ fn folder_bytes(folder: &Path) -> Result<u64> {
     Ok(sum)
 }
 
-/// The name that Debian's wasi-libc gives to `target`'s folder.
-fn libc_folder(target: &str) -> Result<&'static str> {
+/// The name that Debian's wasi-libc gives to `target`'s folder; none where the linker brings a libc.
+fn libc_folder(target: &str) -> Result<Option<&'static str>> {
     match target {
-        "wasm32-wasip2" => Ok("wasm32-wasip2"),
-        "wasm32-wasip1" => Ok("wasm32-wasi"),
-        other => bail!("no recipe for std of {other}; known are wasm32-wasip2 and wasm32-wasip1"),
+        "wasm32-wasip2" => Ok(Some("wasm32-wasip2")),
+        "wasm32-wasip1" => Ok(Some("wasm32-wasi")),
+        "aarch64-unknown-linux-gnu" => Ok(None),
+        other => bail!("no recipe for std of {other}"),
     }
 }

@@ -79,10 +79,12 @@ pub(super) fn build(
     let lib = sysroot.join("lib/rustlib").join(target).join("lib");
     fs::create_dir_all(lib.join("self-contained"))?;
     collect(&output.join(target).join("release/deps"), &lib)?;
-    for name in LIBC_FILES {
-        let from = sources.libc.join(name);
-        fs::copy(&from, lib.join("self-contained").join(name))
-            .with_context(|| format!("wasi-libc lacks {}", from.display()))?;
+    if let Some(libc) = &sources.libc {
+        for name in LIBC_FILES {
+            let from = libc.folder.join(name);
+            fs::copy(&from, lib.join("self-contained").join(name))
+                .with_context(|| format!("wasi-libc lacks {}", from.display()))?;
+        }
     }
     digest(&lib)
 }

@@ -30,12 +30,19 @@ const ADVICE: &str = "install the target by `rustup target add`, or set TUSSAH_R
 pub(super) struct Sources {
     /// The folder with `std/`, `core/` and `Cargo.lock`.
     pub(super) library: PathBuf,
-    /// The folder with `libc.a` and the start files.
-    pub(super) libc: PathBuf,
     /// What the library came from, for the record.
     pub(super) rust_origin: String,
-    /// What libc came from, for the record.
-    pub(super) libc_origin: String,
+    /// Of a wasm target.
+    pub(super) libc: Option<Libc>,
+}
+
+/// Wasi-libc.
+#[derive(Debug)]
+pub(super) struct Libc {
+    /// The folder with `libc.a` and the start files.
+    pub(super) folder: PathBuf,
+    /// What it came from, for the record.
+    pub(super) origin: String,
 }
 
 /// Takes the sources that the environment names, else downloads them into `work`.
@@ -45,32 +52,43 @@ pub(super) struct Sources {
 pub(super) fn find(toolchain: &Toolchain, target: &str, work: &Path) -> Result<Sources> {
     let rust = env::var_os("TUSSAH_RUST_SRC").filter(|path| !path.is_empty());
     let libc = env::var_os("TUSSAH_WASI_LIBC").filter(|path| !path.is_empty());
+    let takes_libc = libc_folder(target)?.is_some();
     match (rust, libc) {
+        (Some(rust), _) if !takes_libc => named_rust(Path::new(&rust), work),
+        (None, _) if !takes_libc => packaged(toolchain, target, work).context(ADVICE),
         (Some(rust), Some(libc)) => named(Path::new(&rust), Path::new(&libc), target, work),
         (None, None) => packaged(toolchain, target, work).context(ADVICE),
         _ => bail!("set both TUSSAH_RUST_SRC and TUSSAH_WASI_LIBC, or neither"),
     }
 }
 
-fn named(rust: &Path, libc: &Path, target: &str, work: &Path) -> Result<Sources> {
+fn named_rust(rust: &Path, work: &Path) -> Result<Sources> {
     let library = [rust.join("library"), rust.to_path_buf()]
         .into_iter()
         .find(|folder| folder.join("std/Cargo.toml").is_file())
         .with_context(|| format!("TUSSAH_RUST_SRC: no library/std in {}", rust.display()))?;
-    let libc = [
-        libc.join(target),
-        libc.join(libc_folder(target)?),
-        libc.to_path_buf(),
-    ]
-    .into_iter()
-    .find(|folder| folder.join("libc.a").is_file())
-    .with_context(|| format!("TUSSAH_WASI_LIBC: no {target}/libc.a in {}", libc.display()))?;
     Ok(Sources {
         // Paths that std is built from are replaced by prefix, so they must be the real ones.
         library: fs::canonicalize(with_present_members(library, work)?)?,
-        libc,
         rust_origin: "TUSSAH_RUST_SRC".to_owned(),
-        libc_origin: "TUSSAH_WASI_LIBC".to_owned(),
+        libc: None,
+    })
+}
+
+fn named(rust: &Path, libc: &Path, target: &str, work: &Path) -> Result<Sources> {
+    let sources = named_rust(rust, work)?;
+    let folders = [target, libc_folder(target)?.unwrap_or_default(), ""];
+    let folder = folders
+        .into_iter()
+        .map(|name| libc.join(name))
+        .find(|folder| folder.join("libc.a").is_file())
+        .with_context(|| format!("TUSSAH_WASI_LIBC: no {target}/libc.a in {}", libc.display()))?;
+    Ok(Sources {
+        libc: Some(Libc {
+            folder,
+            origin: "TUSSAH_WASI_LIBC".to_owned(),
+        }),
+        ..sources
     })
 }
 
@@ -134,12 +152,16 @@ fn packaged(toolchain: &Toolchain, target: &str, work: &Path) -> Result<Sources>
             let rust = apt.version("rust-src", |version| {
                 is_of_release(version, &toolchain.release)
             })?;
-            let libc = apt.version("wasi-libc", |_| true)?;
-            let (Some(rust), Some(libc)) = (rust, libc) else {
+            let libc = match libc_folder(target)? {
+                None => None,
+                Some(folder) => apt.version("wasi-libc", |_| true)?.map(|it| (it, folder)),
+            };
+            let lacks_libc = libc.is_none() && libc_folder(target)?.is_some();
+            let (Some(rust), false) = (rust, lacks_libc) else {
                 refusals.push(format!("{suite}: no rust-src {}", toolchain.release));
                 continue;
             };
-            return apt.fetch(&rust, &libc, target);
+            return apt.fetch(&rust, libc, target);
         }
     }
     bail!(
@@ -246,17 +268,18 @@ impl Apt {
         Ok(versions.find(|version| wanted(version)).map(str::to_owned))
     }
 
-    /// Downloads both packages and unpacks the parts that are needed.
-    fn fetch(&self, rust: &str, libc: &str, target: &str) -> Result<Sources> {
+    /// Downloads the packages and unpacks the parts that are needed; of libc, with its folder.
+    fn fetch(&self, rust: &str, libc: Option<(String, &str)>, target: &str) -> Result<Sources> {
+        let mut wanted = vec![format!("rust-src={rust}")];
+        wanted.extend(libc.iter().map(|(libc, _)| format!("wasi-libc={libc}")));
         ui::say(&format!(
-            "setup: downloading rust-src {rust} and wasi-libc {libc} from {} (about 44 MiB)",
+            "setup: downloading {} from {} (about 44 MiB)",
+            wanted.join(" and ").replace('=', " "),
             self.suite
         ));
-        let wanted = [format!("rust-src={rust}"), format!("wasi-libc={libc}")];
         command::output(self.command("apt-get").arg("download").args(&wanted))?;
         let unpacked = self.folder.join("unpacked");
         fs::create_dir_all(&unpacked)?;
-        let libc_folder = format!("usr/lib/{}", libc_folder(target)?);
         for entry in fs::read_dir(&self.folder)? {
             let path = entry?.path();
             let name = path
@@ -266,8 +289,8 @@ impl Apt {
                 .into_owned();
             if name.starts_with("rust-src_") {
                 unpack(&path, &unpacked, "./usr/src/*/library")?;
-            } else if name.starts_with("wasi-libc_") {
-                unpack(&path, &unpacked, &format!("./{libc_folder}"))?;
+            } else if let (true, Some((_, folder))) = (name.starts_with("wasi-libc_"), &libc) {
+                unpack(&path, &unpacked, &format!("./usr/lib/{folder}"))?;
             }
         }
         let mut library = None;
@@ -277,16 +300,22 @@ impl Apt {
                 library = Some(folder);
             }
         }
-        let libc_path = unpacked.join(libc_folder);
-        ensure!(
-            libc_path.join("libc.a").is_file(),
-            "wasi-libc {libc} holds no {target}"
-        );
+        let libc = match libc {
+            None => None,
+            Some((version, folder)) => {
+                let folder = unpacked.join("usr/lib").join(folder);
+                ensure!(
+                    folder.join("libc.a").is_file(),
+                    "wasi-libc {version} holds no {target}"
+                );
+                let origin = format!("Debian {} wasi-libc {version}", self.suite);
+                Some(Libc { folder, origin })
+            }
+        };
         Ok(Sources {
             library: fs::canonicalize(library.context("rust-src holds no library/std")?)?,
-            libc: libc_path,
             rust_origin: format!("Debian {} rust-src {rust}", self.suite),
-            libc_origin: format!("Debian {} wasi-libc {libc}", self.suite),
+            libc,
         })
     }
 }
