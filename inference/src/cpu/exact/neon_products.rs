@@ -13,7 +13,7 @@ macro_rules! products_at {
         use super::activations::{Activations, HALF_TILE, TILE, Tile};
         use super::fast::powers;
         use super::generic::finish;
-        use super::neon_products::products_of;
+        use super::neon_products::{by_tiles, products_of};
         use super::neon_weights::{
             LANES, Sums, coefficients, missing, scales, weights,
         };
@@ -23,58 +23,8 @@ macro_rules! products_at {
         };
         use crate::arithmetic::scale2;
 
-        /// Groups of rows times all tokens.
-        #[$feature]
-        pub(super) fn product(
-            packed: &Packed,
-            first: usize,
-            x: &Activations,
-            out: &mut [f32],
-        ) {
-            let groups = out.chunks_exact_mut(x.tokens() * ROWS);
-            for (group, out) in (first..).zip(groups) {
-                let range = group * packed.blocks..(group + 1) * packed.blocks;
-                let (info, layout) = (&packed.groups[group], &packed.layout);
-                let mut token = 0;
-                while let Some(tile) = x.tile(token) {
-                    let out = &mut out[token * ROWS..][..tile.width * ROWS];
-                    let range = range.clone();
-                    token += tile.width;
-                    // With many tokens the sums of one quarter of the rows fill the registers.
-                    match tile.width {
-                        TILE => with_layout!(layout, range, of_tile, info, &tile, out),
-                        HALF_TILE => with_layout!(layout, range, of_half, info, &tile, out),
-                        _ => with_layout!(layout, range, of_one, info, &tile, out),
-                    }
-                }
-            }
-        }
-
-        /// The same in the fast profile.
-        #[$feature]
-        pub(super) fn fast_product(
-            packed: &Packed,
-            first: usize,
-            x: &Activations,
-            out: &mut [f32],
-        ) {
-            let groups = out.chunks_exact_mut(x.tokens() * ROWS);
-            for (group, out) in (first..).zip(groups) {
-                let range = group * packed.blocks..(group + 1) * packed.blocks;
-                let (info, layout) = (&packed.groups[group], &packed.layout);
-                let mut token = 0;
-                while let Some(tile) = x.tile(token) {
-                    let out = &mut out[token * ROWS..][..tile.width * ROWS];
-                    let range = range.clone();
-                    token += tile.width;
-                    match tile.width {
-                        TILE => with_layout!(layout, range, fast_of_tile, info, &tile, out),
-                        HALF_TILE => with_layout!(layout, range, fast_of_half, info, &tile, out),
-                        _ => with_layout!(layout, range, fast_of_one, info, &tile, out),
-                    }
-                }
-            }
-        }
+        by_tiles!(#[$feature], product, of_tile, of_half, of_one);
+        by_tiles!(#[$feature], fast_product, fast_of_tile, fast_of_half, fast_of_one);
 
         products_of!(#[$feature], of_tile, row_sums, fast_of_tile, row_values, TILE, 1);
         products_of!(#[$feature], of_half, row_sums, fast_of_half, row_values, HALF_TILE, 2);
@@ -180,6 +130,32 @@ macro_rules! products_at {
     };
 }
 
+/// `$product` at a level: groups of rows times all tokens, by what multiplies a tile of each width.
+macro_rules! by_tiles {
+    (#[$feature:meta], $product:ident, $of_tile:ident, $of_half:ident, $of_one:ident) => {
+        #[$feature]
+        pub(super) fn $product(packed: &Packed, first: usize, x: &Activations, out: &mut [f32]) {
+            let groups = out.chunks_exact_mut(x.tokens() * ROWS);
+            for (group, out) in (first..).zip(groups) {
+                let range = group * packed.blocks..(group + 1) * packed.blocks;
+                let (info, layout) = (&packed.groups[group], &packed.layout);
+                let mut token = 0;
+                while let Some(tile) = x.tile(token) {
+                    let out = &mut out[token * ROWS..][..tile.width * ROWS];
+                    let range = range.clone();
+                    token += tile.width;
+                    // With many tokens the sums of one quarter of the rows fill the registers.
+                    match tile.width {
+                        TILE => with_layout!(layout, range, $of_tile, info, &tile, out),
+                        HALF_TILE => with_layout!(layout, range, $of_half, info, &tile, out),
+                        _ => with_layout!(layout, range, $of_one, info, &tile, out),
+                    }
+                }
+            }
+        }
+    };
+}
+
 /// The products of a group with a tile of `$width` tokens, by `$quarters` quarters at a time.
 macro_rules! products_of {
     (#[$feature:meta], $of:ident, $sums:ident, $fast_of:ident, $values:ident, $width:expr, $quarters:literal) => {
@@ -239,4 +215,4 @@ macro_rules! products_of {
     };
 }
 
-pub(super) use {products_at, products_of};
+pub(super) use {by_tiles, products_at, products_of};
