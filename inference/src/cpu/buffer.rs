@@ -71,6 +71,7 @@ impl Arena {
         length: usize,
         what: &'static str,
     ) -> Result<Buffer<T>, BackendError> {
+        const { assert!(align_of::<T>() <= LINE) };
         let failed = || BackendError::OutOfMemory {
             what,
             bytes: (length as u64).saturating_mul(size_of::<T>() as u64),

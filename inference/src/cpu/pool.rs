@@ -337,6 +337,36 @@ mod tests {
         assert_eq!(sum.into_inner(), 3 * 300 * 45);
     }
 
+    /// The pool is busy with the step that they are chunks of, so each does its own alone.
+    #[test]
+    fn chunks_may_run_steps_themselves() {
+        let pool = Pool::new(3).unwrap();
+        let done = AtomicUsize::new(0);
+        pool.run(6, |_| {
+            pool.run(5, |_| {
+                done.fetch_add(1, Ordering::Relaxed);
+            });
+        });
+        assert_eq!(done.into_inner(), 30);
+    }
+
+    #[test]
+    #[expect(unsafe_code, reason = "asks for parts, which are to be refused")]
+    fn a_part_outside_its_slice_is_refused() {
+        let mut slice = [0u8; 4];
+        let parts = Parts::new(&mut slice);
+        for (begin, length) in [(0, 5), (5, 0), (4, 1), (1, usize::MAX), (usize::MAX, 2)] {
+            // SAFETY: none of these is handed out.
+            let part = || unsafe { parts.part(begin, length) }.len();
+            assert!(
+                catch_unwind(AssertUnwindSafe(part)).is_err(),
+                "{begin} {length}"
+            );
+        }
+        // SAFETY: the only part.
+        assert!(unsafe { parts.part(4, 0) }.is_empty());
+    }
+
     #[test]
     fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
         let pool = Pool::new(2).unwrap();

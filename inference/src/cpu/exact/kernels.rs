@@ -186,7 +186,11 @@ pub(crate) enum Precision {
 
 impl Kernels {
     /// The kernels of a level that was resolved.
+    ///
+    /// # Panics
+    /// The level was not resolved: calling the table would not be sound.
     pub(super) fn of(level: SimdLevel, precision: Precision) -> Self {
+        assert_eq!(level.resolve(), Ok(level), "not resolved");
         let exact = match level {
             #[cfg(target_arch = "x86_64")]
             SimdLevel::Avx512Vnni => table!(avx512, avx512_attention, at_avx512),
@@ -251,6 +255,26 @@ impl Kernels {
             quantize: Quantize::Blocks(quantize),
             attend,
             ..self
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_no_table_of_a_level_that_the_cpu_lacks() {
+        let other = match cfg!(target_arch = "x86_64") {
+            true => SimdLevel::Neon,
+            false => SimdLevel::Avx2,
+        };
+        for level in [SimdLevel::Auto, other] {
+            let table = std::panic::catch_unwind(|| Kernels::of(level, Precision::Exact));
+            assert!(table.is_err(), "{level:?}");
+        }
+        for level in SimdLevel::available() {
+            let _ = Kernels::of(level, Precision::Fast);
         }
     }
 }
