@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use tussah_manifest::{Claim, Digest, LimitField, Limits, Manifest, ModelName, Unit};
 
-use super::{Gateway, Submission, SubmitError, Verifiers};
+use super::{Ask, Gateway, Submission, SubmitError, Verifiers};
 
 /// What manifests may ask of this provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,6 +116,20 @@ impl Gateway {
             Some(left) => Err(SubmitError::Slow { module, left }),
             None => Ok(()),
         }
+    }
+
+    /// Whether a job would get as far as its pay: it is known already, or not refused for what it
+    /// is.
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub(crate) fn would_admit(&self, submission: &Submission) -> Result<bool, SubmitError> {
+        if let Ask::Signed(request) = &submission.ask
+            && self.inner.ledger.job(&request.body.job_id())?.is_some()
+        {
+            return Ok(true);
+        }
+        Ok(self.admit(submission).is_ok())
     }
 
     /// Whether a job of this manifest takes so much input here.

@@ -71,7 +71,10 @@ pub(super) async fn submit(
             let message = "a voucher comes with a signed `request` that names its channel";
             return Err(ApiError::bad("invalid_value", message).param("voucher"));
         };
-        channels::take(&app, channel, voucher).await?;
+        // What is refused for what it is takes no pay: its refusal comes from there.
+        if app.gateway.would_admit(&submission)? {
+            channels::take(&app, channel, voucher).await?;
+        }
     }
     let wait = wait_of(&headers);
     let mut ticket = app.gateway.submit(submission).await?;

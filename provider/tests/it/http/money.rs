@@ -1,8 +1,9 @@
 //! Prices, quotes, credit and quotas, as clients meet them.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde_json::json;
-use tussah_manifest::{Digest, Nanograms};
-use tussah_provider::gateway::PriceSheet;
+use tussah_manifest::{Channel, Digest, Document as _, Nanograms};
+use tussah_provider::gateway::{PriceSheet, Verifiers};
 use tussah_provider::ledger::{Change, CreditChange, LimitChanges};
 
 use super::*;
@@ -259,5 +260,44 @@ fn an_account_uploads_so_many_bytes() {
         }
         assert_eq!(ledger.accounts().unwrap()[0].uploaded_bytes, 5);
         assert_eq!(put(b"z").await.status, 402);
+    });
+}
+
+/// A voucher is promised for what was run; nothing is taken for a module that is not run here.
+#[test]
+fn a_module_without_a_claim_is_refused_before_its_voucher_is_taken() {
+    wait(async {
+        // There are no books here, which is what a voucher that comes to them is told.
+        for (is_asked, status, code) in [
+            (false, 404, "channel_not_found"),
+            (true, 403, "module_not_verified"),
+        ] {
+            let server = server(|config, _, _| {
+                let folder = config.blobs.join("claims");
+                let keys = vec![key(9).public_key()];
+                config.admission.verified_by = is_asked.then_some(Verifiers { keys, folder });
+            })
+            .await;
+            let manifest = manifest("null");
+            let mut body = request(1, &manifest, b"hello", 1000).body;
+            let address = format!("0:{}", "11".repeat(32)).parse().unwrap();
+            body.channel = Channel::Ton { address, index: 1 };
+            let job = body.job_id();
+            let request = body.sign(&client_key()).unwrap().to_bytes();
+            let ask = json!({
+                "manifest_toml": toml(&manifest),
+                "input": "hello",
+                "request": BASE64.encode(request),
+                "voucher": {
+                    "amount_nanograms": "1",
+                    "receipts": "1",
+                    "root": format!("sha256:{}", "22".repeat(32)),
+                    "signature": "33".repeat(64),
+                },
+            });
+            let answer = server.post("/v1/jobs", &ask).await;
+            assert_eq!((answer.status, answer.code().as_str()), (status, code));
+            assert_eq!(server.get(&format!("/v1/jobs/{job}")).await.status, 404);
+        }
     });
 }
