@@ -6,6 +6,7 @@
 //! module says in a section of its own how it was built.
 
 mod compiler;
+mod container;
 mod export;
 mod record;
 pub(crate) mod sections;
@@ -17,7 +18,9 @@ use std::{
 };
 
 use serde_json::Value;
-use tussah_manifest::{Abi, BuildRecord, Digest, JobDescription, Label, Manifest, ModuleRef};
+use tussah_manifest::{
+    Abi, BuildInfo, BuildRecord, Digest, JobDescription, Label, Manifest, ModuleRef,
+};
 
 use crate::{
     failure::{Failure, file_failure},
@@ -29,6 +32,7 @@ use crate::{
     ui::Ui,
 };
 
+pub(crate) use container::Image;
 pub(crate) use record::{Declared, Made, package};
 
 use compiler::Compiler;
@@ -57,7 +61,8 @@ pub(crate) struct Built {
     pub(crate) manifest_path: PathBuf,
     pub(crate) module: Digest,
     pub(crate) size_bytes: u64,
-    pub(crate) toolchain: Toolchain,
+    /// Such as `rustc 1.95.0 (59807616e 2026-04-14)`.
+    pub(crate) rustc: String,
     /// The files that rustc read, wherever they are.
     pub(crate) sources: Vec<PathBuf>,
     pub(crate) took: Duration,
@@ -102,14 +107,16 @@ pub(crate) fn build(
 }
 
 /// Builds the commit that a job's folder is at, so that anyone can repeat it; the commit's hash
-/// comes with it.
+/// comes with it. In a container where an image is named.
 ///
 /// # Errors
-/// As [`build`], and a usage failure if a stranger could not build the same.
+/// As [`build`], and a usage failure if a stranger could not build the same, or nothing runs
+/// containers here.
 pub(crate) fn build_verifiable(
     home: &Home,
     folder: &Path,
     source_uri: Option<Label>,
+    image: Option<&Image>,
     jobs: Option<u32>,
     ui: &Ui,
     interrupt: &Interrupt,
@@ -118,6 +125,13 @@ pub(crate) fn build_verifiable(
     let export = Export::of(&folder, source_uri)?;
     let job = job_folder(&export.job)?;
     export.check_packages()?;
+    let out = Project::of(&folder, &Tools::Own, Tools::Own.target())?.target;
+    if let Some(image) = image {
+        return Ok((
+            in_container(&export, &job, image, &out, jobs, ui, interrupt)?,
+            export.commit,
+        ));
+    }
     let mut order = Order::own(home, &job)?;
     order.jobs = jobs;
     let target = toolchain::wasm_target(read_description(&job)?.abi);
@@ -126,11 +140,42 @@ pub(crate) fn build_verifiable(
         .wasm_std(home, target)?
         .digest(&order.toolchain, target)
         .map_err(Failure::host)?;
-    export.check_toolchain(&order.toolchain, &std_digest)?;
+    let toolchain = &order.toolchain;
+    export.check_toolchain((&toolchain.release, &toolchain.commit), &std_digest)?;
     order.declared = export.declared.clone();
     order.may_lock = false;
-    order.target = Some(Project::of(&folder, &Tools::Own, Tools::Own.target())?.target);
+    order.target = Some(out);
     Ok((build_order(&order, ui, interrupt)?, export.commit.clone()))
+}
+
+fn in_container(
+    export: &Export,
+    job: &Path,
+    image: &Image,
+    out: &Path,
+    jobs: Option<u32>,
+    ui: &Ui,
+    interrupt: &Interrupt,
+) -> Result<Built, Failure> {
+    let started = Instant::now();
+    let description = read_description(job)?;
+    let below = (export.place.as_path(), &description.name);
+    let source = &export.source;
+    let (bytes, mut info) = container::build(image, source, below, jobs, ui, interrupt)?;
+    export.check_toolchain(
+        (info.rustc.as_str(), info.rustc_commit.as_str()),
+        &info.std_digest,
+    )?;
+    info.source_sha256
+        .clone_from(&export.declared.source_sha256);
+    info.source_uri.clone_from(&export.declared.source_uri);
+    if abi_of(&bytes)? != description.abi {
+        return Err(Failure::host(
+            "the image's tussah made a module of another kind",
+        ));
+    }
+    let rustc = format!("rustc {} ({:.9})", info.rustc, info.rustc_commit.as_str());
+    put(&bytes, info, description, out, rustc, started)
 }
 
 impl<'a> Order<'a> {
@@ -193,19 +238,33 @@ pub(crate) fn build_order(
         .map_err(|error| Failure::host(error).context(format!("cannot read std for {target}")))?;
     let place = record::place(&folder, &project.workspace);
     let info = record::build_info(toolchain, std_digest, &made, place, &order.declared);
-    let bytes = sections::with_build_info(&bytes, &info).map_err(Failure::host)?;
-    let code_digest = sections::code_digest(&bytes).map_err(Failure::host)?;
     check_paths(&bytes, &project.private_paths(order, &wasm_std))?;
+    let rustc = toolchain.version.clone();
+    let mut built = put(&bytes, info, description, &project.target, rustc, started)?;
+    // What a stranger's build leaves there is nobody's to read.
+    if matches!(order.tools, Tools::Own) {
+        built.sources = sources_of(&compiled);
+    }
+    Ok(built)
+}
 
+/// Writes the module with its record, and its manifest, below a target folder.
+fn put(
+    bytes: &[u8],
+    info: BuildInfo,
+    description: JobDescription,
+    target: &Path,
+    rustc: String,
+    started: Instant,
+) -> Result<Built, Failure> {
+    let bytes = sections::with_build_info(bytes, &info).map_err(Failure::host)?;
+    let code_digest = sections::code_digest(&bytes).map_err(Failure::host)?;
     let module = Digest::of(&bytes);
     let mut manifest = description.with_module(ModuleRef::of(&bytes));
     manifest.build = Some(BuildRecord { code_digest, info });
-    let out = project
-        .target
-        .join("tussah")
-        .join(manifest.job.name.as_str());
+    let out = target.join("tussah").join(manifest.job.name.as_str());
     let (module_path, manifest_path) = (out.join("module.wasm"), out.join("manifest.toml"));
-    for folder in [project.target.join("tussah"), out.clone()] {
+    for folder in [target.join("tussah"), out.clone()] {
         if folder.is_symlink() {
             return Err(Failure::host(format!(
                 "{} is a link, and the build writes only where it stands",
@@ -214,27 +273,18 @@ pub(crate) fn build_order(
         }
     }
     // What is below can be made again, and is no source.
-    write(
-        &project.target.join("tussah").join(CACHE_TAG),
-        CACHE_TAG_TEXT,
-    )?;
+    write(&target.join("tussah").join(CACHE_TAG), CACHE_TAG_TEXT)?;
     write(&module_path, &bytes)?;
     write(&manifest_path, manifest.to_toml().as_bytes())?;
-    let size_bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-    let took = started.elapsed();
     Ok(Built {
         manifest,
         module_path,
         manifest_path,
         module,
-        size_bytes,
-        toolchain: toolchain.clone(),
-        // What a stranger's build leaves there is nobody's to read.
-        sources: match order.tools {
-            Tools::Own => sources_of(&compiled),
-            Tools::Fresh(_) => Vec::new(),
-        },
-        took,
+        size_bytes: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+        rustc,
+        sources: Vec::new(),
+        took: started.elapsed(),
     })
 }
 

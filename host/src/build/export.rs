@@ -18,8 +18,7 @@ use tussah_manifest::{Digest, Label, Manifest};
 use super::{Declared, MANIFEST_FILE_BYTES_MAX};
 use crate::{
     failure::{Failure, file_failure},
-    input,
-    toolchain::{self, Toolchain},
+    input, toolchain,
     verify::source,
 };
 
@@ -32,7 +31,11 @@ const RECORD: &str = "manifest.toml";
 #[derive(Debug)]
 pub(crate) struct Export {
     folder: TempDir,
-    /// The job's folder in it.
+    /// The commit's files.
+    pub(crate) source: PathBuf,
+    /// The job's folder below them.
+    pub(crate) place: PathBuf,
+    /// And all of its path.
     pub(crate) job: PathBuf,
     pub(crate) commit: String,
     pub(crate) declared: Declared,
@@ -80,6 +83,8 @@ impl Export {
         let below = job.strip_prefix(&top).unwrap_or(Path::new(""));
         Ok(Self {
             job: source.join(below),
+            place: below.to_owned(),
+            source,
             folder,
             commit,
             declared: Declared {
@@ -133,7 +138,7 @@ impl Export {
     /// A usage failure that names both.
     pub(crate) fn check_toolchain(
         &self,
-        toolchain: &Toolchain,
+        (rustc, commit): (&str, &str),
         std_digest: &Digest,
     ) -> Result<(), Failure> {
         let path = self.job.join(RECORD);
@@ -149,7 +154,7 @@ impl Export {
         let name = |rustc: &str, commit: &str, std: &Digest| {
             format!("rustc {rustc} ({commit}) with std {std}")
         };
-        let used = name(&toolchain.release, &toolchain.commit, std_digest);
+        let used = name(rustc, commit, std_digest);
         let recorded = name(
             recorded.rustc.as_str(),
             recorded.rustc_commit.as_str(),

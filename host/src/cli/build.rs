@@ -7,7 +7,7 @@ use serde::Serialize;
 use tussah_manifest::Label;
 
 use crate::{
-    build::{self, Built},
+    build::{self, Built, Image},
     exit_code::Exit,
     failure::Failure,
     home::Home,
@@ -41,6 +41,9 @@ pub(crate) struct Arguments {
     /// Where others can get the source; recorded in the module.
     #[arg(long, value_name = "URI", requires = "verifiable")]
     source_uri: Option<Label>,
+    /// Build in a container of this image, by podman or docker; recorded in the module.
+    #[arg(long, value_name = "NAME@sha256:DIGEST", requires = "verifiable")]
+    image: Option<Image>,
     /// Compilers at a time.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     jobs: Option<u32>,
@@ -80,8 +83,16 @@ impl Arguments {
         let (built, commit) = match self.verifiable {
             true => {
                 let uri = self.source_uri;
-                let (built, commit) =
-                    build::build_verifiable(&home, &self.folder, uri, self.jobs, ui, &interrupt)?;
+                let image = self.image.as_ref();
+                let (built, commit) = build::build_verifiable(
+                    &home,
+                    &self.folder,
+                    uri,
+                    image,
+                    self.jobs,
+                    ui,
+                    &interrupt,
+                )?;
                 (built, Some(commit))
             }
             false => (
@@ -110,14 +121,18 @@ impl Arguments {
         ui.line(&format!("manifest  {}", built.manifest.digest()))?;
         ui.line(&format!("          {}", shown(&built.manifest_path)))?;
         if let Some(commit) = commit {
+            let road = match &self.image {
+                Some(image) => format!("in a container of {image}"),
+                None => "without a container".to_owned(),
+            };
             ui.note(&format!(
-                "built from a clean export of commit {commit}, without a container"
+                "built from a clean export of commit {commit}, {road}"
             ));
         }
         ui.note(&format!(
             "built in {} with {}",
             ui::duration(built.took),
-            built.toolchain.version
+            built.rustc
         ));
         Ok(Exit::DONE)
     }
@@ -135,7 +150,7 @@ fn view<'a>(built: &'a Built, commit: Option<&'a str>) -> View<'a> {
             digest: built.manifest.digest().to_string(),
             path: &built.manifest_path,
         },
-        toolchain: &built.toolchain.version,
+        toolchain: &built.rustc,
         commit,
         build_ms: built.took.as_millis(),
     }

@@ -280,6 +280,11 @@ fn lines(text: &str) -> impl Iterator<Item = String> + '_ {
     })
 }
 
+/// The container image that a module says it was built in.
+fn recorded_image(report: &Report) -> Option<&Label> {
+    report.recorded.as_ref()?.bldimg.as_ref()
+}
+
 fn show(report: &Report, ui: &Ui) -> Result<(), Failure> {
     // Nothing of the source begins a line: those are the report's own.
     let say = |head: &str, text: &str| -> Result<(), Failure> {
@@ -303,6 +308,10 @@ fn show(report: &Report, ui: &Ui) -> Result<(), Failure> {
         let commit = format!("rustc {} ({:.9})", used.rustc, used.rustc_commit);
         say("toolchain    ", &commit)?;
         ui.line(&format!("std          {}", used.std_digest))?;
+    }
+    if let (Some(_), Some(image)) = (&report.rebuilt, recorded_image(report)) {
+        let text = format!("not that which is recorded, {image}, but the toolchain above");
+        say("container    ", &text)?;
     }
     if let Some(source) = &report.source {
         ui.line(&format!(
