@@ -1,4 +1,4 @@
-//! What a source depends on, fetched into a CARGO_HOME of its own; the only step with a network.
+//! What a source depends on, fetched into a CARGO_HOME of its own.
 //!
 //! In: a lock file, and what this user's cargo has already, taken only where its SHA-256 is the
 //! lock's. Out: packages. Cargo runs in an empty folder meanwhile, so that no configuration of the
