@@ -42,7 +42,7 @@ pub(super) struct Block<'a> {
     pub(super) value_exponents: &'a [i32; VALUES],
 }
 
-/// One row of a step at one head: its query, the positions that it sees, and room for its values.
+/// One row of a step at one query head: its query, the positions that it sees, and room for its values.
 #[derive(Debug)]
 pub(super) struct Row<'a> {
     pub(super) query: &'a [i16],

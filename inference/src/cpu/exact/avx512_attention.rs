@@ -1,4 +1,4 @@
-//! Attention with AVX-512 VNNI: rule 7, 32 positions at a time.
+//! Attention with AVX-512 VNNI: rule 7, several rows at once, 32 positions at a time.
 //! The integers and floats are those of `attention.rs`: sums of halves in 32 bits, joined to 64; steps whose flush
 //! cannot show are left out, as in `arithmetic::exp`.
 
@@ -13,13 +13,13 @@ use std::arch::x86_64::{
     _mm512_mask_max_epu32, _mm512_mask_max_ps, _mm512_maskz_mov_epi32, _mm512_maskz_mov_ps,
     _mm512_max_ps, _mm512_mul_ps, _mm512_reduce_add_epi32, _mm512_reduce_max_epi32,
     _mm512_reduce_max_epu32, _mm512_reduce_max_ps, _mm512_scalef_ps, _mm512_set1_epi32,
-    _mm512_set1_ps, _mm512_setzero_si512, _mm512_slli_epi16, _mm512_slli_epi32, _mm512_slli_epi64,
-    _mm512_srai_epi16, _mm512_srli_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_epi16,
-    _mm512_sub_epi32, _mm512_sub_ps,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi16, _mm512_slli_epi32,
+    _mm512_slli_epi64, _mm512_srai_epi16, _mm512_srli_epi32, _mm512_storeu_ps, _mm512_storeu_si512,
+    _mm512_sub_epi16, _mm512_sub_epi32, _mm512_sub_ps,
 };
 
 use super::HEAD_SIZE_MAX;
-use super::attention::{Block, Head, HeadCache, KEYS, Row, VALUES, one_by_one};
+use super::attention::{Block, KEYS, Row, VALUES};
 use crate::arithmetic::{EXP_STEPS, NOT_FINITE, ROUNDER, TINY, int_to_float};
 use crate::exact::ScoreScale;
 
@@ -30,6 +30,11 @@ struct Halves {
 }
 
 impl Halves {
+    const ZERO: Self = Self {
+        high: [0; HEAD_SIZE_MAX / 2],
+        low: [0; HEAD_SIZE_MAX / 2],
+    };
+
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
     #[expect(unsafe_code, reason = "vector loads and stores take pointers")]
@@ -144,38 +149,43 @@ pub(super) fn nearest(values: __m512) -> __m512i {
     _mm512_cvt_roundps_epi32::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(values)
 }
 
-/// The products of a query with a block's keys, one rounding each.
+/// The products of queries with a block's keys, one rounding each.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vnni")]
-fn products(query: &Halves, keys: &[i16], size: usize) -> [__m512; 2] {
+fn products<const R: usize>(queries: &[Halves; R], keys: &[i16], size: usize) -> [[__m512; 2]; R] {
     let (first, second) = keys.split_at(KEYS * size);
     let pairs = first.as_chunks::<32>().0.iter();
-    let pairs = pairs.zip(second.as_chunks::<32>().0);
-    let mut high = [_mm512_setzero_si512(); 2];
-    let mut low = [_mm512_setzero_si512(); 2];
-    for ((first, second), (of_high, of_low)) in pairs.zip(query.high.iter().zip(&query.low)) {
-        let (of_high, of_low) = (_mm512_set1_epi32(*of_high), _mm512_set1_epi32(*of_low));
+    let pairs = pairs
+        .zip(second.as_chunks::<32>().0)
+        .take(HEAD_SIZE_MAX / 2);
+    let mut high = [[_mm512_setzero_si512(); 2]; R];
+    let mut low = [[_mm512_setzero_si512(); 2]; R];
+    for (pair, (first, second)) in pairs.enumerate() {
         let (first, second) = (shorts(first), shorts(second));
-        high[0] = _mm512_dpwssd_epi32(high[0], first, of_high);
-        high[1] = _mm512_dpwssd_epi32(high[1], second, of_high);
-        low[0] = _mm512_dpwssd_epi32(low[0], first, of_low);
-        low[1] = _mm512_dpwssd_epi32(low[1], second, of_low);
+        for (r, query) in queries.iter().enumerate() {
+            let of_high = _mm512_set1_epi32(query.high[pair]);
+            let of_low = _mm512_set1_epi32(query.low[pair]);
+            high[r][0] = _mm512_dpwssd_epi32(high[r][0], first, of_high);
+            high[r][1] = _mm512_dpwssd_epi32(high[r][1], second, of_high);
+            low[r][0] = _mm512_dpwssd_epi32(low[r][0], first, of_low);
+            low[r][1] = _mm512_dpwssd_epi32(low[r][1], second, of_low);
+        }
     }
-    [
-        rounded(widen::<8>(high[0], low[0])),
-        rounded(widen::<8>(high[1], low[1])),
-    ]
+    let mut out = [[_mm512_setzero_ps(); 2]; R];
+    for (out, (high, low)) in out.iter_mut().zip(high.into_iter().zip(low)) {
+        for half in 0..2 {
+            out[half] = rounded(widen::<8>(high[half], low[half]));
+        }
+    }
+    out
 }
 
-/// Which positions of a block count, of its first 16 and of the rest.
-fn masks(cache: &HeadCache<'_>, block: usize) -> [__mmask16; 2] {
+/// Which of a block's positions a row sees, of its first 16 and of the rest.
+#[inline]
+pub(super) fn masks(row: &Row<'_>, block: usize) -> [__mmask16; 2] {
     let at = block * VALUES;
-    let (from, to) = (
-        cache.first.saturating_sub(at).min(VALUES),
-        (cache.positions - at).min(VALUES),
-    );
-    let below = |count: usize| (1u64 << count) - 1;
-    let mask = below(to) & !below(from);
+    let below = |position: usize| (1u64 << position.saturating_sub(at).min(VALUES)) - 1;
+    let mask = below(row.seen.end) & !below(row.seen.start);
     [mask, mask >> 16].map(|half| __mmask16::try_from(half & 0xffff).unwrap_or(0))
 }
 
@@ -251,62 +261,86 @@ pub(super) fn prefetch(values: &[i16]) {
     }
 }
 
-/// What the first pass over the positions finds.
-struct Found {
-    most: f32,
+/// What the first pass over the positions finds of each row.
+struct Found<const R: usize> {
+    /// Whether all scores that count are finite.
+    fine: [bool; R],
+    most: [f32; R],
     /// The largest of the values' exponents.
-    largest: i32,
+    largest: [i32; R],
 }
 
-/// Scores of all positions, and the largest ones; `None` if one that counts is not finite.
+/// Scores of all positions, in parts of 32, and the largest ones.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[expect(unsafe_code, reason = "vector stores take pointers")]
-fn scores(head: &Head<'_>, cache: &HeadCache<'_>, scores: &mut [[f32; KEYS]]) -> Option<Found> {
-    let query = Halves::of(head.query);
-    let (power, factor) = match head.scale {
-        ScoreScale::Power(power) => (head.exponent - power, None),
-        ScoreScale::Factor(factor) => (head.exponent, Some(_mm512_set1_ps(factor))),
+fn score<const R: usize>(
+    rows: &[Row<'_>; R],
+    (blocks, first): (&[Block<'_>], usize),
+    scale: ScoreScale,
+    scores: &mut [[[f32; VALUES]; R]],
+) -> Found<R> {
+    let mut queries = [const { Halves::ZERO }; R];
+    let mut powers = [_mm512_setzero_si512(); R];
+    let (power, factor) = match scale {
+        ScoreScale::Power(power) => (power, None),
+        ScoreScale::Factor(factor) => (0, Some(_mm512_set1_ps(factor))),
     };
-    let power = _mm512_set1_epi32(power);
-    let mut most = _mm512_set1_ps(f32::MIN);
-    let mut magnitude = _mm512_setzero_si512();
-    let mut largest = _mm512_set1_epi32(i32::MIN);
-    let blocks = cache.blocks.iter().zip(scores.as_chunks_mut::<2>().0);
-    for (index, (block, scores)) in blocks.enumerate() {
+    for (r, row) in rows.iter().enumerate() {
+        queries[r] = Halves::of(row.query);
+        powers[r] = _mm512_set1_epi32(row.exponent - power);
+    }
+    let size = rows.first().map_or(0, |row| row.query.len());
+    let mut most = [_mm512_set1_ps(f32::MIN); R];
+    let mut magnitude = [_mm512_setzero_si512(); R];
+    let mut largest = [_mm512_set1_epi32(i32::MIN); R];
+    for (index, (block, scores)) in blocks.iter().zip(scores).enumerate() {
         // The hardware's look-ahead ends with the block's page.
-        if let Some(next) = cache.blocks.get(index + 1) {
+        if let Some(next) = blocks.get(index + 1) {
             prefetch(next.keys);
         }
         prefetch(block.values);
-        let products = products(&query, block.keys, head.query.len());
-        let masks = masks(cache, index);
-        for half in 0..2 {
-            let exponents = words(&block.key_exponents.as_chunks::<KEYS>().0[half]);
-            let mut score = scale2(products[half], _mm512_add_epi32(exponents, power));
-            if let Some(factor) = factor {
-                score = flush(_mm512_mul_ps(score, factor));
+        let products = products(&queries, block.keys, size);
+        for (r, row) in rows.iter().enumerate() {
+            let masks = masks(row, first + index);
+            let scores = scores[r].as_chunks_mut::<KEYS>().0;
+            for half in 0..2 {
+                let exponents = words(&block.key_exponents.as_chunks::<KEYS>().0[half]);
+                let powers = _mm512_add_epi32(exponents, powers[r]);
+                let mut score = scale2(products[r][half], powers);
+                if let Some(factor) = factor {
+                    score = flush(_mm512_mul_ps(score, factor));
+                }
+                // SAFETY: the array has the 64 bytes that are written, at any alignment.
+                unsafe { _mm512_storeu_ps(scores[half].as_mut_ptr(), score) };
+                let mask = masks[half];
+                let bits = _mm512_castps_si512(_mm512_abs_ps(score));
+                magnitude[r] = _mm512_mask_max_epu32(magnitude[r], mask, magnitude[r], bits);
+                most[r] = _mm512_mask_max_ps(most[r], mask, most[r], score);
+                let exponents = words(&block.value_exponents.as_chunks::<KEYS>().0[half]);
+                largest[r] = _mm512_mask_max_epi32(largest[r], mask, largest[r], exponents);
             }
-            // SAFETY: the array has the 64 bytes that are written, at any alignment.
-            unsafe { _mm512_storeu_ps(scores[half].as_mut_ptr(), score) };
-            let mask = masks[half];
-            let bits = _mm512_castps_si512(_mm512_abs_ps(score));
-            magnitude = _mm512_mask_max_epu32(magnitude, mask, magnitude, bits);
-            most = _mm512_mask_max_ps(most, mask, most, score);
-            let exponents = words(&block.value_exponents.as_chunks::<KEYS>().0[half]);
-            largest = _mm512_mask_max_epi32(largest, mask, largest, exponents);
         }
     }
-    (_mm512_reduce_max_epu32(magnitude) < NOT_FINITE).then(|| Found {
-        most: _mm512_reduce_max_ps(most),
-        largest: _mm512_reduce_max_epi32(largest),
-    })
+    let mut found = Found {
+        fine: [false; R],
+        most: [0.0; R],
+        largest: [0; R],
+    };
+    for r in 0..R {
+        found.fine[r] = _mm512_reduce_max_epu32(magnitude[r]) < NOT_FINITE;
+        found.most[r] = _mm512_reduce_max_ps(most[r]);
+        found.largest[r] = _mm512_reduce_max_epi32(largest[r]);
+    }
+    found
 }
 
 /// Blocks whose weights, as integers of 2^21 at most, 32 bits can add up.
 const BLOCKS_OF_TOTAL: usize = 16;
+/// Rows that share the loads of keys.
+const ROWS_AT_ONCE: usize = 4;
 
-/// Rule 7 for rows of one query head.
+/// Rule 7 for rows that have keys and values in common: of one query head, or of those of one kv head.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(super) fn attend(
     rows: &mut [Row<'_>],
@@ -314,70 +348,105 @@ pub(super) fn attend(
     scale: ScoreScale,
     scratch: &mut Vec<f32>,
 ) {
-    one_by_one(rows, blocks, scale, |head, cache, out| {
-        attend_one(head, cache, scratch, out)
-    });
+    let (several, rest) = rows.as_chunks_mut::<ROWS_AT_ONCE>();
+    for rows in several {
+        attend_rows(rows, blocks, scale, scratch);
+    }
+    if let Ok(rows) = <&mut [_; 3]>::try_from(&mut *rest) {
+        attend_rows(rows, blocks, scale, scratch);
+    } else if let Ok(rows) = <&mut [_; 2]>::try_from(&mut *rest) {
+        attend_rows(rows, blocks, scale, scratch);
+    } else if let Ok(rows) = <&mut [_; 1]>::try_from(rest) {
+        attend_rows(rows, blocks, scale, scratch);
+    }
+}
+
+/// Weights of the positions that a row sees in a block: as integers of 2^21 for their sum, and with the values'
+/// exponents, `powers` being 21 less the largest of them.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn weights(
+    scores: &[f32; VALUES],
+    (most, powers): (__m512, __m512i),
+    masks: [__mmask16; 2],
+    exponents: &[i32; VALUES],
+) -> (__m512i, [__m512i; 2]) {
+    let mut total = _mm512_setzero_si512();
+    let mut coefficients = [_mm512_setzero_si512(); 2];
+    for half in 0..2 {
+        let scores = floats(&scores.as_chunks::<KEYS>().0[half]);
+        let weights = _mm512_maskz_mov_ps(masks[half], exp(_mm512_sub_ps(scores, most)));
+        let whole = _mm512_mul_ps(weights, _mm512_set1_ps(2_097_152.0));
+        total = _mm512_add_epi32(total, nearest(whole));
+        let exponents = words(&exponents.as_chunks::<KEYS>().0[half]);
+        let powers = _mm512_cvtepi32_ps(_mm512_add_epi32(exponents, powers));
+        coefficients[half] = nearest(_mm512_scalef_ps(weights, powers));
+    }
+    (total, coefficients)
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-#[expect(unsafe_code, reason = "vector stores take pointers")]
-fn attend_one(
-    head: &Head<'_>,
-    cache: &HeadCache<'_>,
+fn attend_rows<const R: usize>(
+    rows: &mut [Row<'_>; R],
+    blocks: &[Block<'_>],
+    scale: ScoreScale,
     scratch: &mut Vec<f32>,
-    out: &mut [f32],
-) -> bool {
-    let size = head.query.len();
-    let count = cache.blocks.len() * VALUES;
+) {
+    let first = rows.iter().map(|row| row.seen.start / VALUES).min();
+    let end = rows.iter().map(|row| row.seen.end.div_ceil(VALUES)).max();
+    let (first, end) = (first.unwrap_or(0), end.unwrap_or(0));
+    let blocks = &blocks[first..end];
+    let count = blocks.len() * R * VALUES;
     if scratch.len() < count {
         scratch.resize(count, 0.0);
     }
-    let of_scores = scratch[..count].as_chunks_mut::<KEYS>().0;
-    let Some(Found { most, largest }) = scores(head, cache, of_scores) else {
-        return false;
-    };
-    let most = _mm512_set1_ps(most);
-    // 2^21 times the weight is its integer.
-    let (one, below) = (_mm512_set1_ps(2_097_152.0), _mm512_set1_epi32(21 - largest));
-    let mut total = 0i64;
-    let mut sums = [[0i64; 8]; HEAD_SIZE_MAX / 8];
-    let blocks = cache.blocks.iter().zip(of_scores.as_chunks::<2>().0);
-    let mut part = _mm512_setzero_si512();
-    for (index, (block, scores)) in blocks.enumerate() {
-        let Block {
-            values,
-            value_exponents,
-            ..
-        } = block;
-        let masks = masks(cache, index);
-        let mut coefficients = [_mm512_setzero_si512(); 2];
-        for half in 0..2 {
-            let weights = exp(_mm512_sub_ps(floats(&scores[half]), most));
-            let weights = _mm512_maskz_mov_ps(masks[half], weights);
-            part = _mm512_add_epi32(part, nearest(_mm512_mul_ps(weights, one)));
-            let exponents = words(&value_exponents.as_chunks::<KEYS>().0[half]);
-            let powers = _mm512_cvtepi32_ps(_mm512_add_epi32(exponents, below));
-            coefficients[half] = nearest(_mm512_scalef_ps(weights, powers));
-        }
-        if index % BLOCKS_OF_TOTAL == BLOCKS_OF_TOTAL - 1 {
-            total += i64::from(_mm512_reduce_add_epi32(part));
-            part = _mm512_setzero_si512();
-        }
-        let coefficients = Coefficients::of(coefficients);
-        let (mut first, groups) = (0, size / KEYS);
-        while first + 4 <= groups {
-            let sums = &mut sums[2 * first..][..8];
-            weigh::<4>(values, (size, first), &coefficients, sums);
-            first += 4;
-        }
-        while first < groups {
-            let sums = &mut sums[2 * first..][..2];
-            weigh::<1>(values, (size, first), &coefficients, sums);
-            first += 1;
+    let scores = scratch[..count].as_chunks_mut::<VALUES>().0;
+    let scores = scores.as_chunks_mut::<R>().0;
+    let found = score(rows, (blocks, first), scale, scores);
+    let size = rows.first().map_or(0, |row| row.query.len());
+    let mut totals = [0i64; R];
+    let mut parts = [_mm512_setzero_si512(); R];
+    let mut sums = [[[0i64; 8]; HEAD_SIZE_MAX / 8]; R];
+    for (index, (block, scores)) in blocks.iter().zip(scores).enumerate() {
+        for (r, row) in rows.iter().enumerate() {
+            let (most, below) = (found.most[r], 21i32.wrapping_sub(found.largest[r]));
+            let of_row = (_mm512_set1_ps(most), _mm512_set1_epi32(below));
+            let masks = masks(row, first + index);
+            let (part, coefficients) = weights(&scores[r], of_row, masks, block.value_exponents);
+            parts[r] = _mm512_add_epi32(parts[r], part);
+            if index % BLOCKS_OF_TOTAL == BLOCKS_OF_TOTAL - 1 {
+                totals[r] += i64::from(_mm512_reduce_add_epi32(parts[r]));
+                parts[r] = _mm512_setzero_si512();
+            }
+            let coefficients = Coefficients::of(coefficients);
+            let (mut first, groups) = (0, size / KEYS);
+            while first + 4 <= groups {
+                let sums = &mut sums[r][2 * first..][..8];
+                weigh::<4>(block.values, (size, first), &coefficients, sums);
+                first += 4;
+            }
+            while first < groups {
+                let sums = &mut sums[r][2 * first..][..2];
+                weigh::<1>(block.values, (size, first), &coefficients, sums);
+                first += 1;
+            }
         }
     }
-    total += i64::from(_mm512_reduce_add_epi32(part));
+    for (r, row) in rows.iter_mut().enumerate() {
+        row.fine = found.fine[r];
+        if row.fine {
+            let total = totals[r] + i64::from(_mm512_reduce_add_epi32(parts[r]));
+            finish(row.out, &sums[r], total, found.largest[r]);
+        }
+    }
+}
+
+/// Sums of values times weights, divided by the weights' sum.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+#[expect(unsafe_code, reason = "vector loads and stores take pointers")]
+fn finish(out: &mut [f32], sums: &[[i64; 8]], total: i64, largest: i32) {
     let total = _mm512_set1_ps(int_to_float(total));
     let sums = sums.as_chunks::<2>().0.iter();
     for (out, sums) in out.as_chunks_mut::<KEYS>().0.iter_mut().zip(sums) {
@@ -388,5 +457,4 @@ fn attend_one(
             _mm512_storeu_ps(out.as_mut_ptr(), scale2(mean, _mm512_set1_epi32(largest)));
         }
     }
-    true
 }

@@ -4,17 +4,17 @@
 //! so that 32 products fit 32 bits.
 
 use std::arch::x86_64::{
-    __m512, __m512i, __mmask16, _mm256_storeu_si256, _mm512_add_epi32, _mm512_add_ps,
-    _mm512_cvtepi32_epi16, _mm512_cvtepi32_ps, _mm512_dpwssd_epi32, _mm512_fmadd_ps,
-    _mm512_loadu_ps, _mm512_mask_max_epi32, _mm512_mask_max_ps, _mm512_maskz_mov_ps, _mm512_max_ps,
-    _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_reduce_max_epi32, _mm512_reduce_max_ps,
-    _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
-    _mm512_storeu_ps, _mm512_sub_epi32, _mm512_sub_ps,
+    __m512, __m512i, _mm256_storeu_si256, _mm512_add_epi32, _mm512_add_ps, _mm512_cvtepi32_epi16,
+    _mm512_cvtepi32_ps, _mm512_dpwssd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_mask_max_epi32, _mm512_mask_max_ps, _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_mul_ps,
+    _mm512_reduce_add_ps, _mm512_reduce_max_epi32, _mm512_reduce_max_ps, _mm512_scalef_ps,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_ps,
+    _mm512_sub_epi32, _mm512_sub_ps,
 };
 
 use super::HEAD_SIZE_MAX;
 use super::attention::{Block, KEYS, Row, VALUES};
-use super::avx512_attention::{exp, floats, nearest, prefetch, shorts, words};
+use super::avx512_attention::{exp, floats, masks, nearest, prefetch, shorts, words};
 use crate::exact::ScoreScale;
 
 /// Rows that share the loads of keys and values.
@@ -24,7 +24,7 @@ const GROUPS: usize = 4;
 /// The largest weight of a block as an integer: 32 products with 16 bits fit 32 bits.
 const WEIGHT_MAX: f32 = 2047.0;
 
-/// Attention of rows of one query head.
+/// Attention of rows that have keys and values in common: of one query head, or of those of one kv head.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(super) fn attend(
     rows: &mut [Row<'_>],
@@ -36,8 +36,12 @@ pub(super) fn attend(
     for rows in several {
         attend_rows(rows, blocks, scale, scratch);
     }
-    for row in rest {
-        attend_rows(std::array::from_mut(row), blocks, scale, scratch);
+    if let Ok(rows) = <&mut [_; 3]>::try_from(&mut *rest) {
+        attend_rows(rows, blocks, scale, scratch);
+    } else if let Ok(rows) = <&mut [_; 2]>::try_from(&mut *rest) {
+        attend_rows(rows, blocks, scale, scratch);
+    } else if let Ok(rows) = <&mut [_; 1]>::try_from(rest) {
+        attend_rows(rows, blocks, scale, scratch);
     }
 }
 
@@ -74,15 +78,6 @@ struct Found<const R: usize> {
     most: [f32; R],
     /// The largest of the values' exponents that any row sees.
     largest: i32,
-}
-
-/// Which of a block's positions a row sees, of its first 16 and of the rest.
-#[inline]
-fn masks(row: &Row<'_>, block: usize) -> [__mmask16; 2] {
-    let at = block * VALUES;
-    let below = |position: usize| (1u64 << position.saturating_sub(at).min(VALUES)) - 1;
-    let mask = below(row.seen.end) & !below(row.seen.start);
-    [mask, mask >> 16].map(|half| __mmask16::try_from(half & 0xffff).unwrap_or(0))
 }
 
 /// The high bytes of a query, two dimensions a word, rounded to nearest.

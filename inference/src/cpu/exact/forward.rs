@@ -23,6 +23,9 @@ use super::{PackedHeads, PackedLayer, Weights};
 /// Row groups of a product that make a block of the next one's activations.
 const GROUPS_OF_BLOCK: usize = COLUMNS / ROWS;
 
+/// Chunks of attention that each thread must have before heads share one.
+const CHUNKS_TO_SHARE: usize = 4;
+
 /// A step on its way through the layers.
 pub(super) struct Step<'a> {
     pub(super) weights: &'a Weights,
@@ -238,7 +241,7 @@ impl Step<'_> {
     /// Rule 7 for every query head and row.
     #[expect(
         unsafe_code,
-        reason = "each chunk works on its own head and rows; kernels need their CPU"
+        reason = "each chunk works on its own heads and rows; kernels need their CPU"
     )]
     fn attend(&mut self, index: usize) {
         let (weights, rows, n) = (self.weights, self.rows, self.n());
@@ -253,36 +256,50 @@ impl Step<'_> {
         } = &mut *self.buffers;
         let attended = Parts::new(attended);
         let stage = stage(index, place::SCORES);
-        weights.pool.run(plan.heads * rows.spans.len(), |chunk| {
-            let (head, span) = (chunk % plan.heads, rows.spans[chunk / plan.heads]);
-            let of_span = span.first..span.first + span.count;
-            let (pages, at) = (rows.pages_of(span.first), rows.rows[span.first].position);
-            let block = index * plan.kv_heads + head * plan.kv_heads / plan.heads;
-            // Pages before the first position that any row sees are left out.
-            let begin = layer.first_seen(at) / PAGE;
-            let seen = &pages[begin..(at + span.count).div_ceil(PAGE)];
-            let blocks: Vec<Block<'_>> =
-                seen.iter().map(|page| cache.block(*page, block)).collect();
-            let rows_of_head = of_span.map(|row| {
-                let position = rows.rows[row].position;
-                let at = head * n + row;
-                attention::Row {
-                    query: &queries[at * size..][..size],
-                    exponent: query_exponents[at],
-                    seen: layer.first_seen(position) - begin * PAGE..position + 1 - begin * PAGE,
-                    // SAFETY: a chunk takes its head's values of its own rows.
-                    out: unsafe { attended.part(row * width + head * size, size) },
-                    fine: true,
+        // Query heads of one kv head read the same keys and values, which come once from memory where a chunk has
+        // all of them; where that makes too few chunks for the threads, each has one.
+        let of_kv_head = plan.heads / plan.kv_heads;
+        let shared = plan.kv_heads * rows.spans.len() >= CHUNKS_TO_SHARE * weights.pool.threads();
+        let together = if shared { of_kv_head } else { 1 };
+        let chunks_of_span = plan.heads / together;
+        weights
+            .pool
+            .run(chunks_of_span * rows.spans.len(), |chunk| {
+                let span = rows.spans[chunk / chunks_of_span];
+                let first_head = chunk % chunks_of_span * together;
+                let (pages, at) = (rows.pages_of(span.first), rows.rows[span.first].position);
+                let block = index * plan.kv_heads + first_head / of_kv_head;
+                // Pages before the first position that any row sees are left out.
+                let begin = layer.first_seen(at) / PAGE;
+                let seen = &pages[begin..(at + span.count).div_ceil(PAGE)];
+                let blocks: Vec<Block<'_>> =
+                    seen.iter().map(|page| cache.block(*page, block)).collect();
+                let of_span = span.first..span.first + span.count;
+                let heads = first_head..first_head + together;
+                let of_chunk = of_span.flat_map(|row| heads.clone().map(move |head| (row, head)));
+                let rows_of_chunk = of_chunk.clone().map(|(row, head)| {
+                    let position = rows.rows[row].position;
+                    let at = head * n + row;
+                    attention::Row {
+                        query: &queries[at * size..][..size],
+                        exponent: query_exponents[at],
+                        seen: layer.first_seen(position) - begin * PAGE
+                            ..position + 1 - begin * PAGE,
+                        // SAFETY: a chunk takes its heads' values of its own rows.
+                        out: unsafe { attended.part(row * width + head * size, size) },
+                        fine: true,
+                    }
+                });
+                let mut rows_of_chunk: Vec<_> = rows_of_chunk.collect();
+                let (scale, mut scratch) = (weights.score_scale, Vec::new());
+                // SAFETY: the table is that of a level this CPU has.
+                unsafe {
+                    (weights.kernels.attend)(&mut rows_of_chunk, &blocks, scale, &mut scratch)
+                };
+                for ((row, _), of_head) in of_chunk.zip(&rows_of_chunk) {
+                    rows.note(row, stage, of_head.fine);
                 }
             });
-            let mut rows_of_head: Vec<_> = rows_of_head.collect();
-            let (scale, mut scratch) = (weights.score_scale, Vec::new());
-            // SAFETY: the table is that of a level this CPU has.
-            unsafe { (weights.kernels.attend)(&mut rows_of_head, &blocks, scale, &mut scratch) };
-            for (row, of_head) in (span.first..).zip(&rows_of_head) {
-                rows.note(row, stage, of_head.fine);
-            }
-        });
     }
 
     /// The gated half of the feed-forward part, quantized if its parts can be.

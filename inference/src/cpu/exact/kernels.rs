@@ -31,7 +31,7 @@ type Quantize16 = unsafe fn(&[f32], &mut [i16]) -> Option<i32>;
 type Gate = unsafe fn(&[f32], &mut [f32]);
 /// `values[i] = add(values[i], branch[i])` of a token and its part of a branch.
 type Add = unsafe fn(&mut [f32], &Groups<'_>);
-/// Rule 7 for rows of one query head and the blocks that they see.
+/// Rule 7 for rows of query heads that share a kv head, and the blocks that they see.
 type Attend = unsafe fn(&mut [Row<'_>], &[Block<'_>], ScoreScale, &mut Vec<f32>);
 
 /// How a token's vector becomes integers.
