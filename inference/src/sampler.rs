@@ -108,6 +108,8 @@ pub(crate) struct Sampler {
     seen: Vec<u64>,
     /// Scratch for the candidates, to allocate once.
     order: Vec<u64>,
+    /// Logits divided by the temperature.
+    scaled: Vec<f32>,
     weights: Vec<f32>,
     penalised: Vec<f32>,
 }
@@ -129,6 +131,7 @@ impl Sampler {
             drawn: 0,
             seen: vec![0; vocabulary.div_ceil(64)],
             order: Vec::new(),
+            scaled: Vec::new(),
             weights: Vec::new(),
             penalised: Vec::new(),
         }
@@ -142,6 +145,7 @@ impl Sampler {
             drawn: self.drawn,
             seen: self.seen.clone(),
             order: Vec::new(),
+            scaled: Vec::new(),
             weights: Vec::new(),
             penalised: Vec::new(),
         }
@@ -272,23 +276,15 @@ impl Sampler {
         let Sampling {
             temperature, top_k, ..
         } = self.sampling;
-        self.order.clear();
-        let scaled = logits.iter().map(|logit| div(*logit, temperature));
-        self.order.extend(
-            scaled
-                .zip(0u32..)
-                .map(|(logit, token)| order_key(logit, token)),
-        );
-        let keep = if top_k == 0 {
-            logits.len()
-        } else {
-            logits.len().min(top_k as usize)
+        let mut scaled = std::mem::take(&mut self.scaled);
+        scaled.clear();
+        scaled.extend(logits.iter().map(|logit| div(*logit, temperature)));
+        let keep = match top_k {
+            0 => logits.len(),
+            top_k => top_k as usize,
         };
-        if keep < self.order.len() {
-            self.order.select_nth_unstable(keep);
-            self.order.truncate(keep);
-        }
-        self.order.sort_unstable();
+        likeliest(&scaled, keep, &mut self.order);
+        self.scaled = scaled;
         self.draw_of_order()
     }
 
@@ -347,14 +343,51 @@ pub(crate) fn argmax(logits: &[f32]) -> Option<TokenId> {
     best.map(|(_, token)| TokenId(token))
 }
 
+/// Values of which [`likeliest`] looks at the largest first.
+const LIKELIEST_PART: usize = 32;
+
+/// The keys of the `k` likeliest tokens, the likeliest first; of all if there are no more.
+pub(crate) fn likeliest(logits: &[f32], k: usize, out: &mut Vec<u64>) {
+    out.clear();
+    let parts = logits.chunks(LIKELIEST_PART);
+    if k > 0 && k <= parts.len() / 2 {
+        // The largest of k parts at least are no less than the k-th largest of all parts, so nothing below that
+        // is among the k likeliest.
+        let most_of = |part: &[f32]| part.iter().fold(i32::MIN, |most, it| most.max(rising(*it)));
+        let most: Vec<i32> = parts.clone().map(most_of).collect();
+        let mut order = most.clone();
+        let (_, bound, _) = order.select_nth_unstable_by(k - 1, |a, b| b.cmp(a));
+        let bound = *bound;
+        for ((part, most), first) in parts.zip(most).zip((0u32..).step_by(LIKELIEST_PART)) {
+            if most >= bound {
+                let keys = part.iter().zip(first..).filter(|it| rising(*it.0) >= bound);
+                out.extend(keys.map(|(logit, token)| order_key(*logit, token)));
+            }
+        }
+    } else {
+        out.extend(
+            logits
+                .iter()
+                .zip(0u32..)
+                .map(|(logit, token)| order_key(*logit, token)),
+        );
+    }
+    if k < out.len() {
+        out.select_nth_unstable(k);
+        out.truncate(k);
+    }
+    out.sort_unstable();
+}
+
+/// Integers in the order of floats.
+fn rising(logit: f32) -> i32 {
+    let bits = logit.to_bits().cast_signed();
+    bits ^ ((bits >> 31) & i32::MAX)
+}
+
 /// Sorts by higher logit first, then by lower token.
 pub(crate) fn order_key(logit: f32, token: u32) -> u64 {
-    let bits = logit.to_bits();
-    let rising = if bits >> 31 == 1 {
-        !bits
-    } else {
-        bits | 0x8000_0000
-    };
+    let rising = rising(logit).cast_unsigned() ^ 0x8000_0000;
     u64::from(!rising) << 32 | u64::from(token)
 }
 
@@ -427,6 +460,22 @@ mod tests {
                     None => prop_assert_eq!(of_best.pick(&logits), of_all.pick(&logits)),
                 }
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_likeliest_are_the_first_of_all_in_order(
+            logits in prop::collection::vec(prop_oneof![logit(), any::<f32>()], 0..3000),
+            k in 0usize..100,
+        ) {
+            let keys = logits.iter().zip(0..).map(|(logit, token)| order_key(*logit, token));
+            let mut keys: Vec<u64> = keys.collect();
+            keys.sort_unstable();
+            keys.truncate(k);
+            let mut found = Vec::new();
+            likeliest(&logits, k, &mut found);
+            prop_assert_eq!(found, keys);
         }
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::backend::{BackendError, Opening, Sequence, zeroed};
 use crate::cancel::CancelToken;
 use crate::model::{Decoder, Model};
-use crate::sampler::{Sampler, Sampling, logit_of, order_key, token_of};
+use crate::sampler::{Sampler, Sampling, likeliest, logit_of, token_of};
 use crate::scheduler::Scope;
 use crate::tokenizer::TokenId;
 pub use error::SessionError;
@@ -312,17 +312,8 @@ impl Session {
         {
             return Ok(keys.iter().take(k).map(|key| candidate(*key)).collect());
         }
-        let mut order: Vec<u64> = self
-            .all_logits()?
-            .iter()
-            .zip(0u32..)
-            .map(|(logit, token)| order_key(*logit, token))
-            .collect();
-        if k < order.len() {
-            order.select_nth_unstable(k);
-            order.truncate(k);
-        }
-        order.sort_unstable();
+        let mut order = Vec::new();
+        likeliest(self.all_logits()?, k, &mut order);
         Ok(order.into_iter().map(candidate).collect())
     }
 
