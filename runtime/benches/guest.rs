@@ -1,6 +1,7 @@
 //! What a guest's loop of generation costs over the same loop on the engine itself.
 //!
-//! In: a model file; `--tokens` and `--rounds`, `--json` for machines. Out: the seconds of both, each round one
+//! In: a model file; `--tokens` and `--rounds`, `--json` for machines; `--road native` or `--road guest` runs one
+//! of both alone, for a tool that counts its instructions. Out: the seconds of both, each round one
 //! of each with their order in turn, and the ratio round by round: its median, the interval that holds the
 //! median of all rounds with 95 % certainty, the least and the most.
 //! Both open a session, read the same prompt, generate as many tokens, and make them text; the guest emits it.
@@ -26,6 +27,14 @@ struct Arguments {
     tokens: u32,
     rounds: u32,
     json: bool,
+    roads: Roads,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Roads {
+    Both,
+    Native,
+    Guest,
 }
 
 fn arguments() -> Arguments {
@@ -34,6 +43,7 @@ fn arguments() -> Arguments {
         tokens: 64,
         rounds: 20,
         json: false,
+        roads: Roads::Both,
     };
     let mut words = std::env::args().skip(1);
     let number = |word: Option<String>| word.and_then(|it| it.parse().ok()).expect("a number");
@@ -42,6 +52,13 @@ fn arguments() -> Arguments {
             // Cargo's own.
             "--bench" => {}
             "--json" => arguments.json = true,
+            "--road" => {
+                arguments.roads = match words.next().as_deref() {
+                    Some("native") => Roads::Native,
+                    Some("guest") => Roads::Guest,
+                    _ => panic!("--road is native or guest"),
+                }
+            }
             "--tokens" => arguments.tokens = number(words.next()),
             "--rounds" => arguments.rounds = number(words.next()),
             _ => arguments.model = word.into(),
@@ -61,6 +78,9 @@ fn main() {
     let prompt: Vec<_> = (0..PROMPT_TOKENS).map(token).collect();
     let runtime = fixture::runtime();
     let (native, guest) = fixture::block_on(measure(&runtime, &model, &prompt, &arguments));
+    if arguments.roads != Roads::Both {
+        return;
+    }
     let ratio = Spread::of(
         guest
             .iter()
@@ -114,6 +134,17 @@ async fn measure(
     let job = runtime.prepare(verified, &new_run()).await;
     let job = job.expect("it can be run");
 
+    match arguments.roads {
+        Roads::Native => {
+            run_native(model, prompt, arguments.tokens).await;
+            return (vec![], vec![]);
+        }
+        Roads::Guest => {
+            run_guest(&job, runtime, new_run()).await;
+            return (vec![], vec![]);
+        }
+        Roads::Both => {}
+    }
     let (mut native, mut guest) = (vec![], vec![]);
     for round in 0..=arguments.rounds {
         // Whoever goes first meets what went before the round.
