@@ -14,12 +14,14 @@ use tussah_provider::wire::{
     CHUNK_BYTES_MAX, Content, FromWorker, GuestFault, RunDone, RunRefused, RunRequest, WhoseFault,
 };
 use tussah_runtime::{
-    Account, Cancel, Event, Events, Fault, GuestError, Run, RunError, SubmittedJob, run_unsigned,
+    Account, Cancel, Event, Events, Fault, GuestError, PrepareError, Run, RunError, SubmittedJob,
+    run_unsigned,
 };
 
 use super::Shared;
 use crate::{
     device::Need,
+    engine::LoadError,
     exit_code::Exit,
     failure::Failure,
     road::{self, MEMORY_BYTES_MAX},
@@ -96,10 +98,10 @@ impl Refused {
         }
     }
 
-    /// `is_cancelled`: its client wanted no more of it by then, so that whatever did not come about is not
-    /// told as somebody's failure.
+    /// `is_cancelled`: its client wanted no more of it by then, so that a wait that was given up is nobody's
+    /// failure. What failed by itself is told as that.
     fn run(error: RunError, is_cancelled: bool) -> Self {
-        if is_cancelled {
+        if is_cancelled && gave_up_waiting(&error) {
             return Self::cancelled();
         }
         let fault = match error.fault() {
@@ -112,6 +114,15 @@ impl Refused {
             failure: road::run_failure(error),
         }
     }
+}
+
+/// Whether nothing is wrong but that nobody waits any more.
+fn gave_up_waiting(error: &RunError) -> bool {
+    let RunError::Prepare(PrepareError::Model { reason, .. }) = error else {
+        return false;
+    };
+    let reason = reason.reason.downcast_ref();
+    matches!(reason, Some(LoadError::Left(_)))
 }
 
 async fn account(
@@ -298,26 +309,38 @@ impl Events for Forward {
 
 #[cfg(test)]
 mod tests {
-    use tussah_runtime::{ModelSourceError, PrepareError};
+    use tussah_runtime::ModelSourceError;
 
     use super::*;
+    use crate::engine::Left;
+
+    fn refused(reason: LoadError, is_cancelled: bool) -> (WhoseFault, u8, String) {
+        let error = PrepareError::Model {
+            name: "tiny".to_owned(),
+            reason: ModelSourceError {
+                digest: Digest::of(b"a model"),
+                reason: reason.into(),
+            },
+        };
+        let Refused { fault, failure } = Refused::run(error.into(), is_cancelled);
+        (fault, failure.exit.number(), failure.chain().join(": "))
+    }
 
     #[test]
     fn a_wait_that_its_client_gave_up_is_not_told_as_the_providers_failure() {
-        let refused = |is_cancelled| {
-            let left = PrepareError::Model {
-                name: "tiny".to_owned(),
-                reason: ModelSourceError {
-                    digest: Digest::of(b"a model"),
-                    reason: "nobody waits for it any more".into(),
-                },
-            };
-            let Refused { fault, failure } = Refused::run(left.into(), is_cancelled);
-            (fault, failure.exit.number(), failure.chain().join(": "))
-        };
-        let (fault, _, said) = refused(false);
+        let (fault, _, said) = refused(Left.into(), false);
         assert_eq!(fault, WhoseFault::Provider, "{said}");
         let cancelled = "cancelled before it ran".to_owned();
-        assert_eq!(refused(true), (WhoseFault::Client, 130, cancelled));
+        assert_eq!(
+            refused(Left.into(), true),
+            (WhoseFault::Client, 130, cancelled)
+        );
+    }
+
+    #[test]
+    fn what_failed_by_itself_is_told_though_its_client_has_cancelled() {
+        let (fault, exit, said) = refused(LoadError::Graph, true);
+        assert_eq!((fault, exit), (WhoseFault::Provider, 2), "{said}");
+        assert!(said.contains("a graph of tensors"), "{said}");
     }
 }
