@@ -9,8 +9,8 @@ mod weights;
 use std::{path::Path, sync::Arc, time::Duration};
 
 use tussah_inference::{
-    BackendError, CancelToken, Device, Engine, GpuInfo, GpuKind, LoadOptions, LoadProgress, Model,
-    ModelError, OnnxFile,
+    BackendError, CancelToken, ContextMemory, Device, Engine, GpuInfo, GpuKind, LoadOptions,
+    LoadProgress, Model, ModelError, OnnxFile,
 };
 use tussah_manifest::{Digest, ModelFormat, ModelRef};
 #[cfg(feature = "onnx")]
@@ -25,7 +25,8 @@ use crate::{
     onnx::{self, OnnxArguments, OnnxUnusable},
     ui::Ui,
 };
-use kept::{InUse, Kept, Left, LoadFailure, NoRoom};
+pub(crate) use kept::Left;
+use kept::{InUse, Kept, LoadFailure, NoRoom};
 pub(crate) use weights::{WEIGHTS_CACHE_GB, WeightsCache};
 
 /// How long a job waits until models that others use make room for its own.
@@ -214,6 +215,8 @@ pub(crate) struct Room {
     pub(crate) cpu: u64,
     /// For jobs that run on a GPU; `None` where its memory is the processor's, so that both have one room.
     pub(crate) gpu: Option<u64>,
+    /// For the sessions of all models on the CPU; `None` is as much as there is.
+    pub(crate) sessions: Option<u64>,
 }
 
 impl Room {
@@ -221,10 +224,12 @@ impl Room {
     pub(crate) const ANY: Self = Self {
         cpu: u64::MAX,
         gpu: None,
+        sessions: None,
     };
 
     /// As many bytes as were asked for, else three quarters of the memory that there is; on a GPU with
-    /// memory of its own that says how much that is, no more than that.
+    /// memory of its own that says how much that is, no more than that. Sessions on the CPU have a quarter of
+    /// the machine's memory.
     pub(crate) fn of(asked: Option<u64>, machine: Option<u64>, gpu: Option<&GpuInfo>) -> Self {
         let part = |bytes: u64| bytes / 4 * 3;
         let cpu = asked.or(machine.map(part)).unwrap_or(u64::MAX);
@@ -234,7 +239,11 @@ impl Room {
             (Some(memory), Some(asked)) => asked.min(memory),
             (Some(memory), None) => part(memory),
         });
-        Self { cpu, gpu }
+        Self {
+            cpu,
+            gpu,
+            sessions: machine.map(|bytes| bytes / 4),
+        }
     }
 }
 
@@ -253,6 +262,8 @@ pub(crate) struct StoredModels {
     loaded: Arc<Kept<Place, LoadedModel>>,
     /// What was loaded where there was a GPU to put it on; the same where that has no memory of its own.
     on_gpu: Arc<Kept<Place, LoadedModel>>,
+    /// Of sessions on the CPU.
+    context_memory: ContextMemory,
     /// After which nothing is waited for.
     cancel: CancelToken,
 }
@@ -290,6 +301,7 @@ impl StoredModels {
                 None => Arc::clone(&loaded),
             },
             loaded,
+            context_memory: room.sessions.map(ContextMemory::of).unwrap_or_default(),
             cancel: CancelToken::new(),
         }
     }
@@ -304,6 +316,7 @@ impl StoredModels {
             graphs: Arc::clone(&self.graphs),
             loaded: Arc::clone(&self.loaded),
             on_gpu: Arc::clone(&self.on_gpu),
+            context_memory: self.context_memory.clone(),
             cancel,
         }
     }
@@ -317,6 +330,7 @@ impl StoredModels {
         let options = LoadOptions {
             engine: exact(),
             threads,
+            context_memory: self.context_memory.clone(),
             ..LoadOptions::default()
         };
         let mut progress = |at: LoadProgress| {
@@ -461,6 +475,7 @@ mod tests {
             assert_eq!((both.cpu, both.gpu), (70, None));
         }
         assert_eq!(Room::of(None, machine, None).cpu, 300);
+        assert_eq!(Room::of(Some(1), machine, None).sessions, Some(100));
         assert_eq!(Room::of(Some(1), machine, None).cpu, 1);
     }
 }

@@ -395,9 +395,12 @@ fn bytes(gb: u32) -> u64 {
     u64::from(gb) * 1_000_000_000
 }
 
-/// Memory of this machine, for models on the CPU.
+/// Memory of this machine that this process may have, for models on the CPU.
 fn memory_bytes() -> Option<u64> {
     let mut system = sysinfo::System::new().ok()?;
     system.refresh_memory();
-    Some(system.total_memory()).filter(|bytes| *bytes > 0)
+    let group = system.cgroup_limits().map(|limits| limits.total_memory);
+    let machine = Some(system.total_memory()).filter(|bytes| *bytes > 0);
+    let least = machine.into_iter().chain(group).min();
+    least.filter(|bytes| *bytes > 0)
 }

@@ -67,7 +67,7 @@ pub use onnx_file::{ONNX_FILE_BYTES_MAX, OnnxFile, OnnxFileError};
 pub use quant::QuantType;
 pub use safetensors::{SAFETENSORS_HEADER_BYTES_MAX, SafetensorsError};
 pub use sampler::{Sampling, SamplingError};
-pub use scheduler::Scope;
+pub use scheduler::{ContextMemory, Scope};
 pub use session::{Candidate, Session, SessionError, SessionOptions, Usage};
 pub use text_stream::{
     Chunk, FinishReason, STOP_STRING_BYTES_MAX, STOP_STRINGS_MAX, StopStrings, StopStringsError,

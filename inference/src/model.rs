@@ -21,6 +21,7 @@ use crate::gguf::{Gguf, GgufError};
 use crate::gpu::{self, Gpu, GpuInfo};
 use crate::quant::QuantType;
 use crate::safetensors::SafetensorsError;
+use crate::scheduler::ContextMemory;
 use crate::tokenizer::{AddBos, EncodeOptions, TokenId, Tokenizer, TokenizerError};
 use bert::EncoderPlan;
 use plan::Plan;
@@ -76,6 +77,8 @@ pub struct LoadOptions {
     pub device: Device,
     /// Where packed weights of decoders on CPUs are kept; `None` packs them at each load.
     pub packed: Option<PackedCache>,
+    /// What sessions on the CPU have for keys and values, with those of other models that have the same.
+    pub context_memory: ContextMemory,
 }
 
 impl LoadOptions {
@@ -405,6 +408,7 @@ impl Model {
                     threads,
                     kernels,
                     options.packed.as_ref(),
+                    &options.context_memory,
                     progress,
                 )?)
             }

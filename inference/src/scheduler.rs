@@ -11,6 +11,7 @@
 
 mod choice;
 mod device;
+mod memory;
 mod pages;
 mod prefixes;
 mod request;
@@ -25,6 +26,8 @@ use crate::model::plan::Plan;
 
 use choice::take_step;
 pub(crate) use device::{Device, Limits};
+pub use memory::ContextMemory;
+pub(crate) use memory::Taken;
 pub(crate) use pages::PAGE;
 use pages::{Pages, Table};
 use prefixes::Prefixes;
@@ -71,6 +74,8 @@ struct State {
     reopened: u64,
     /// Threads that want the device for something else than a step; they go first.
     leases: usize,
+    /// Whether such a thread had the last turn: where somebody waits for a step, the next one is a step's.
+    leased: bool,
     /// Sequences of the step before that have not asked again.
     awaited: Vec<u64>,
     /// How long that step took, and when it ended.
@@ -94,6 +99,7 @@ impl Scheduler {
                     next: 0,
                     reopened: 0,
                     leases: 0,
+                    leased: false,
                     awaited: Vec::new(),
                     before: None,
                 }),
@@ -143,6 +149,11 @@ impl State {
     fn number(&mut self) -> u64 {
         self.next += 1;
         self.next
+    }
+
+    /// Whether the next turn is a step's, whoever else wants the device.
+    fn owes_a_step(&self) -> bool {
+        self.leased && !self.queue.is_empty()
     }
 
     /// Answers requests that no step is to run: of a device that is gone, or cancelled. Whether there were any.
@@ -211,19 +222,37 @@ impl State {
             if needed <= self.pages.capacity() {
                 return Ok(());
             }
+            let pages_max = device.pages_max();
             let grown = grow(limits, device, needed, more);
             self.pages.grow(device.pages());
-            if grown.is_err() && !self.prefixes.evict(&mut self.pages) {
-                return grown;
+            let Err(error) = grown else { continue };
+            // What must go for these; nothing does where that would not be enough.
+            let over = needed.saturating_sub(pages_max);
+            if over > self.prefixes.idle(&self.pages) {
+                return Err(error);
+            }
+            let missing = match over {
+                0 => needed.saturating_sub(self.pages.capacity()),
+                over => over,
+            };
+            if self.prefixes.evict(&mut self.pages, missing) == 0 {
+                return Err(error);
             }
         }
     }
 
-    /// Lets go of pages that are kept for nobody, or too many.
-    fn trim(&mut self, limits: &Limits) {
+    /// Lets go of pages that are kept for nobody, or too many, and of the memory of all where none is left.
+    fn let_go(&mut self, limits: &Limits) {
         let idle_max = IDLE_BYTES_MAX / limits.page_bytes.max(1);
         let idle_max = usize::try_from(idle_max).unwrap_or(usize::MAX);
         self.prefixes.trim(&mut self.pages, idle_max);
+        if self.pages.unused()
+            && let Some(device) = &mut self.device
+        {
+            device.release();
+            self.pages = Pages::default();
+            self.pages.grow(device.pages());
+        }
     }
 }
 
@@ -234,15 +263,16 @@ fn grow(
     needed: usize,
     more: usize,
 ) -> Result<(), BackendError> {
-    if needed > limits.pages_max {
+    let pages_max = device.pages_max();
+    if needed > pages_max {
         let bytes = |pages: usize| (pages as u64).saturating_mul(limits.page_bytes);
         return Err(BackendError::NoRoom {
             wanted_bytes: bytes(more),
             taken_bytes: bytes(needed - more),
-            bytes_max: bytes(limits.pages_max),
+            bytes_max: bytes(pages_max),
         });
     }
-    let ample = (needed + needed / 2).min(limits.pages_max);
+    let ample = (needed + needed / 2).min(pages_max);
     device.grow(ample).or_else(|_| device.grow(needed))
 }
 
@@ -261,8 +291,11 @@ impl Shared {
         let mut state = self.lock();
         state.leases += 1;
         loop {
-            if let Some(device) = state.device.take() {
+            if !state.owes_a_step()
+                && let Some(device) = state.device.take()
+            {
                 state.leases -= 1;
+                state.leased = true;
                 return Lease {
                     shared: self,
                     state,
@@ -301,9 +334,9 @@ impl Shared {
                 std::mem::forget(waiting);
                 return done;
             }
-            let device = match state.leases {
-                0 => state.device.take(),
-                _ => None,
+            let device = match state.leases == 0 || state.owes_a_step() {
+                true => state.device.take(),
+                false => None,
             };
             let Some(device) = device else {
                 state = self.wait(state);
@@ -339,6 +372,7 @@ impl Shared {
             self.turn.notify_all();
         }
         lead.step = take_step(&mut state.queue, &self.limits);
+        state.leased = false;
         drop(state);
         if let Some(device) = &mut lead.device {
             lead.result = Some(match lead.step.is_empty() {
@@ -362,6 +396,8 @@ impl Drop for Waiting<'_> {
         let mut state = self.shared.lock();
         state.queue.retain(|request| request.number != self.number);
         state.done.remove(&self.number);
+        // Nobody may be owed a step any more.
+        self.shared.turn.notify_all();
     }
 }
 
@@ -379,7 +415,6 @@ impl Lease<'_> {
             return Err(lost_before());
         };
         state.reopen_if_lost(device)?;
-        state.trim(&self.shared.limits);
         let pages = context_tokens.div_ceil(PAGE);
         state.make_room(&self.shared.limits, device, pages)?;
         Ok((state.pages.open(context_tokens), state.reopened))

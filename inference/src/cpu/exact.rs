@@ -52,7 +52,7 @@ use crate::exact::{Angles, ScoreScale, check_sizes, flushed};
 use crate::gguf::Gguf;
 use crate::model::plan::{Layer, Matrix, Plan};
 use crate::model::{LoadProgress, ModelError};
-use crate::scheduler::Scheduler;
+use crate::scheduler::{ContextMemory, Scheduler};
 use device::ExactDevice;
 pub(crate) use device::sequence_bytes;
 pub(crate) use encoder::ExactEncoder;
@@ -190,6 +190,7 @@ pub(crate) fn load(
     threads: usize,
     (simd, precision): (SimdLevel, Precision),
     cache: Option<&PackedCache>,
+    memory: &ContextMemory,
     progress: &mut dyn FnMut(LoadProgress),
 ) -> Result<Scheduler, ModelError> {
     check_sizes(&plan)?;
@@ -229,7 +230,7 @@ pub(crate) fn load(
         pool,
     };
     let plan = Arc::clone(&weights.plan);
-    let device = ExactDevice::new(weights)?;
+    let device = ExactDevice::new(weights, memory)?;
     Ok(Scheduler::new(Box::new(device), plan))
 }
 

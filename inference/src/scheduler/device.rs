@@ -47,13 +47,18 @@ pub(crate) trait Device: fmt::Debug + Send {
     /// Pages that exist.
     fn pages(&self) -> usize;
 
+    /// Pages that there may be now, those that exist among them.
+    fn pages_max(&self) -> usize {
+        self.limits().pages_max
+    }
+
     /// Makes room for so many pages; what is in those that exist stays.
     fn grow(&mut self, pages: usize) -> Result<(), BackendError>;
 
     /// Copies a page.
     fn copy_page(&mut self, from: u32, to: u32) -> Result<(), BackendError>;
 
-    /// Called when no page is used any more: gives back memory that is better had anew.
+    /// Called when no sequence has a page any more, and none is kept for one: gives back memory that is better had anew.
     fn release(&mut self) {}
 
     /// What went wrong with the device itself.

@@ -118,6 +118,7 @@ impl Scheduled {
         if full.len() <= self.known {
             return;
         }
+        scope.keep(&self.shared);
         let mut state = self.shared.lock();
         if state.reopened != self.reopened {
             return;
@@ -225,19 +226,10 @@ impl Drop for Scheduled {
         if state.came(self.number) {
             self.shared.arrived.notify_all();
         }
-        if state.reopened != self.reopened {
-            return;
+        if state.reopened == self.reopened {
+            state.pages.close(&mut self.table);
+            state.let_go(&self.shared.limits);
         }
-        state.pages.close(&mut self.table);
-        self.opening.scope = None;
-        state.trim(&self.shared.limits);
-        if state.pages.unused()
-            && let Some(mut device) = state.device.take()
-        {
-            device.release();
-            state.pages = super::Pages::default();
-            state.pages.grow(device.pages());
-            state.device = Some(device);
-        }
+        // The scope goes after the lock: its last one lets go of what was kept for it.
     }
 }

@@ -27,6 +27,7 @@ mod onnx;
 mod onnx_files;
 mod onnx_models;
 mod packed_cache;
+mod pages;
 mod plans;
 mod sessions;
 mod spm;

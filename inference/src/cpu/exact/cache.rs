@@ -6,7 +6,7 @@ use crate::backend::BackendError;
 use crate::cpu::buffer::Buffer;
 use crate::cpu::pool::Parts;
 use crate::model::plan::Plan;
-use crate::scheduler::PAGE;
+use crate::scheduler::{ContextMemory, PAGE, Taken};
 
 use super::attention::{Block, VALUES, store_key, store_value};
 
@@ -19,6 +19,9 @@ pub(super) struct Cache {
     /// Blocks of a page: layers times kv heads.
     blocks: usize,
     head_size: usize,
+    /// Of one page.
+    page_bytes: u64,
+    memory: ContextMemory,
     slabs: Vec<Slab>,
     /// Where each page is: its slab, and its place in it.
     places: Vec<(usize, usize)>,
@@ -31,13 +34,16 @@ struct Slab {
     values: Buffer<i16>,
     key_exponents: Buffer<i32>,
     value_exponents: Buffer<i32>,
+    _taken: Taken,
 }
 
 impl Cache {
-    pub(super) fn new(plan: &Plan) -> Self {
+    pub(super) fn new(plan: &Plan, memory: ContextMemory) -> Self {
         Self {
             blocks: plan.layers.len() * plan.kv_heads,
             head_size: plan.head_size,
+            page_bytes: Self::bytes(plan, PAGE),
+            memory,
             slabs: Vec::new(),
             places: Vec::new(),
         }
@@ -53,6 +59,13 @@ impl Cache {
         self.places.len()
     }
 
+    /// As many as there is memory for.
+    pub(super) fn pages_max(&self) -> usize {
+        let more = self.memory.left_bytes() / self.page_bytes.max(1);
+        self.pages()
+            .saturating_add(usize::try_from(more).unwrap_or(usize::MAX))
+    }
+
     /// Adds a slab of the pages that are missing.
     pub(super) fn grow(&mut self, pages: usize) -> Result<(), BackendError> {
         let more = pages.saturating_sub(self.places.len());
@@ -61,7 +74,9 @@ impl Cache {
         }
         let rows = more.saturating_mul(self.blocks * PAGE);
         let values = rows.saturating_mul(self.head_size);
+        let taken = self.page_bytes.saturating_mul(more as u64);
         let slab = Slab {
+            _taken: self.memory.take(taken)?,
             keys: Buffer::zeroed(values, "keys")?,
             values: Buffer::zeroed(values, "values")?,
             key_exponents: Buffer::zeroed(rows, "exponents of keys")?,

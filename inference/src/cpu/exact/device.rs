@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::backend::BackendError;
 use crate::model::plan::Plan;
-use crate::scheduler::{Device, Limits, PAGE, Request};
+use crate::scheduler::{ContextMemory, Device, Limits, PAGE, Request};
 
 use super::Weights;
 use super::cache::Cache;
@@ -60,9 +60,9 @@ pub(super) struct Span {
 }
 
 impl ExactDevice {
-    pub(super) fn new(weights: Weights) -> Result<Self, BackendError> {
+    pub(super) fn new(weights: Weights, memory: &ContextMemory) -> Result<Self, BackendError> {
         Ok(Self {
-            cache: Cache::new(&weights.plan),
+            cache: Cache::new(&weights.plan, memory.clone()),
             buffers: Buffers::new(&weights.plan, ROWS_MAX)?,
             rows: Rows {
                 rows: Vec::with_capacity(ROWS_MAX),
@@ -180,6 +180,10 @@ impl Device for ExactDevice {
 
     fn pages(&self) -> usize {
         self.cache.pages()
+    }
+
+    fn pages_max(&self) -> usize {
+        self.cache.pages_max()
     }
 
     fn grow(&mut self, pages: usize) -> Result<(), BackendError> {
